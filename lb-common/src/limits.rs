@@ -1,0 +1,47 @@
+//! Capacities, and the relations between them.
+
+/// Services in the daemon's configuration.
+pub const SERVICES_MAX: u32 = 4_096;
+/// Buckets of the open-addressed service table: a power of two, one bucket per address, port and protocol.
+pub const SERVICE_BUCKETS: u32 = 16_384;
+/// At most a quarter of the buckets is used, so that a probe for an absent key stops at once.
+pub const SERVICE_KEYS_MAX: u32 = SERVICE_BUCKETS / 4;
+/// Buckets looked at before a key counts as absent.
+pub const PROBES_MAX: u32 = 16;
+
+/// Server entries; id 0 means "no server".
+pub const SERVERS_MAX: u32 = 32_768;
+
+/// Ring sizes: powers of two.
+pub const SLOTS_MIN: u32 = 256;
+pub const SLOTS_DEFAULT: u32 = 16_384;
+pub const SLOTS_MAX: u32 = 1 << 20;
+/// Slots of all rings together when the map is made for few services: 8 MiB.
+pub const RING_SLOTS_MIN: u32 = 1 << 20;
+/// And the most it is ever made for: 256 MiB.
+pub const RING_SLOTS_MAX: u32 = 1 << 25;
+
+/// Flow records, both directions of a NAT flow counted.
+pub const FLOWS_MIN: u32 = 1_024;
+pub const FLOWS_DEFAULT: u32 = 262_144;
+pub const FLOWS_MAX: u32 = 1 << 24;
+
+/// Source addresses for `nat`.
+pub const NAT_SOURCES_MAX: usize = 64;
+/// Ports for `nat` sources: disjoint from the host's ephemeral ports.
+pub const NAT_PORT_FIRST: u16 = 1_024;
+pub const NAT_PORT_LAST: u16 = 32_767;
+/// Ports tried before a new NAT flow is refused.
+pub const NAT_PORT_TRIES: u32 = 16;
+
+/// Interfaces that packets may leave through.
+pub const DEVICES_MAX: u32 = 256;
+
+const _: () = assert!(SERVICE_BUCKETS.is_power_of_two());
+const _: () = assert!(SERVICE_KEYS_MAX >= SERVICES_MAX);
+const _: () = assert!(PROBES_MAX < SERVICE_BUCKETS);
+const _: () = assert!(SERVERS_MAX < 1 << 24, "a slot holds server ids of 24 bits");
+const _: () = assert!(SLOTS_MIN.is_power_of_two() && SLOTS_DEFAULT.is_power_of_two());
+const _: () = assert!(SLOTS_MAX.is_power_of_two() && SLOTS_MAX <= RING_SLOTS_MIN);
+const _: () = assert!(FLOWS_DEFAULT >= FLOWS_MIN && FLOWS_DEFAULT <= FLOWS_MAX);
+const _: () = assert!(NAT_PORT_FIRST <= NAT_PORT_LAST && NAT_PORT_FIRST >= 1_024);

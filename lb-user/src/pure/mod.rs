@@ -1,0 +1,6 @@
+//! Logic. Takes `now`, bytes and configuration; returns values. No socket, clock, task, file or random source.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod config;
+pub mod hop;
+pub mod status;
