@@ -2,5 +2,8 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod config;
+pub mod flows;
 pub mod hop;
+pub mod ids;
+pub mod plan;
 pub mod status;

@@ -1,0 +1,96 @@
+//! The hashes both sides compute: of a flow, for its slot; of a service's key, for its bucket.
+
+use crate::net::{Be16, Be32};
+
+/// Derived from the cluster secret; equal on every node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HashKey(pub [u64; 2]);
+
+/// What a flow is hashed by. The service is left out: the ring belongs to it already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlowTuple {
+    pub source: Be32,
+    pub source_port: Be16,
+    pub destination_port: Be16,
+}
+
+/// Multiply and xor, keyed: uniform over a ring and cheap in BPF, which has no 128-bit product.
+///
+/// Not a cryptographic hash. The key keeps an outsider from choosing ports for one server blindly.
+#[inline(always)]
+pub fn flow(key: HashKey, tuple: FlowTuple) -> u32 {
+    let ports = (tuple.source_port.0 as u64) << 16 | tuple.destination_port.0 as u64;
+    let mut x = ((tuple.source.0 as u64) << 32 | ports) ^ key.0[0];
+    x = x.wrapping_mul(key.0[1] | 1);
+    x ^= x >> 32;
+    x = x.wrapping_mul(MIX_1);
+    x ^= x >> 29;
+    x = x.wrapping_mul(MIX_2);
+    (x >> 32) as u32
+}
+
+/// A second value from a flow's hash, for what must not follow its slot: the NAT port to begin with.
+#[inline(always)]
+pub fn again(hash: u32) -> u32 {
+    ((hash as u64 ^ MIX_2 >> 32).wrapping_mul(MIX_1) >> 32) as u32
+}
+
+/// Bucket of a service key, before masking.
+#[inline(always)]
+pub fn service(key: u64) -> u32 {
+    (key.wrapping_mul(MIX_1) >> 40) as u32
+}
+
+/// One bit of 64: whether an address may be a NAT source.
+#[inline(always)]
+pub fn address_bit(address: Be32) -> u64 {
+    1 << ((address.0 as u64).wrapping_mul(MIX_1) >> 58 & 63)
+}
+
+/// 2^64 divided by the golden ratio (Knuth, TAOCP 3, section 6.4).
+const MIX_1: u64 = 0x9e37_79b9_7f4a_7c15;
+/// From the MurmurHash3 finalizer.
+const MIX_2: u64 = 0xff51_afd7_ed55_8ccd;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: HashKey = HashKey([0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3211]);
+
+    fn tuple(source: u32, port: u16) -> FlowTuple {
+        FlowTuple { source: Be32::new(source), source_port: Be16::new(port), destination_port: Be16::new(80) }
+    }
+
+    /// Chi-squared of 2^16 flows over 256 slots: about 255, and 400 is more than six deviations away.
+    fn check_uniform(name: &str, hashes: impl Iterator<Item = u32>) {
+        let mut slots = [0u32; 256];
+        let mut flows = 0u32;
+        for hash in hashes {
+            slots[hash as usize & 255] += 1;
+            flows += 1;
+        }
+        let expected = f64::from(flows) / 256.0;
+        let chi: f64 = slots.iter().map(|&n| (f64::from(n) - expected).powi(2) / expected).sum();
+        assert!(chi < 400.0, "{name}: chi-squared {chi}");
+    }
+
+    #[test]
+    fn slots_are_filled_evenly() {
+        check_uniform(
+            "one client, all ports",
+            (0..=u16::MAX).map(|port| flow(KEY, tuple(0x0a00_0001, port))),
+        );
+        check_uniform("many clients, one port", (0..=u16::MAX).map(|n| flow(KEY, tuple(n.into(), 40_000))));
+        check_uniform("even ports", (0..32_768u16).map(|n| flow(KEY, tuple(0x0a00_0001, n * 2))));
+        check_uniform("no key", (0..=u16::MAX).map(|n| flow(HashKey([0, 0]), tuple(0x0a00_0001, n))));
+        check_uniform("second value", (0..=u16::MAX).map(|n| again(flow(KEY, tuple(0x0a00_0001, n)))));
+    }
+
+    #[test]
+    fn the_key_changes_the_slot() {
+        let other = HashKey([KEY.0[0], KEY.0[1] ^ 2]);
+        let same = (0..4_096u16).filter(|&n| flow(KEY, tuple(1, n)) & 255 == flow(other, tuple(1, n)) & 255);
+        assert!(same.count() < 64);
+    }
+}

@@ -1,0 +1,34 @@
+//! The kernel half: maps, the packet's pointers, and one XDP action for every outcome.
+#![no_std]
+#![no_main]
+#![expect(unsafe_code, reason = "program and licence sections have unmangled names")]
+
+mod maps;
+mod packet;
+
+use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use lb_ebpf::{Action, forward};
+
+use crate::{maps::Maps, packet::XdpPacket};
+
+#[xdp]
+fn steelyard(context: XdpContext) -> u32 {
+    let outcome = forward(&mut XdpPacket::new(&context), &Maps);
+    maps::count(outcome.counter());
+    match outcome.action() {
+        Action::Pass => xdp_action::XDP_PASS,
+        Action::Drop => xdp_action::XDP_DROP,
+        Action::Transmit => xdp_action::XDP_TX,
+        Action::Redirect(interface) => maps::redirect(interface),
+    }
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // The compiler removes it: nothing here can panic, and a loop would not pass the verifier.
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,97 @@
+//! Chooses a server: the slot, and the record where records matter.
+
+use lb_common::{
+    counter::Counter,
+    entry::Service,
+    flow::{Flow, FlowView, OPENING, Ticks, Tuple},
+    net::{Be16, Be32},
+    slot::{ServerId, Slot},
+};
+
+use crate::{
+    parse::{Parsed, Transport},
+    tables::{InsertError, Tables},
+};
+
+/// A packet for a service, parsed and hashed.
+#[derive(Clone, Copy)]
+pub(crate) struct Request<'a> {
+    pub parsed: &'a Parsed,
+    pub transport: Transport,
+    pub service: Service,
+    pub hash: u32,
+}
+
+/// The service has no usable server.
+pub(crate) struct NoServer;
+
+/// The server of a flow that needs a record only while its slot is unsettled.
+#[inline(always)]
+pub(crate) fn server(tables: &impl Tables, request: &Request<'_>) -> Result<ServerId, NoServer> {
+    let slot = slot(tables, request)?;
+    if !slot.lookup() {
+        return present(slot.current());
+    }
+    let key = request.parsed.flow_key();
+    let now = tables.now();
+    if let Some(flow) = tables.flow(&key) {
+        if counts(tables, flow, now, request) {
+            flow.touch(now);
+            confirm(flow, request.transport);
+            return Ok(ServerId(flow.server));
+        }
+        tables.remove_flow(&key);
+    }
+    let base_lives = lives(tables, slot.base());
+    let id = present(slot.owner(request.transport.is_syn(), base_lives))?;
+    let state = if request.transport.is_syn() { OPENING } else { 0 };
+    match tables.insert_flow(&key, &Flow::new(record(id, now, state))) {
+        Ok(()) => tables.count(Counter::FlowRecorded),
+        Err(InsertError::Exists) => {}
+        Err(InsertError::Full) => {
+            tables.count(Counter::FlowUnrecorded);
+            return present(if base_lives { slot.base() } else { slot.current() });
+        }
+    }
+    Ok(id)
+}
+
+/// The slot of a request. A slot outside the ring map is a fault of the daemon and counts as empty.
+#[inline(always)]
+pub(crate) fn slot(tables: &impl Tables, request: &Request<'_>) -> Result<Slot, NoServer> {
+    let index = request.service.ring_base.wrapping_add(request.hash & request.service.ring_mask);
+    tables.slot(index).ok_or(NoServer)
+}
+
+#[inline(always)]
+pub(crate) fn present(id: ServerId) -> Result<ServerId, NoServer> {
+    if id.is_none() { Err(NoServer) } else { Ok(id) }
+}
+
+#[inline(always)]
+pub(crate) fn lives(tables: &impl Tables, id: ServerId) -> bool {
+    !id.is_none() && tables.server(id).is_some_and(|entry| entry.lives())
+}
+
+/// A record counts while it is younger than its idle time and its server lives.
+#[inline(always)]
+fn counts(tables: &impl Tables, flow: &Flow, now: Ticks, request: &Request<'_>) -> bool {
+    let view = flow.view();
+    let idle = Flow::idle_ticks(view.state, request.service.idle_ticks);
+    now.since(view.seen) < idle && lives(tables, ServerId(view.server))
+}
+
+/// A packet after the SYN shows that the client got an answer.
+#[inline(always)]
+pub(crate) fn confirm(flow: &Flow, transport: Transport) {
+    if !transport.is_syn() {
+        flow.mark(0, OPENING);
+    }
+}
+
+#[inline(always)]
+fn record(id: ServerId, now: Ticks, state: u64) -> FlowView {
+    const NOT_REWRITTEN: Tuple =
+        Tuple { source: Be32(0), destination: Be32(0), source_port: Be16(0), destination_port: Be16(0) };
+    FlowView { server: id.0, seen: now, state, interface: 0, rewrite: NOT_REWRITTEN, peer_mac: 0, own_mac: 0 }
+}

@@ -1,0 +1,294 @@
+//! `nat`: both ends rewritten, every flow recorded as a pair, replies restored.
+
+use lb_common::{
+    counter::Counter,
+    entry::{Globals, Server},
+    flow::{
+        FIN, Flow, FlowKey, FlowView, NAT_REPLY, NAT_REQUEST, OPENING, RST, Ticks, Tuple, nat_idle_ticks,
+    },
+    hash,
+    limits::{NAT_PORT_FIRST, NAT_PORT_LAST, NAT_PORT_TRIES},
+    net::{Be16, Be32, Mac},
+    slot::ServerId,
+};
+
+use crate::{
+    decide::{self, NoServer, Request},
+    forward::{Outcome, leave},
+    header::{Ethernet, TCP_FIN, TCP_RST},
+    parse::{self, Parsed},
+    rewrite,
+    tables::{InsertError, Packet, Tables},
+};
+
+/// Where the client side's packets come from, so that replies find the way back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Arrival {
+    interface: u32,
+    peer_mac: Mac,
+    own_mac: Mac,
+}
+
+/// The half of a pair that a packet needs.
+#[derive(Clone, Copy)]
+struct Path {
+    server: ServerId,
+    rewrite: Tuple,
+}
+
+/// Client to server.
+#[inline(always)]
+pub(crate) fn request(
+    packet: &mut impl Packet,
+    tables: &impl Tables,
+    globals: &Globals,
+    request: &Request<'_>,
+) -> Result<Outcome, NoServer> {
+    let Some(arrival) = arrival(packet) else { return Ok(Outcome::drop(Counter::DropMalformed)) };
+    let key = request.parsed.flow_key();
+    let now = tables.now();
+    let path = match recorded(tables, &key, request, now, arrival) {
+        Some(path) => path,
+        None => match open(tables, globals, &key, request, now, arrival)? {
+            Ok(path) => path,
+            Err(outcome) => return Ok(outcome),
+        },
+    };
+    let Some(entry) = tables.server(path.server) else { return Ok(Outcome::drop(Counter::DropTables)) };
+    let hop = entry.load().hop;
+    if !hop.resolved {
+        return Ok(Outcome::drop(Counter::DropUnresolved));
+    }
+    let mut frame = packet.frame();
+    if rewrite::link(&mut frame, hop.mac, hop.source_mac).is_none()
+        || rewrite::ends(&mut frame, request.parsed.tuple, path.rewrite, request.parsed.protocol).is_none()
+    {
+        return Ok(Outcome::drop(Counter::DropMalformed));
+    }
+    tables.count_server(path.server, request.parsed.total_length as u32, request.transport.is_syn());
+    Ok(leave(packet, hop.interface, Counter::ForwardNatRequest))
+}
+
+/// Server to client, or none of ours.
+#[inline(always)]
+pub(crate) fn reply(packet: &mut impl Packet, tables: &impl Tables, parsed: &Parsed) -> Outcome {
+    const NO_SERVICE: Outcome = Outcome::pass(Counter::PassNoService);
+    let Some(globals) = tables.globals() else { return NO_SERVICE };
+    if globals.nat_filter.get() & hash::address_bit(parsed.tuple.destination) == 0 {
+        return NO_SERVICE;
+    }
+    let Some(flow) = tables.flow(&parsed.flow_key()) else { return Outcome::pass(Counter::PassNoFlow) };
+    let view = flow.view();
+    if view.state & NAT_REPLY == 0 {
+        return Outcome::pass(Counter::PassNoFlow);
+    }
+    let transport = match parse::transport(&mut packet.frame(), parsed) {
+        Ok(transport) => transport,
+        Err(outcome) => return outcome,
+    };
+    flow.touch(tables.now());
+    mark(flow, transport.flags);
+    let mut frame = packet.frame();
+    if rewrite::link(&mut frame, Mac::from_word(view.peer_mac), Mac::from_word(view.own_mac)).is_none()
+        || rewrite::ends(&mut frame, parsed.tuple, view.rewrite, parsed.protocol).is_none()
+    {
+        return Outcome::drop(Counter::DropMalformed);
+    }
+    leave(packet, view.interface, Counter::ForwardNatReply)
+}
+
+#[inline(always)]
+fn arrival(packet: &mut impl Packet) -> Option<Arrival> {
+    let interface = packet.interface();
+    let mut frame = packet.frame();
+    let ethernet = frame.at::<Ethernet>(0)?;
+    Some(Arrival { interface, peer_mac: ethernet.source.get(), own_mac: ethernet.destination.get() })
+}
+
+/// The path of a recorded flow, stamped; a pair that no longer counts is taken away.
+#[inline(always)]
+fn recorded(
+    tables: &impl Tables,
+    key: &FlowKey,
+    request: &Request<'_>,
+    now: Ticks,
+    arrival: Arrival,
+) -> Option<Path> {
+    let flow = tables.flow(key)?;
+    let view = flow.view();
+    if view.state & NAT_REQUEST == 0 || is_void(tables, key, &view, request, now) {
+        tables.remove_flow(&key.twin(view.rewrite));
+        tables.remove_flow(key);
+        return None;
+    }
+    flow.touch(now);
+    decide::confirm(flow, request.transport);
+    mark(flow, request.transport.flags);
+    let known = Arrival {
+        interface: view.interface,
+        peer_mac: Mac::from_word(view.peer_mac),
+        own_mac: Mac::from_word(view.own_mac),
+    };
+    if known != arrival {
+        learn(flow, arrival);
+        if let Some(twin) = tables.flow(&key.twin(view.rewrite)) {
+            learn(twin, arrival);
+        }
+    }
+    Some(Path { server: ServerId(view.server), rewrite: view.rewrite })
+}
+
+/// Whether a pair has expired, its server died, or a SYN begins a new connection over a closed one.
+///
+/// The other half is read only when this one's silence or a SYN leaves it in doubt.
+#[inline(always)]
+fn is_void(tables: &impl Tables, key: &FlowKey, view: &FlowView, request: &Request<'_>, now: Ticks) -> bool {
+    if !decide::lives(tables, ServerId(view.server)) {
+        return true;
+    }
+    let idle = request.service.idle_ticks;
+    let silent = now.since(view.seen);
+    let closed = view.state & (FIN | RST | OPENING) != 0;
+    if !request.transport.is_syn() && !closed {
+        return silent >= idle && twin_silent(tables, key, view, now) >= idle;
+    }
+    let (reply_state, reply_silent) = match tables.flow(&key.twin(view.rewrite)) {
+        Some(twin) => {
+            let twin = twin.view();
+            (twin.state, now.since(twin.seen))
+        }
+        None => return true,
+    };
+    if request.transport.is_syn() && (view.state | reply_state) & (FIN | RST) != 0 {
+        return true;
+    }
+    let silent = if reply_silent < silent { reply_silent } else { silent };
+    silent >= nat_idle_ticks(view.state, reply_state, idle)
+}
+
+#[inline(always)]
+fn twin_silent(tables: &impl Tables, key: &FlowKey, view: &FlowView, now: Ticks) -> u32 {
+    match tables.flow(&key.twin(view.rewrite)) {
+        Some(twin) => now.since(twin.last_seen()),
+        None => u32::MAX,
+    }
+}
+
+#[inline(always)]
+fn learn(flow: &Flow, arrival: Arrival) {
+    flow.interface.set(arrival.interface as u64);
+    flow.peer_mac.set(arrival.peer_mac.0);
+    flow.own_mac.set(arrival.own_mac.0);
+}
+
+#[inline(always)]
+fn mark(flow: &Flow, tcp_flags: u8) {
+    let mut seen = 0;
+    if tcp_flags & TCP_FIN != 0 {
+        seen |= FIN;
+    }
+    if tcp_flags & TCP_RST != 0 {
+        seen |= RST;
+    }
+    flow.mark(seen, 0);
+}
+
+/// Chooses a server and a source port, and records the pair whole or not at all.
+#[inline(always)]
+fn open(
+    tables: &impl Tables,
+    globals: &Globals,
+    key: &FlowKey,
+    request: &Request<'_>,
+    now: Ticks,
+    arrival: Arrival,
+) -> Result<Result<Path, Outcome>, NoServer> {
+    let slot = decide::slot(tables, request)?;
+    let base_lives = slot.lookup() && decide::lives(tables, slot.base());
+    let id = decide::present(slot.owner(request.transport.is_syn(), base_lives))?;
+    let Some(entry) = tables.server(id) else { return Ok(Err(Outcome::drop(Counter::DropTables))) };
+    let server = entry.load();
+    let opening = if request.transport.is_syn() { OPENING } else { 0 };
+    let mut view = FlowView {
+        server: id.0,
+        seen: now,
+        state: NAT_REPLY,
+        interface: arrival.interface,
+        rewrite: request.parsed.tuple.reversed(),
+        peer_mac: arrival.peer_mac.0,
+        own_mac: arrival.own_mac.0,
+    };
+    let rewrite = match reserve(tables, globals, &server, request, &Flow::new(view)) {
+        Ok(rewrite) => rewrite,
+        Err(outcome) => return Ok(Err(outcome)),
+    };
+    view.state = NAT_REQUEST | opening;
+    view.rewrite = rewrite;
+    match tables.insert_flow(key, &Flow::new(view)) {
+        Ok(()) => {
+            tables.count(Counter::FlowRecorded);
+            Ok(Ok(Path { server: id, rewrite }))
+        }
+        Err(error) => {
+            tables.remove_flow(&key.twin(rewrite));
+            Ok(lost(tables, key, error))
+        }
+    }
+}
+
+/// The pair was not inserted: another CPU was faster with a packet of this flow, or the table is full.
+#[inline(always)]
+fn lost(tables: &impl Tables, key: &FlowKey, error: InsertError) -> Result<Path, Outcome> {
+    match (error, tables.flow(key)) {
+        (InsertError::Exists, Some(flow)) => {
+            Ok(Path { server: ServerId(flow.server), rewrite: flow.rewrite })
+        }
+        (InsertError::Exists, None) | (InsertError::Full, _) => Err(Outcome::drop(Counter::DropFlowsFull)),
+    }
+}
+
+/// Inserts the reply half under the first free source port, and returns what requests become.
+#[inline(always)]
+fn reserve(
+    tables: &impl Tables,
+    globals: &Globals,
+    server: &Server,
+    request: &Request<'_>,
+    reply: &Flow,
+) -> Result<Tuple, Outcome> {
+    let start = hash::again(request.hash);
+    let source = source(globals, server, start).ok_or(Outcome::drop(Counter::DropTables))?;
+    for attempt in 0..NAT_PORT_TRIES {
+        let rewrite = Tuple {
+            source,
+            destination: server.address,
+            source_port: port(start, attempt),
+            destination_port: server.port,
+        };
+        match tables.insert_flow(&request.parsed.flow_key().twin(rewrite), reply) {
+            Ok(()) => return Ok(rewrite),
+            Err(InsertError::Exists) => {}
+            Err(InsertError::Full) => return Err(Outcome::drop(Counter::DropFlowsFull)),
+        }
+    }
+    Err(Outcome::drop(Counter::DropNatPorts))
+}
+
+#[inline(always)]
+fn source(globals: &Globals, server: &Server, hash: u32) -> Option<Be32> {
+    let count = server.nat_count as u32;
+    if count == 0 {
+        return None;
+    }
+    globals.nat_source(server.nat_first as u32 + (hash >> 16) % count)
+}
+
+/// Candidates are spread over the range, so that a full stretch is left at once.
+#[inline(always)]
+fn port(start: u32, attempt: u32) -> Be16 {
+    const PORTS: u32 = NAT_PORT_LAST as u32 - NAT_PORT_FIRST as u32 + 1;
+    /// Odd and not a divisor of the range: visits every port.
+    const STRIDE: u32 = 10_007;
+    let offset = (start % PORTS + attempt * STRIDE) % PORTS;
+    Be16::new(NAT_PORT_FIRST + offset as u16)
+}

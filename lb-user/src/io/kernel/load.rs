@@ -1,0 +1,170 @@
+//! Loads the program over pinned maps, after checking that they have the layout it expects.
+
+use std::{error::Error, path::Path};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{MapData, MapError, MapType},
+    programs::Xdp,
+};
+use lb_common::{
+    counter::{Counts, TrafficCounts},
+    entry::{Globals, ServerEntry, ServiceEntry},
+    flow::{Flow, FlowKey},
+    limits::{DEVICES_MAX, SERVERS_MAX, SERVICE_BUCKETS, SERVICES_MAX},
+};
+
+use super::errno;
+
+/// Map sizes that follow the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    pub flows: u32,
+    pub ring_slots: u32,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("may not load bpf programs: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")]
+    Privileges,
+    #[error(
+        "the pinned map {name} has {what} {found}, this program needs {wanted}: \
+         run `steelyard detach` (it ends the flows that are recorded), then start again"
+    )]
+    Incompatible { name: &'static str, what: &'static str, found: u64, wanted: u64 },
+    #[error("this kernel lacks what the program needs ({0}): Linux 5.15 or newer is required")]
+    Kernel(String),
+    #[error("no memory for the maps: lower [datapath] flows")]
+    Memory,
+    #[error("cannot load the xdp program: {0}")]
+    Other(String),
+}
+
+/// Creates or adopts the maps and loads the program.
+pub(super) fn load(maps: &Path, sizes: Sizes) -> Result<Ebpf, LoadError> {
+    let layouts = layouts(sizes);
+    for layout in &layouts {
+        check(maps, layout)?;
+    }
+    let mut loader = EbpfLoader::new();
+    loader.map_max_entries("flows", sizes.flows).map_max_entries("ring", sizes.ring_slots);
+    for layout in &layouts {
+        loader.map_pin_path(layout.name, maps.join(layout.name));
+    }
+    let mut object = loader.load(OBJECT).map_err(|error| explain(&error))?;
+    program(&mut object)?.load().map_err(|error| explain(&error))?;
+    Ok(object)
+}
+
+pub(super) fn program(object: &mut Ebpf) -> Result<&mut Xdp, LoadError> {
+    let program = object.program_mut("steelyard").ok_or_else(|| absent("the program"))?;
+    program.try_into().map_err(|error: aya::programs::ProgramError| explain(&error))
+}
+
+pub(super) fn absent(what: &str) -> LoadError {
+    LoadError::Other(format!("{what} is missing in the embedded object: build it again"))
+}
+
+/// The object `build.rs` made. Aligned: the loader reads its headers in place.
+static OBJECT: &[u8] = {
+    #[repr(C, align(16))]
+    struct Aligned<T: ?Sized>(T);
+    static ALIGNED: &Aligned<[u8]> = &Aligned(*include_bytes!(env!("STEELYARD_XDP")));
+    &ALIGNED.0
+};
+
+/// What a pinned map must look like, since aya takes any.
+struct Layout {
+    name: &'static str,
+    kind: MapType,
+    key: usize,
+    value: usize,
+    /// None: any size serves.
+    entries: Option<u32>,
+}
+
+fn layouts(sizes: Sizes) -> [Layout; 8] {
+    let map = |name, kind, value, entries| Layout { name, kind, key: 4, value, entries };
+    [
+        map("globals", MapType::Array, size_of::<Globals>(), Some(1)),
+        map("services", MapType::Array, size_of::<ServiceEntry>(), Some(SERVICE_BUCKETS)),
+        map("ring", MapType::Array, 8, None),
+        map("servers", MapType::Array, size_of::<ServerEntry>(), Some(SERVERS_MAX)),
+        Layout {
+            name: "flows",
+            kind: MapType::Hash,
+            key: size_of::<FlowKey>(),
+            value: size_of::<Flow>(),
+            entries: Some(sizes.flows),
+        },
+        map("counters", MapType::PerCpuArray, size_of::<Counts>(), Some(1)),
+        map("traffic", MapType::PerCpuArray, size_of::<TrafficCounts>(), Some(SERVERS_MAX + SERVICES_MAX)),
+        map("devices", MapType::DevMapHash, 8, Some(DEVICES_MAX)),
+    ]
+}
+
+fn check(maps: &Path, layout: &Layout) -> Result<(), LoadError> {
+    let path = maps.join(layout.name);
+    if !path.exists() {
+        return Ok(());
+    }
+    let info = MapData::from_pin(path).and_then(|map| map.info()).map_err(|error| explain(&error))?;
+    let kind = info.map_type().map_err(|error| explain(&error))?;
+    let mut pairs = vec![
+        ("type", kind as u64, layout.kind as u64),
+        ("key size", info.key_size().into(), layout.key as u64),
+        ("value size", info.value_size().into(), layout.value as u64),
+    ];
+    if let Some(entries) = layout.entries {
+        pairs.push(("capacity", info.max_entries().into(), entries.into()));
+    }
+    match pairs.into_iter().find(|(_, found, wanted)| found != wanted) {
+        Some((what, found, wanted)) => {
+            Err(LoadError::Incompatible { name: layout.name, what, found, wanted })
+        }
+        None => Ok(()),
+    }
+}
+
+/// The cause an operator can act on.
+pub(super) fn explain(error: &(dyn Error + 'static)) -> LoadError {
+    match errno(error) {
+        Some(libc::EPERM | libc::EACCES) if !verifier_spoke(error) => LoadError::Privileges,
+        Some(libc::ENOMEM | libc::E2BIG) => LoadError::Memory,
+        Some(_) if verifier_spoke(error) => LoadError::Kernel(last_lines(error)),
+        _ => LoadError::Other(chain(error)),
+    }
+}
+
+fn verifier_spoke(error: &(dyn Error + 'static)) -> bool {
+    matches!(
+        error.downcast_ref::<aya::programs::ProgramError>(),
+        Some(aya::programs::ProgramError::LoadError { verifier_log, .. })
+            if verifier_log.to_string().contains("processed")
+    )
+}
+
+fn last_lines(error: &(dyn Error + 'static)) -> String {
+    let text = error.to_string();
+    let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(4)..].join(" | ")
+}
+
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+impl From<MapError> for LoadError {
+    fn from(error: MapError) -> Self {
+        explain(&error)
+    }
+}

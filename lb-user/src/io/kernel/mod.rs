@@ -1,0 +1,163 @@
+//! The kernel: the XDP program, its maps, its links.
+//!
+//! Owns everything that is loaded, mapped, pinned or attached. Must not know why a table changes: it carries
+//! out `pure::plan::Step`s and reads back what stands in the maps.
+//!
+//! ```text
+//! Step ─► tables ─► map memory ◄─ XDP        flows ◄─ sweep, explain
+//!           pins (bpffs) ─► load ─► attach   counters ◄─ status
+//! ```
+
+mod attach;
+mod batch;
+mod counters;
+mod flows;
+mod load;
+mod mapped;
+mod pins;
+mod tables;
+
+use std::{error::Error, io, sync::Arc};
+
+use aya::{
+    Ebpf,
+    maps::{Map, MapData, PerCpuArray, xdp::DevMapHash},
+};
+
+pub use self::{
+    attach::{AttachError, Attached, Mode, Target},
+    counters::Counters,
+    flows::{Flows, Round, Sweep, now},
+    load::{LoadError, Sizes},
+    pins::{Pins, PinsError, exist},
+    tables::{StepError, TableMemory},
+};
+use self::{load::absent, mapped::Mapped};
+use crate::pure::{
+    config::model::XdpMode,
+    plan::{Step, Tables},
+};
+
+/// The one writer of the kernel's tables.
+pub struct Kernel {
+    /// Keeps the program loaded.
+    object: Ebpf,
+    pub pins: Pins,
+    memory: Arc<TableMemory>,
+    devices: DevMapHash<MapData>,
+    counters: Counters,
+}
+
+/// What readers need: table memory, counters and flows of their own.
+pub struct Reader {
+    pub memory: Arc<TableMemory>,
+    pub counters: Counters,
+    pub flows: Flows,
+}
+
+impl Kernel {
+    /// Loads the program over new or adopted maps; attaches it nowhere.
+    pub fn load(pins: Pins, sizes: Sizes) -> Result<Self, LoadError> {
+        let mut object = match load::load(&pins.maps(), sizes) {
+            Ok(object) => object,
+            Err(error) => {
+                // The first error is the one to report.
+                let _ = pins.remove_unused();
+                return Err(error);
+            }
+        };
+        // Maps are taken only now: a file descriptor closed before the program was loaded would be bound
+        // under its number.
+        let memory = TableMemory {
+            globals: mapped(&mut object, "globals")?,
+            services: mapped(&mut object, "services")?,
+            ring: mapped(&mut object, "ring")?,
+            servers: mapped(&mut object, "servers")?,
+        };
+        let devices = DevMapHash::try_from(take(&mut object, "devices")?)?;
+        let counters = counters(&mut object)?;
+        Ok(Kernel { object, pins, memory: Arc::new(memory), devices, counters })
+    }
+
+    /// A second set of handles, for another task.
+    pub fn reader(&self) -> Result<Reader, LoadError> {
+        let pinned = |name: &str| MapData::from_pin(self.pins.maps().join(name));
+        Ok(Reader {
+            memory: Arc::clone(&self.memory),
+            counters: Counters {
+                counts: PerCpuArray::try_from(Map::PerCpuArray(pinned("counters")?))?,
+                traffic: PerCpuArray::try_from(Map::PerCpuArray(pinned("traffic")?))?,
+            },
+            flows: self.flows()?,
+        })
+    }
+
+    /// A handle on the flow table.
+    pub fn flows(&self) -> Result<Flows, LoadError> {
+        Ok(Flows::open(&self.pins.maps().join("flows"))?)
+    }
+
+    /// What stands in the tables.
+    pub fn tables(&self) -> Tables {
+        self.memory.load(&self.devices)
+    }
+
+    /// Slots of the ring map, which an earlier daemon may have made larger or smaller.
+    pub fn ring_slots(&self) -> u32 {
+        self.memory.ring.len() as u32
+    }
+
+    pub fn apply(&mut self, step: &Step) -> Result<(), StepError> {
+        if let Step::RemoveServer(id) = step
+            && let Some(server) = self.memory.server(*id).map(|entry| entry.load())
+            && let Err(error) = self.counters.retire(*id, server.service)
+        {
+            tracing::warn!("the counts of server {} are lost: {error}", id.0);
+        }
+        self.memory.apply(step, &mut self.devices)
+    }
+
+    pub fn attach(&mut self, target: &Target, mode: XdpMode) -> Result<Attached, AttachError> {
+        let program = load::program(&mut self.object).map_err(|error| AttachError::Attach {
+            name: target.name.clone(),
+            mode: "any",
+            cause: error.to_string(),
+            remedy: "build steelyard again",
+        })?;
+        attach::attach(program, &self.pins, target, mode)
+    }
+}
+
+fn take(object: &mut Ebpf, name: &str) -> Result<Map, LoadError> {
+    object.take_map(name).ok_or_else(|| absent(name))
+}
+
+/// An array map as memory. The kernel half declares it with this type; `load` has checked a pinned one.
+fn mapped<T: mapped::Words>(object: &mut Ebpf, name: &str) -> Result<Mapped<T>, LoadError> {
+    let Map::Array(data) = take(object, name)? else { return Err(absent(name)) };
+    let info = data.info()?;
+    if info.value_size() as usize != size_of::<T>() {
+        return Err(absent(name));
+    }
+    Mapped::new(data.fd(), info.max_entries())
+        .map_err(|error| LoadError::Kernel(format!("mapping a bpf array failed: {error}")))
+}
+
+fn counters(object: &mut Ebpf) -> Result<Counters, LoadError> {
+    Ok(Counters {
+        counts: PerCpuArray::try_from(take(object, "counters")?)?,
+        traffic: PerCpuArray::try_from(take(object, "traffic")?)?,
+    })
+}
+
+/// The operating system's error number at the root of an error.
+fn errno(error: &(dyn Error + 'static)) -> Option<i32> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(code) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+            return Some(code);
+        }
+        next = error.source();
+    }
+    None
+}

@@ -1,0 +1,7 @@
+//! Adapters: `pure` and the outside world. They know neither each other nor `daemon`.
+
+pub mod kernel;
+pub mod net;
+pub mod probe;
+#[cfg(test)]
+mod testbed;

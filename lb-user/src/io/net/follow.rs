@@ -1,0 +1,352 @@
+//! Follows how a set of servers is reached, and whether a set of interfaces is there, and tells what changes.
+//!
+//!     kernel events ──► dirty ──20 ms──► pass: look up, compare with what was told ──► NetEvent
+//!     watched set   ──►       ◄──15 s──  everything; stale neighbours are confirmed
+//!     every second: unresolved neighbours are probed
+//!
+//! Must not know what the addresses are for.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    mem,
+    net::Ipv4Addr,
+    time::Duration,
+};
+
+use tokio::{
+    select,
+    sync::{mpsc, watch},
+    time::{self, Instant, MissedTickBehavior},
+};
+use tracing::{info, warn};
+
+use super::{
+    Interface, Lookup, Neighbour, Net, NetError,
+    monitor::{Change, Monitor},
+};
+use crate::pure::hop::{Mac, NextHop, Reach};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NetEvent {
+    Hop(HopEvent),
+    Link(LinkEvent),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HopEvent {
+    pub address: Ipv4Addr,
+    pub reach: Reach,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkEvent {
+    pub name: String,
+    pub state: LinkState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkState {
+    Absent,
+    Down {
+        index: u32,
+    },
+    /// An index other than before: the interface was replaced, and what was attached to it is gone.
+    Up {
+        index: u32,
+    },
+}
+
+/// Tells each address's reach and each interface's state at once, then whenever it changes. Runs until
+/// the receiver of `events` or the sender of `addresses` is dropped; when netlink fails it says so in the
+/// log and starts again. Dropping the future is safe at any point.
+///
+/// A neighbour's MAC is kept while the kernel looks for the neighbour again, and given up when nobody answers.
+pub async fn follow(
+    addresses: watch::Receiver<BTreeSet<Ipv4Addr>>,
+    interfaces: BTreeSet<String>,
+    events: mpsc::Sender<NetEvent>,
+) {
+    let mut follower = Follower::new(addresses, interfaces, events);
+    let mut pause = RETRY_MIN;
+    loop {
+        let started = Instant::now();
+        let Err(stop) = follower.session().await;
+        let Stop::Failed(error) = stop else { return };
+        if started.elapsed() > RETRY_MAX {
+            pause = RETRY_MIN;
+        }
+        warn!("following routes and neighbours stopped, next try in {pause:?}: {error}");
+        select! {
+            () = follower.events.closed() => return,
+            () = time::sleep(pause) => {}
+        }
+        pause = (pause * 2).min(RETRY_MAX);
+    }
+}
+
+struct Follower {
+    addresses: watch::Receiver<BTreeSet<Ipv4Addr>>,
+    events: mpsc::Sender<NetEvent>,
+    /// What was told last.
+    targets: BTreeMap<Ipv4Addr, Target>,
+    links: BTreeMap<String, Option<LinkState>>,
+    dirty: Dirty,
+    probes_fail: bool,
+}
+
+#[derive(Default)]
+struct Target {
+    told: Option<Reach>,
+    /// The kernel holds no valid neighbour entry for this next hop.
+    unresolved: Option<(u32, Ipv4Addr)>,
+}
+
+enum Stop {
+    Closed,
+    Failed(NetError),
+}
+
+impl From<NetError> for Stop {
+    fn from(error: NetError) -> Stop {
+        Stop::Failed(error)
+    }
+}
+
+impl Follower {
+    fn new(
+        addresses: watch::Receiver<BTreeSet<Ipv4Addr>>,
+        interfaces: BTreeSet<String>,
+        events: mpsc::Sender<NetEvent>,
+    ) -> Follower {
+        Follower {
+            addresses,
+            events,
+            targets: BTreeMap::new(),
+            links: interfaces.into_iter().map(|name| (name, None)).collect(),
+            dirty: Dirty::default(),
+            probes_fail: false,
+        }
+    }
+
+    /// Follows over one pair of sockets, until one of them fails.
+    async fn session(&mut self) -> Result<Infallible, Stop> {
+        // Events before state: what changes during the first pass is in the monitor's buffer.
+        let mut monitor = Monitor::new()?;
+        let net = Net::new()?;
+        let mut resync = time::interval(RESYNC);
+        resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut probe = time::interval(PROBE);
+        probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.retarget();
+        loop {
+            let due = self.dirty.due;
+            select! {
+                () = self.events.closed() => return Err(Stop::Closed),
+                changed = self.addresses.changed() => {
+                    changed.map_err(|_| Stop::Closed)?;
+                    self.retarget();
+                }
+                changes = monitor.changes() => {
+                    for change in changes? {
+                        self.dirty.note(change, &self.targets);
+                    }
+                }
+                () = time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    self.pass(&net, Refresh::No).await?;
+                }
+                _ = resync.tick() => {
+                    self.dirty.everything = true;
+                    self.pass(&net, Refresh::Stale).await?;
+                }
+                _ = probe.tick() => self.probe_unresolved(&net).await?,
+            }
+        }
+    }
+
+    fn retarget(&mut self) {
+        let wanted = self.addresses.borrow_and_update();
+        self.targets.retain(|address, _| wanted.contains(address));
+        for address in wanted.iter() {
+            if !self.targets.contains_key(address) {
+                self.targets.insert(*address, Target::default());
+                self.dirty.addresses.insert(*address);
+                self.dirty.due = Some(Instant::now());
+            }
+        }
+    }
+
+    async fn pass(&mut self, net: &Net, refresh: Refresh) -> Result<(), Stop> {
+        let dirty = mem::take(&mut self.dirty);
+        let mut lookup = Lookup::new(net);
+        let mut probes = BTreeSet::new();
+        for address in dirty.addresses(&self.targets) {
+            let reach = lookup.reach(address).await?;
+            self.learn(address, reach, &mut lookup, refresh, &mut probes).await?;
+        }
+        for (interface, via) in probes {
+            self.probe(net, interface, via).await?;
+        }
+        if dirty.everything {
+            self.tell_links(net).await?;
+        }
+        Ok(())
+    }
+
+    async fn learn(
+        &mut self,
+        address: Ipv4Addr,
+        mut reach: Reach,
+        lookup: &mut Lookup<'_>,
+        refresh: Refresh,
+        probes: &mut BTreeSet<(u32, Ipv4Addr)>,
+    ) -> Result<(), Stop> {
+        let Some(target) = self.targets.get_mut(&address) else { return Ok(()) };
+        target.unresolved = None;
+        if let Reach::Hop(hop) = &mut reach {
+            let key = (hop.interface, hop.via);
+            match lookup.neighbour(hop.interface, hop.via).await? {
+                Neighbour::Absent => {
+                    hop.neighbour = held_neighbour(target.told, hop);
+                    target.unresolved = Some(key);
+                    probes.insert(key);
+                }
+                Neighbour::Incomplete => {
+                    hop.neighbour = held_neighbour(target.told, hop);
+                    target.unresolved = Some(key);
+                }
+                Neighbour::Failed => target.unresolved = Some(key),
+                Neighbour::Stale(_) if refresh == Refresh::Stale => {
+                    probes.insert(key);
+                }
+                Neighbour::Stale(_) | Neighbour::Valid(_) => {}
+            }
+        }
+        if target.told != Some(reach) {
+            send(&self.events, NetEvent::Hop(HopEvent { address, reach })).await?;
+            target.told = Some(reach);
+        }
+        Ok(())
+    }
+
+    async fn tell_links(&mut self, net: &Net) -> Result<(), Stop> {
+        for (name, told) in &mut self.links {
+            let state = LinkState::of(net.find_interface(name).await?.as_ref());
+            if *told != Some(state) {
+                send(&self.events, NetEvent::Link(LinkEvent { name: name.clone(), state })).await?;
+                *told = Some(state);
+            }
+        }
+        Ok(())
+    }
+
+    async fn probe_unresolved(&mut self, net: &Net) -> Result<(), Stop> {
+        let unresolved: BTreeSet<_> = self.targets.values().filter_map(|target| target.unresolved).collect();
+        for (interface, via) in unresolved {
+            self.probe(net, interface, via).await?;
+        }
+        Ok(())
+    }
+
+    /// A probe that the kernel refuses ends nothing: the neighbour stays unresolved and is asked for again.
+    async fn probe(&mut self, net: &Net, interface: u32, via: Ipv4Addr) -> Result<(), Stop> {
+        match net.probe(interface, via).await {
+            Ok(()) if self.probes_fail => {
+                info!("neighbour probes work again");
+                self.probes_fail = false;
+            }
+            Ok(()) => {}
+            // The interface went away; its event is on the way.
+            Err(error) if error.errno() == Some(libc::ENODEV) => {}
+            Err(error @ NetError::Refused { .. }) => {
+                if !self.probes_fail {
+                    warn!("{error}");
+                }
+                self.probes_fail = true;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+}
+
+/// A flushed neighbour table must not interrupt a server whose MAC will be the same in a millisecond.
+fn held_neighbour(told: Option<Reach>, hop: &NextHop) -> Option<Mac> {
+    match told {
+        Some(Reach::Hop(before)) if (before.interface, before.via) == (hop.interface, hop.via) => {
+            before.neighbour
+        }
+        _ => None,
+    }
+}
+
+async fn send(events: &mpsc::Sender<NetEvent>, event: NetEvent) -> Result<(), Stop> {
+    events.send(event).await.map_err(|_| Stop::Closed)
+}
+
+impl LinkState {
+    fn of(interface: Option<&Interface>) -> LinkState {
+        match interface {
+            None => LinkState::Absent,
+            Some(&Interface { index, up: true, .. }) => LinkState::Up { index },
+            Some(&Interface { index, up: false, .. }) => LinkState::Down { index },
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refresh {
+    No,
+    /// Confirm stale neighbours.
+    Stale,
+}
+
+/// What the next pass looks at. Bounded by the watched set and, for 20 ms, by the kernel's neighbour table.
+#[derive(Default)]
+struct Dirty {
+    everything: bool,
+    addresses: BTreeSet<Ipv4Addr>,
+    hops: BTreeSet<(u32, Ipv4Addr)>,
+    due: Option<Instant>,
+}
+
+impl Dirty {
+    fn note(&mut self, change: Change, targets: &BTreeMap<Ipv4Addr, Target>) {
+        match change {
+            Change::Everything => self.everything = true,
+            Change::Routes { first, last } => {
+                let concerned = targets.range(first..=last).map(|(address, _)| *address);
+                self.addresses.extend(concerned);
+            }
+            Change::Neighbour { interface, address } => {
+                self.hops.insert((interface, address));
+            }
+        }
+        let clean = !self.everything && self.addresses.is_empty() && self.hops.is_empty();
+        if !clean && self.due.is_none() {
+            self.due = Some(Instant::now() + COALESCE);
+        }
+    }
+
+    fn addresses(&self, targets: &BTreeMap<Ipv4Addr, Target>) -> Vec<Ipv4Addr> {
+        let concerned = |address: &Ipv4Addr, target: &Target| {
+            let hop = match target.told {
+                Some(Reach::Hop(hop)) => Some((hop.interface, hop.via)),
+                _ => None,
+            };
+            self.everything
+                || self.addresses.contains(address)
+                || hop.is_some_and(|hop| self.hops.contains(&hop))
+        };
+        targets.iter().filter(|(address, target)| concerned(address, target)).map(|(a, _)| *a).collect()
+    }
+}
+
+/// Events come in groups: a link that goes down takes its routes and neighbours along.
+const COALESCE: Duration = Duration::from_millis(20);
+/// The kernel gives a neighbour up after three questions, one second apart.
+const PROBE: Duration = Duration::from_secs(1);
+/// Shorter than the shortest time the kernel trusts a confirmed neighbour (half of base_reachable_time, 30 s).
+const RESYNC: Duration = Duration::from_secs(15);
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(30);

@@ -1,0 +1,160 @@
+//! The TCP check: a connection that is opened and reset at once.
+//!
+//! A reset instead of a close, because a check every second would leave a TIME_WAIT socket every second.
+
+use std::{
+    io,
+    net::{SocketAddr, SocketAddrV4},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time,
+};
+
+use super::{Outcome, ProbeResult};
+
+/// Connects to `address` from an ephemeral port. Never takes longer than `timeout`; dropping the future ends
+/// the attempt.
+pub async fn check(address: SocketAddrV4, timeout: Duration) -> ProbeResult {
+    let started = Instant::now();
+    let outcome = match socket() {
+        Ok(socket) => attempt(socket, address, timeout).await,
+        Err(error) => Outcome::NotRun(local_fault(&error)),
+    };
+    ProbeResult { outcome, elapsed: started.elapsed() }
+}
+
+fn socket() -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_zero_linger()?;
+    Ok(socket)
+}
+
+async fn attempt(socket: TcpSocket, address: SocketAddrV4, timeout: Duration) -> Outcome {
+    match time::timeout(timeout, socket.connect(SocketAddr::V4(address))).await {
+        Err(_) => Outcome::Failed(format!("timeout after {timeout:?}")),
+        Ok(Err(error)) => refusal(&error),
+        Ok(Ok(stream)) if is_own_echo(&stream, address) => Outcome::Failed("connection refused".to_owned()),
+        Ok(Ok(_)) => Outcome::Passed,
+    }
+}
+
+/// TCP's simultaneous open lets a socket connect to itself when the kernel picks the checked port as the
+/// local one, which only happens where nobody listens.
+fn is_own_echo(stream: &TcpStream, address: SocketAddrV4) -> bool {
+    stream.local_addr().is_ok_and(|local| local == SocketAddr::V4(address))
+}
+
+fn refusal(error: &io::Error) -> Outcome {
+    match error.raw_os_error() {
+        Some(libc::ECONNREFUSED) => Outcome::Failed("connection refused".to_owned()),
+        Some(libc::ECONNRESET) => Outcome::Failed("connection reset".to_owned()),
+        Some(libc::ETIMEDOUT) => Outcome::Failed("timeout of the kernel's connection attempts".to_owned()),
+        Some(libc::EHOSTUNREACH) => Outcome::Failed("no route to host, or nobody answers ARP".to_owned()),
+        Some(libc::ENETUNREACH) => Outcome::Failed("no route to its network".to_owned()),
+        Some(
+            libc::EADDRNOTAVAIL
+            | libc::EADDRINUSE
+            | libc::EAGAIN
+            | libc::EPERM
+            | libc::EACCES
+            | libc::ENOBUFS
+            | libc::ENOMEM
+            | libc::ENETDOWN,
+        ) => Outcome::NotRun(local_fault(error)),
+        _ => Outcome::Failed(error.to_string()),
+    }
+}
+
+fn local_fault(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => "too many open files in the daemon: raise LimitNOFILE".to_owned(),
+        Some(libc::ENFILE) => "too many open files on this machine: raise fs.file-max".to_owned(),
+        Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE | libc::EAGAIN) => {
+            "no free local port: widen net.ipv4.ip_local_port_range".to_owned()
+        }
+        Some(libc::EPERM | libc::EACCES) => {
+            "this machine forbids the connection: look at its firewall and its prohibit routes".to_owned()
+        }
+        Some(libc::ENETDOWN) => "the interface towards the server is down".to_owned(),
+        Some(libc::ENOBUFS | libc::ENOMEM) => "this machine is out of memory for sockets".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, net::Ipv4Addr};
+
+    use super::*;
+    use crate::io::testbed::{FAR, FAR_PORT, in_namespaces};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn errors_name_whose_fault_it_is() {
+        let cases = [
+            (libc::ECONNREFUSED, true),
+            (libc::EHOSTUNREACH, true),
+            (libc::ENETUNREACH, true),
+            (libc::EADDRNOTAVAIL, false),
+            (libc::EPERM, false),
+            (libc::ENOBUFS, false),
+            (libc::ENETDOWN, false),
+        ];
+        for (code, server) in cases {
+            let outcome = refusal(&io::Error::from_raw_os_error(code));
+            assert_eq!(matches!(outcome, Outcome::Failed(_)), server, "{code}: {outcome:?}");
+        }
+        assert!(local_fault(&io::Error::from_raw_os_error(libc::EMFILE)).contains("LimitNOFILE"));
+    }
+
+    #[test]
+    fn results_read_as_sentences() {
+        let result = |outcome| ProbeResult { outcome, elapsed: Duration::from_micros(310) }.to_string();
+        assert_eq!(result(Outcome::Passed), "connected in 0.3 ms");
+        assert_eq!(result(Outcome::Failed("connection refused".into())), "connection refused");
+        assert_eq!(result(Outcome::NotRun("no free local port".into())), "check not run: no free local port");
+    }
+
+    #[test]
+    fn a_listening_server_passes_and_leaves_no_socket_behind() {
+        in_namespaces(async |_| {
+            let address = SocketAddrV4::new(FAR, FAR_PORT);
+            let result = check(address, 5 * SECOND).await;
+            assert_eq!(result.outcome, Outcome::Passed);
+            assert!(result.elapsed < 5 * SECOND);
+            let sockets = fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+            assert_eq!(sockets.lines().count(), 1, "only the heading: {sockets}");
+        });
+    }
+
+    #[test]
+    fn failures_say_what_happened() {
+        in_namespaces(async |_| {
+            let nobody = Ipv4Addr::new(10, 77, 0, 99);
+            let cases = [
+                (FAR, 1, 5 * SECOND, "connection refused"),
+                (nobody, 80, SECOND / 5, "timeout after 200ms"),
+                (nobody, 80, 20 * SECOND, "no route to host, or nobody answers ARP"),
+                (Ipv4Addr::new(192, 0, 2, 1), 80, SECOND, "no route to its network"),
+            ];
+            for (address, port, timeout, reason) in cases {
+                let result = check(SocketAddrV4::new(address, port), timeout).await;
+                assert_eq!(result.outcome, Outcome::Failed(reason.to_owned()));
+                assert!(result.elapsed < timeout + SECOND);
+            }
+        });
+    }
+
+    #[test]
+    fn a_connection_to_oneself_is_no_server() {
+        in_namespaces(async |_| {
+            fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40000").unwrap();
+            let result = check(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 40_000), SECOND).await;
+            assert_eq!(result.outcome, Outcome::Failed("connection refused".to_owned()));
+        });
+    }
+}
