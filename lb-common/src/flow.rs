@@ -8,6 +8,7 @@
 //! The key of each half is the reversed rewrite of the other, so either finds its twin.
 
 use crate::{
+    limits::{NAT_PORT_FIRST, NAT_PORT_LAST},
     net::{Be16, Be32},
     word::Word,
 };
@@ -233,6 +234,23 @@ impl Flow {
     pub fn idle_ticks(state: u64, idle_ticks: u32) -> u32 {
         if state & OPENING != 0 && OPENING_TICKS < idle_ticks { OPENING_TICKS } else { idle_ticks }
     }
+}
+
+/// The source port a NAT flow tries at its `attempt`, given `hash::again` of its hash. Candidates are spread
+/// over the range, so that a full stretch is left at once.
+#[inline(always)]
+pub const fn nat_port(hash: u32, attempt: u32) -> Be16 {
+    const PORTS: u32 = NAT_PORT_LAST as u32 - NAT_PORT_FIRST as u32 + 1;
+    const STRIDE: u32 = 10_007;
+    const _: () =
+        assert!(PORTS % STRIDE != 0, "a prime stride that does not divide the range visits every port");
+    Be16::new(NAT_PORT_FIRST + ((hash % PORTS + attempt * STRIDE) % PORTS) as u16)
+}
+
+/// Which of `count` NAT source addresses a flow uses; `count` is not zero.
+#[inline(always)]
+pub const fn nat_source_index(hash: u32, count: u32) -> u32 {
+    (hash >> 16) % count
 }
 
 /// Ticks of silence after which a NAT flow is void, from the bits of both halves.

@@ -26,7 +26,7 @@ impl Sum {
     }
 
     #[inline(always)]
-    pub fn add(self, other: Sum) -> Self {
+    pub fn plus(self, other: Sum) -> Self {
         Sum(self.0 + other.0)
     }
 

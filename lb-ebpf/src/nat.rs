@@ -5,10 +5,11 @@ use lb_common::{
     entry::{Globals, Server},
     flow::{
         FIN, Flow, FlowKey, FlowView, NAT_REPLY, NAT_REQUEST, OPENING, RST, Ticks, Tuple, nat_idle_ticks,
+        nat_port, nat_source_index,
     },
     hash,
-    limits::{NAT_PORT_FIRST, NAT_PORT_LAST, NAT_PORT_TRIES},
-    net::{Be16, Be32, Mac},
+    limits::NAT_PORT_TRIES,
+    net::{Be32, Mac},
     slot::ServerId,
 };
 
@@ -262,7 +263,7 @@ fn reserve(
         let rewrite = Tuple {
             source,
             destination: server.address,
-            source_port: port(start, attempt),
+            source_port: nat_port(start, attempt),
             destination_port: server.port,
         };
         match tables.insert_flow(&request.parsed.flow_key().twin(rewrite), reply) {
@@ -280,15 +281,5 @@ fn source(globals: &Globals, server: &Server, hash: u32) -> Option<Be32> {
     if count == 0 {
         return None;
     }
-    globals.nat_source(server.nat_first as u32 + (hash >> 16) % count)
-}
-
-/// Candidates are spread over the range, so that a full stretch is left at once.
-#[inline(always)]
-fn port(start: u32, attempt: u32) -> Be16 {
-    const PORTS: u32 = NAT_PORT_LAST as u32 - NAT_PORT_FIRST as u32 + 1;
-    /// Odd and not a divisor of the range: visits every port.
-    const STRIDE: u32 = 10_007;
-    let offset = (start % PORTS + attempt * STRIDE) % PORTS;
-    Be16::new(NAT_PORT_FIRST + offset as u16)
+    globals.nat_source(server.nat_first as u32 + nat_source_index(hash, count))
 }

@@ -42,8 +42,8 @@ pub(crate) fn refuse(packet: &mut impl Packet, parsed: &Parsed) -> Outcome {
     let Some(place) = frame.at::<Tcp>(L4_OFFSET) else { return DROP };
     *place = answer;
     match packet.truncate(LENGTH) {
-        Ok(()) => Outcome::transmit(Counter::ResetNoServer),
-        Err(()) => DROP,
+        Some(()) => Outcome::transmit(Counter::ResetNoServer),
+        None => DROP,
     }
 }
 

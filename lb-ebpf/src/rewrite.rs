@@ -37,7 +37,7 @@ pub(crate) fn ends(frame: &mut Frame<'_>, old: Tuple, new: Tuple, protocol: u8) 
     let ip = frame.at::<Ipv4>(IPV4_OFFSET)?;
     ip.source = new.source;
     ip.destination = new.destination;
-    let sum = decrement(ip, Sum::of_field(ip.checksum).add(addresses));
+    let sum = decrement(ip, Sum::of_field(ip.checksum).plus(addresses));
     ip.checksum = sum.field();
 
     let ports = Ports { source: new.source_port, destination: new.destination_port };
@@ -47,12 +47,12 @@ pub(crate) fn ends(frame: &mut Frame<'_>, old: Tuple, new: Tuple, protocol: u8) 
     if protocol == TCP {
         let tcp = frame.at::<Tcp>(L4_OFFSET)?;
         tcp.ports = ports;
-        tcp.checksum = Sum::of_field(tcp.checksum).add(change).field();
+        tcp.checksum = Sum::of_field(tcp.checksum).plus(change).field();
     } else {
         let udp = frame.at::<Udp>(L4_OFFSET)?;
         udp.ports = ports;
         if udp.checksum != Be16(0) {
-            udp.checksum = udp_field(Sum::of_field(udp.checksum).add(change));
+            udp.checksum = udp_field(Sum::of_field(udp.checksum).plus(change));
         }
     }
     Some(())

@@ -18,8 +18,8 @@ pub trait Packet {
     /// Index of the interface the packet arrived on.
     fn interface(&self) -> u32;
 
-    /// Cuts the frame to `length` bytes, which is at most its own length.
-    fn truncate(&mut self, length: u32) -> Result<(), ()>;
+    /// Cuts the frame to `length` bytes; None when it is shorter or the driver refuses.
+    fn truncate(&mut self, length: u32) -> Option<()>;
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

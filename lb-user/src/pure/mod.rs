@@ -2,8 +2,14 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod config;
+pub mod explain;
 pub mod flows;
+pub mod health;
 pub mod hop;
 pub mod ids;
+pub mod place;
 pub mod plan;
+pub mod ring;
+pub mod snapshot;
+pub mod state;
 pub mod status;

@@ -3,12 +3,8 @@
 #![no_main]
 #![expect(unsafe_code, reason = "program and licence sections have unmangled names")]
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-
-#[xdp]
-fn pass(_: XdpContext) -> u32 {
-    xdp_action::XDP_PASS
-}
+mod drive;
+mod poison;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

@@ -30,13 +30,13 @@ impl Packet for XdpPacket<'_> {
     }
 
     #[inline(always)]
-    fn truncate(&mut self, length: u32) -> Result<(), ()> {
+    fn truncate(&mut self, length: u32) -> Option<()> {
         let excess = self.frame().len() as i32 - length as i32;
         if excess < 0 {
-            return Err(());
+            return None;
         }
         // SAFETY: no frame is borrowed here; the kernel checks the new length.
         let result = unsafe { bpf_xdp_adjust_tail(self.context.as_ptr().cast(), -excess) };
-        if result == 0 { Ok(()) } else { Err(()) }
+        (result == 0).then_some(())
     }
 }

@@ -1,0 +1,206 @@
+//! From `raw` to `model`: values, ranges and defaults of each table, then what one key means for another.
+//!
+//! A conversion returns None only after it has put the reason into the findings.
+
+mod cross;
+mod service;
+
+use std::{collections::HashSet, fmt::Display, hash::Hash, net::Ipv4Addr, path::PathBuf};
+
+use lb_common::limits;
+
+use super::{
+    error::{Findings, Span, Spanned, nearest, quote},
+    model::{Cluster, Config, Datapath, Global, Log, Secret, XdpMode},
+    raw::{self, Field, List, Number, Raw, Text},
+    value::{self, Fault, fault},
+};
+
+pub(super) fn config(raw: Raw, findings: &mut Findings) -> Option<Config> {
+    let header = |at: Option<Span>| at.unwrap_or(Span::start_of(0));
+    let cluster_at = header(raw.cluster.as_ref().map(|table| table.at));
+    let datapath_at = header(raw.datapath.as_ref().map(|table| table.at));
+
+    let global = global(raw.global.map(|table| table.value).unwrap_or_default(), findings);
+    let cluster = cluster(raw.cluster.map(|table| table.value).unwrap_or_default(), findings);
+    let datapath = datapath(raw.datapath.map(|table| table.value).unwrap_or_default(), findings);
+    let log = log(raw.log.map(|table| table.value).unwrap_or_default(), findings);
+    let drafts: Vec<_> =
+        raw.services.into_iter().map(|service| service::Draft::new(service, findings)).collect();
+
+    if let (Some(datapath), false) = (&datapath, drafts.is_empty()) {
+        cross::interfaces(datapath, datapath_at, findings);
+    }
+    if let (Some(cluster), false) = (&cluster, drafts.is_empty()) {
+        cross::secret(cluster, cluster_at, findings);
+    }
+    cross::services(&drafts, findings);
+
+    let services = drafts.into_iter().map(service::Draft::finish).collect::<Option<Vec<_>>>();
+    Some(Config { global: global?, cluster: cluster?, datapath: datapath?, log: log?, services: services? })
+}
+
+fn global(raw: raw::Global, findings: &mut Findings) -> Option<Global> {
+    let node = raw.node.or(None, |typed| checked(&typed, findings, value::name).map(Some));
+    let admin_socket = path(raw.admin_socket, ADMIN_SOCKET, SOCKET_PATH_MAX, findings);
+    Some(Global { node: node?, admin_socket: admin_socket? })
+}
+
+fn cluster(raw: raw::Cluster, findings: &mut Findings) -> Option<Cluster> {
+    let secret = match (raw.secret, raw.secret_file) {
+        (Field::Wrong, _) | (_, Field::Wrong) => return None,
+        (Field::Absent, Field::Absent) => Secret::Unset,
+        (Field::Given(secret), Field::Given(file)) => {
+            let place = findings.place(secret.at);
+            findings.error(
+                file.at,
+                format!("`secret_file` and `secret` ({place}) are both given"),
+                "keep one of the two",
+            );
+            return None;
+        }
+        (Field::Given(secret), Field::Absent) if secret.value.is_empty() => {
+            findings.error(
+                secret.at,
+                "`secret` is empty",
+                "write a secret, the same on all nodes, or remove the key",
+            );
+            return None;
+        }
+        (Field::Given(secret), Field::Absent) => Secret::Inline(secret.value),
+        (Field::Absent, Field::Given(file)) => {
+            Secret::File(checked(&file, findings, |text| value::path(text, PATH_MAX))?)
+        }
+    };
+    Some(Cluster { secret })
+}
+
+fn datapath(raw: raw::Datapath, findings: &mut Findings) -> Option<Datapath> {
+    let interfaces = raw.interfaces.or(Vec::new(), |list| {
+        bounded(&list, "interfaces", limits::DEVICES_MAX as usize, findings);
+        unique_list(list, "interface", findings, value::interface).map(values)
+    });
+    let modes = [("auto", XdpMode::Auto), ("native", XdpMode::Native), ("generic", XdpMode::Generic)];
+    let mode = raw.mode.or(XdpMode::Auto, |typed| choice(&typed, "mode", &modes, &[], findings));
+    let flows = raw.flows.or(limits::FLOWS_DEFAULT, |typed| {
+        number(&typed, "flows", limits::FLOWS_MIN, limits::FLOWS_MAX, findings)
+    });
+    let nat_source = raw.nat_source.or(Vec::new(), |list| {
+        bounded(&list, "nat_source", limits::NAT_SOURCES_MAX, findings);
+        addresses(list, findings).map(values)
+    });
+    let pin = path(raw.pin, PIN, PATH_MAX, findings);
+    Some(Datapath { interfaces: interfaces?, mode: mode?, flows: flows?, nat_source: nat_source?, pin: pin? })
+}
+
+fn log(raw: raw::Log, findings: &mut Findings) -> Option<Log> {
+    let levels = ["error", "warn", "info", "debug", "trace"].map(|level| (level, level));
+    let level = raw.level.or("info", |typed| choice(&typed, "level", &levels, &[], findings));
+    Some(Log { level: level?.into() })
+}
+
+fn path(raw: Field<Text>, default: &str, bytes_max: usize, findings: &mut Findings) -> Option<PathBuf> {
+    raw.or(default.into(), |typed| checked(&typed, findings, |text| value::path(text, bytes_max)))
+}
+
+fn checked<T>(
+    typed: &Text,
+    findings: &mut Findings,
+    read: impl FnOnce(&str) -> Result<T, Fault>,
+) -> Option<T> {
+    match read(&typed.value) {
+        Ok(value) => Some(value),
+        Err(Fault { message, remedy }) => {
+            findings.error(typed.at, message, remedy);
+            None
+        }
+    }
+}
+
+/// `unbuilt` are words of the language that this version cannot do yet.
+fn choice<T: Copy>(
+    typed: &Text,
+    key: &str,
+    built: &[(&str, T)],
+    unbuilt: &[&str],
+    findings: &mut Findings,
+) -> Option<T> {
+    checked(typed, findings, |text| {
+        if let Some((_, value)) = built.iter().find(|(word, _)| *word == text) {
+            return Ok(*value);
+        }
+        let words: Vec<&str> = built.iter().map(|(word, _)| *word).collect();
+        let all = words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or ");
+        if unbuilt.contains(&text) {
+            return Err(fault(format!("`{key} = \"{text}\"` is not built yet"), format!("use {all}")));
+        }
+        let remedy = match nearest(text, words) {
+            Some(word) => format!("did you mean \"{word}\"? known: {all}"),
+            None => format!("use {all}"),
+        };
+        Err(fault(format!("{} is not a value of `{key}`", quote(text)), remedy))
+    })
+}
+
+fn number<T>(typed: &Number, key: &str, min: T, max: T, findings: &mut Findings) -> Option<T>
+where
+    T: Copy + Display + PartialOrd + TryFrom<i64>,
+{
+    let value = T::try_from(typed.value).ok().filter(|value| (min..=max).contains(value));
+    if value.is_none() {
+        findings.error(
+            typed.at,
+            format!("`{key}` is out of range: {}", typed.value),
+            format!("write {min} to {max}"),
+        );
+    }
+    value
+}
+
+fn bounded(list: &List, key: &str, max: usize, findings: &mut Findings) {
+    if let Some(first_over) = list.value.get(max) {
+        let message = format!("`{key}` has {} entries", list.value.len());
+        findings.error(first_over.at, message, format!("keep at most {max}"));
+    }
+}
+
+fn addresses(list: List, findings: &mut Findings) -> Option<Vec<Spanned<Ipv4Addr>>> {
+    unique_list(list, "address", findings, value::address)
+}
+
+/// Every entry is looked at; one wrong entry makes the list wrong.
+fn unique_list<T: Clone + Eq + Hash>(
+    list: List,
+    noun: &str,
+    findings: &mut Findings,
+    read: impl Fn(&str) -> Result<T, Fault>,
+) -> Option<Vec<Spanned<T>>> {
+    let mut seen = HashSet::new();
+    let mut is_whole = true;
+    let mut read_all = Vec::new();
+    for typed in list.value {
+        let Some(value) = checked(&typed, findings, &read) else {
+            is_whole = false;
+            continue;
+        };
+        if !seen.insert(value.clone()) {
+            let message = format!("the {noun} {} is given twice", quote(&typed.value));
+            findings.error(typed.at, message, "keep one of the two");
+            is_whole = false;
+            continue;
+        }
+        read_all.push(Spanned::new(typed.at, value));
+    }
+    is_whole.then_some(read_all)
+}
+
+fn values<T>(list: Vec<Spanned<T>>) -> Vec<T> {
+    list.into_iter().map(|entry| entry.value).collect()
+}
+
+const ADMIN_SOCKET: &str = "/run/steelyard/admin.sock";
+const PIN: &str = "/sys/fs/bpf/steelyard";
+/// sockaddr_un holds 108 bytes, one of them the final NUL.
+const SOCKET_PATH_MAX: usize = 107;
+/// PATH_MAX without its final NUL.
+const PATH_MAX: usize = 4_095;

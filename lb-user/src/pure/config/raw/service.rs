@@ -1,0 +1,125 @@
+//! `[[service]]` as typed, with its servers and its check.
+
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::{Field, List, Number, Port, Text, is_empty_list, never, reader::Reader};
+use crate::pure::config::{error::Spanned, value};
+
+#[derive(Default)]
+pub struct Service {
+    pub name: Field<Text>,
+    pub address: Field<List>,
+    pub port: Field<Spanned<Port>>,
+    pub protocol: Field<Text>,
+    pub forward: Field<Text>,
+    pub balance: Field<Text>,
+    pub idle_timeout: Field<Text>,
+    pub slots: Field<Number>,
+    pub no_server: Field<Text>,
+    pub servers: Field<Vec<Spanned<Server>>>,
+    pub check: Option<Spanned<Check>>,
+}
+
+#[derive(Default)]
+pub struct Server {
+    pub name: Field<Text>,
+    pub address: Field<Text>,
+    pub weight: Field<Number>,
+}
+
+#[derive(Default)]
+pub struct Check {
+    pub kind: Field<Text>,
+    pub interval: Field<Text>,
+    pub timeout: Field<Text>,
+    pub rise: Field<Number>,
+    pub fall: Field<Number>,
+    pub port: Field<Spanned<Port>>,
+}
+
+impl Service {
+    pub(super) fn read(mut table: Reader<'_, '_>) -> Service {
+        let service = Service {
+            name: table.text("name", "\"web\""),
+            address: table.text_or_texts("address", "\"10.0.5.96\""),
+            port: table.port("port", "80"),
+            protocol: table.text("protocol", "\"tcp\""),
+            forward: table.text("forward", "\"nat\""),
+            balance: table.text("balance", "\"maglev\""),
+            idle_timeout: table.duration("idle_timeout", "\"15m\""),
+            slots: table.number("slots", "16_384"),
+            no_server: table.text("no_server", "\"reset\""),
+            servers: table.tables(
+                "server",
+                "`server`",
+                "write it like `server = [{ name = \"web1\", address = \"10.0.5.91:8888\" }]`",
+                Server::read,
+            ),
+            check: table.table("check", "[service.check]", Check::read),
+        };
+        table.not_built("persistence", is_zero_duration);
+        table.not_built("mss", is_zero);
+        table.not_built("allow", is_everyone);
+        table.not_built("deny", is_empty_list);
+        table.finish();
+        service
+    }
+}
+
+impl Server {
+    fn read(mut table: Reader<'_, '_>) -> Server {
+        let server = Server {
+            name: table.text("name", "\"web1\""),
+            address: table.text("address", "\"10.0.5.91:8888\""),
+            weight: table.number("weight", "1"),
+        };
+        table.not_built("backup", is_false);
+        table.finish();
+        server
+    }
+}
+
+impl Check {
+    fn read(mut table: Reader<'_, '_>) -> Check {
+        let check = Check {
+            kind: table.text("type", "\"tcp\""),
+            interval: table.duration("interval", "\"2s\""),
+            timeout: table.duration("timeout", "\"1s\""),
+            rise: table.number("rise", "3"),
+            fall: table.number("fall", "3"),
+            port: table.port("port", "8080"),
+        };
+        table.not_built("through", is_direct);
+        for key in ["uri", "expect", "fast_interval", "down_interval"] {
+            table.not_built(key, never);
+        }
+        table.finish();
+        check
+    }
+}
+
+fn is_zero_duration(value: &DeValue<'_>) -> bool {
+    value.as_str().is_some_and(|text| value::duration(text) == Ok(Duration::ZERO))
+}
+
+fn is_zero(value: &DeValue<'_>) -> bool {
+    value.as_integer().is_some_and(|number| number.as_str() == "0")
+}
+
+fn is_false(value: &DeValue<'_>) -> bool {
+    value.as_bool() == Some(false)
+}
+
+fn is_direct(value: &DeValue<'_>) -> bool {
+    value.as_str() == Some("direct")
+}
+
+fn is_everyone(value: &DeValue<'_>) -> bool {
+    let is_everyone = |network: &str| ["0.0.0.0/0", "::/0"].contains(&network);
+    value.as_array().is_some_and(|networks| {
+        networks.iter().any(|network| network.get_ref().as_str() == Some("0.0.0.0/0"))
+            && networks.iter().all(|network| network.get_ref().as_str().is_some_and(is_everyone))
+    })
+}

@@ -1,0 +1,337 @@
+//! What a correct text means, what it only warns of, and how many faults are told at once.
+
+use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+
+use lb_common::limits;
+use proptest::prelude::*;
+
+use super::{BASE, DNS, accepted, refused, shown, with};
+use crate::pure::config::{
+    Source,
+    error::{DIAGNOSTICS_MAX, Severity},
+    model::{
+        Check, CheckKind, Cluster, Config, Datapath, Forward, Global, IdleTimeout, Log, NoServer, Protocol,
+        Secret, Server, Service, XdpMode,
+    },
+    parse_files,
+};
+
+#[test]
+fn nothing_means_the_defaults() {
+    let parsed = accepted("");
+    let expected = Config {
+        global: Global { node: None, admin_socket: "/run/steelyard/admin.sock".into() },
+        cluster: Cluster { secret: Secret::Unset },
+        datapath: Datapath {
+            interfaces: Vec::new(),
+            mode: XdpMode::Auto,
+            flows: limits::FLOWS_DEFAULT,
+            nat_source: Vec::new(),
+            pin: "/sys/fs/bpf/steelyard".into(),
+        },
+        log: Log { level: "info".into() },
+        services: Vec::new(),
+    };
+    assert_eq!(parsed.config, expected);
+    assert_eq!(parsed.warnings, []);
+}
+
+#[test]
+fn a_service_fills_in_its_defaults() {
+    let text = with("\n[service.check]\ninterval = \"2s\"", "");
+    let expected = Service {
+        name: "web".into(),
+        addresses: vec![Ipv4Addr::new(10, 0, 5, 96)],
+        port: 80,
+        protocols: vec![Protocol::Tcp],
+        forward: Forward::Nat,
+        slots: limits::SLOTS_DEFAULT,
+        idle: IdleTimeout { tcp: Duration::from_secs(900), udp: Duration::from_secs(30) },
+        no_server: NoServer::Reset,
+        check: check(2_000, 1_000),
+        servers: vec![server("a", "10.0.5.91:8888", 1), server("b", "10.0.5.92:80", 1)],
+    };
+    assert_eq!(accepted(&text).config.services, [expected]);
+}
+
+#[test]
+fn a_service_says_everything() {
+    let text = r#"
+[datapath]
+interfaces = ["eth0", "eth1"]
+mode = "native"
+flows = 1_048_576
+nat_source = ["10.0.5.93"]
+pin = "/run/bpf/lb"
+[cluster]
+secret_file = "/etc/steelyard/secret"
+[[service]]
+name = "dns"
+address = ["10.0.5.97", "10.0.5.98"]
+port = 53
+protocol = "both"
+forward = "dsr"
+balance = "maglev"
+idle_timeout = "1m30s"
+slots = 512
+no_server = "drop"
+server = [{ name = "a", address = "10.0.5.91:53", weight = 0 }]
+check = { type = "none", interval = "500ms", timeout = "250ms", rise = 1, fall = 255, port = 8080 }
+"#;
+    let parsed = accepted(text);
+    let minute_and_half = Duration::from_secs(90);
+    let expected = Service {
+        name: "dns".into(),
+        addresses: vec![Ipv4Addr::new(10, 0, 5, 97), Ipv4Addr::new(10, 0, 5, 98)],
+        port: 53,
+        protocols: vec![Protocol::Tcp, Protocol::Udp],
+        forward: Forward::Dsr,
+        slots: 512,
+        idle: IdleTimeout { tcp: minute_and_half, udp: minute_and_half },
+        no_server: NoServer::Drop,
+        check: Check { kind: CheckKind::None, rise: 1, fall: 255, port: Some(8080), ..check(500, 250) },
+        servers: vec![server("a", "10.0.5.91:53", 0)],
+    };
+    assert_eq!(parsed.config.services, [expected]);
+    assert_eq!(parsed.config.cluster.secret, Secret::File(PathBuf::from("/etc/steelyard/secret")));
+    let datapath = Datapath {
+        interfaces: vec!["eth0".into(), "eth1".into()],
+        mode: XdpMode::Native,
+        flows: 1_048_576,
+        nat_source: vec![Ipv4Addr::new(10, 0, 5, 93)],
+        pin: "/run/bpf/lb".into(),
+    };
+    assert_eq!(parsed.config.datapath, datapath);
+    assert_eq!(parsed.warnings, []);
+}
+
+#[test]
+fn the_default_timeout_fits_a_short_interval() {
+    let parsed = accepted(&with("interval = \"2s\"", "interval = \"300ms\""));
+    assert_eq!(parsed.config.services[0].check, check(300, 300));
+}
+
+#[test]
+fn the_example_is_correct() {
+    let parsed = accepted(include_str!("../../../../../examples/steelyard.toml"));
+    assert_eq!(parsed.warnings, []);
+    assert!(!parsed.config.services.is_empty());
+}
+
+#[test]
+fn warnings() {
+    let cases = [
+        ("no secret", with("secret = \"hush\"", ""), "3:1: no cluster secret"),
+        ("no secret, no table", with("[cluster]\nsecret = \"hush\"\n", ""), "1:1: no cluster secret"),
+        (
+            "no servers",
+            format!("{BASE}{}", DNS.replace("{ name = \"a\", address = \"10.0.5.95\" }", "")),
+            "21:8: service `dns` has no servers",
+        ),
+        ("udp by tcp", format!("{BASE}{}", DNS.replace("both", "udp")), "21:8: service `dns` is udp only"),
+    ];
+    for (name, text, expected) in cases {
+        let warnings = accepted(&text).warnings;
+        assert_eq!(warnings.len(), 1, "{name}: {}", shown(&warnings));
+        let warning = &warnings[0];
+        assert_eq!(warning.severity, Severity::Warning, "{name}");
+        let found = format!("{}:{}: {}", warning.line, warning.column, warning.message);
+        assert!(found.starts_with(expected), "{name}: {found}");
+    }
+}
+
+#[test]
+fn a_diagnostic_shows_its_line() {
+    let errors = refused(&with("port = 80", "port = 80\n\tprotocl = \"tcp\""));
+    let expected = "\
+steelyard.toml:13:2: error: unknown key `protocl` in [[service]]
+   |
+13 |     protocl = \"tcp\"
+   |     ^^^^^^^
+help: did you mean `protocol`?";
+    assert_eq!(errors[0].to_string(), expected);
+}
+
+#[test]
+fn many_faults_at_once_in_order() {
+    let text = BASE
+        .replace("\"lb1\"", "\"l b\"")
+        .replace("\"hush\"", "hush")
+        .replace("[\"eth0\"]", "[]")
+        .replace("port = 80", "port = 0\nslots = 3")
+        .replace("\"nat\"", "\"gue\"")
+        .replace("\"b\"", "\"a\"")
+        .replace("interval", "intervall");
+    let lines: Vec<usize> = refused(&text).iter().map(|error| error.line).collect();
+    assert_eq!(lines, [2, 4, 12, 13, 14, 17, 20]);
+}
+
+#[test]
+fn a_misspelt_key_is_not_also_missing() {
+    let errors = refused(&with("address = \"10.0.5.96\"", "addres = \"10.0.5.96\""));
+    assert_eq!(errors.len(), 1, "{}", shown(&errors));
+    assert_eq!(errors[0].remedy, "did you mean `address`?");
+}
+
+#[test]
+fn too_many_faults_are_counted() {
+    let errors = refused(&"[[service]]\n".repeat(200));
+    assert_eq!(errors.len(), DIAGNOSTICS_MAX + 1);
+    let last = &errors[DIAGNOSTICS_MAX];
+    assert_eq!(last.message, format!("and {} more from here on", 4 * 200 + 1 - DIAGNOSTICS_MAX));
+}
+
+#[test]
+fn secrets_are_never_shown() {
+    let cases = [
+        with("secret = \"hush\"", "secret = hush"),
+        with("secret = \"hush\"", "secret \"hush\""),
+        with("secret = \"hush\"", "secre = \"hush\""),
+        with("secret = \"hush\"", "secret = \"\"\"\nhush\\q\"\"\""),
+        with("[cluster]\nsecret = \"hush\"", "[cluster] secret = \"hush\""),
+        with("[cluster]\nsecret = \"hush\"", "")
+            .replace("[global]", "cluster = { secret = \"hush\", x = 1 }\n[global]"),
+        with("[cluster]\nsecret = \"hush\"", "").replace("[global]", "cluster.secert = \"hush\"\n[global]"),
+        with("[cluster]\nsecret = \"hush\"", "secret = \"hush\""),
+    ];
+    for text in cases {
+        let errors = shown(&refused(&text));
+        assert!(!errors.contains("hush"), "{errors}");
+    }
+}
+
+#[test]
+fn a_long_line_is_cut() {
+    let text = with("node = \"lb1\"", &format!("node = \"{}\"", "x".repeat(100_000)));
+    assert!(shown(&refused(&text)).len() < 1_000);
+}
+
+#[test]
+fn several_files_are_one_configuration() {
+    let sources = [Source { name: "10-base.toml", text: BASE }, Source { name: "20-dns.toml", text: DNS }];
+    let parsed = parse_files(&sources).expect("both are correct");
+    let names: Vec<&str> = parsed.config.services.iter().map(|service| service.name.as_str()).collect();
+    assert_eq!(names, ["web", "dns"]);
+    assert_eq!(parse_files(&[]).expect("no file is no fault").config, accepted("").config);
+}
+
+#[test]
+fn faults_between_files_name_both() {
+    let second = format!("[global]\nnode = \"lb2\"\n{}", DNS.replace("\"dns\"", "\"web\""));
+    let sources = [Source { name: "a.toml", text: BASE }, Source { name: "b.toml", text: &second }];
+    let errors = parse_files(&sources).expect_err("[global] and a name are given twice");
+    let found: Vec<String> =
+        errors.iter().map(|error| format!("{}:{}: {}", error.file, error.line, error.message)).collect();
+    assert_eq!(
+        found,
+        [
+            "b.toml:1: `[global]` is given in two files: a.toml:1 has it already",
+            "b.toml:4: the service name `web` is taken: a.toml:10 has it already",
+        ]
+    );
+}
+
+#[test]
+fn limits_are_told_once() {
+    let services = limits::SERVICES_MAX as usize;
+    let mut text = String::from(BASE);
+    for number in 0..services {
+        let [high, low] = (number as u16).to_be_bytes();
+        text += &format!(
+            "[[service]]\nname = \"s{number}\"\naddress = \"10.1.{high}.{low}\"\nport = 80\nforward = \"nat\"\nserver = []\n"
+        );
+    }
+    let found: Vec<String> = refused(&text).iter().map(|error| error.message.clone()).collect();
+    let last = services - 1;
+    assert_eq!(
+        found,
+        [
+            "from service `s2047` on, the services have more than 33554432 slots".to_string(),
+            format!(
+                "from service `s{last}` on, the services have more than 4096 addresses (each protocol of an address counts)"
+            ),
+            format!("from service `s{last}` on, the services have more than 4096 entries"),
+        ]
+    );
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_answered(text in "\\PC{0,200}|[\\x00-\\x7f]{0,200}") {
+        answered(&text);
+    }
+
+    /// Pieces of correct text in any order reach further than noise does.
+    #[test]
+    fn any_pieces_are_answered(pieces in prop::collection::vec(0..PIECES.len(), 0..40)) {
+        answered(&pieces.into_iter().map(|piece| PIECES[piece]).collect::<String>());
+    }
+
+    #[test]
+    fn any_damage_is_answered(at in 0..BASE.len(), len in 0..40_usize, new in "\\PC{0,5}") {
+        let end = (at + len).min(BASE.len());
+        answered(&format!("{}{new}{}", &BASE[..at], &BASE[end..]));
+    }
+}
+
+/// Refused with a reason for each fault, or accepted; never a panic.
+fn answered(text: &str) {
+    if let Err(errors) = crate::pure::config::parse("steelyard.toml", text) {
+        assert!(!errors.is_empty());
+        let lines = text.split('\n').count();
+        for error in &errors {
+            assert!(error.severity == Severity::Error && error.line <= lines, "{error}");
+            assert!(!error.message.is_empty() && !error.remedy.is_empty(), "{error}");
+        }
+    }
+}
+
+const PIECES: [&str; 32] = [
+    "[global]",
+    "[cluster]",
+    "[datapath]",
+    "[[service]]",
+    "[service.check]",
+    "[log]",
+    "\n",
+    "\n",
+    "\n",
+    "name",
+    "address",
+    "port",
+    "server",
+    "interval",
+    "interfaces",
+    " = ",
+    "=",
+    ".",
+    ",",
+    "[",
+    "]",
+    "{",
+    "}",
+    "\"",
+    "\"web\"",
+    "\"10.0.5.96\"",
+    "80",
+    "\"2s\"",
+    "\"\"\"",
+    "'",
+    "#",
+    "é",
+];
+
+fn check(interval_ms: u64, timeout_ms: u64) -> Check {
+    Check {
+        kind: CheckKind::Tcp,
+        interval: Duration::from_millis(interval_ms),
+        timeout: Duration::from_millis(timeout_ms),
+        rise: 3,
+        fall: 3,
+        port: None,
+    }
+}
+
+fn server(name: &str, address: &str, weight: u16) -> Server {
+    Server { name: name.into(), address: address.parse().expect("an address with a port"), weight }
+}

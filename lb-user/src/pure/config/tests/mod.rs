@@ -1,0 +1,57 @@
+//! What an operator types, against what is reported and what it means.
+
+mod faults;
+mod meaning;
+mod unbuilt;
+
+use super::{Parsed, error::Diagnostic, parse};
+
+/// Correct, and short enough to see; cases change a part of it.
+const BASE: &str = r#"[global]
+node = "lb1"
+[cluster]
+secret = "hush"
+[datapath]
+interfaces = ["eth0"]
+[log]
+level = "info"
+[[service]]
+name = "web"
+address = "10.0.5.96"
+port = 80
+forward = "nat"
+server = [
+  { name = "a", address = "10.0.5.91:8888" },
+  { name = "b", address = "10.0.5.92" },
+]
+[service.check]
+interval = "2s"
+"#;
+
+/// A second service, to append.
+const DNS: &str = r#"[[service]]
+name = "dns"
+address = "10.0.5.97"
+port = 53
+protocol = "both"
+forward = "dsr"
+server = [{ name = "a", address = "10.0.5.95" }]
+"#;
+
+fn accepted(text: &str) -> Parsed {
+    parse("steelyard.toml", text).unwrap_or_else(|errors| panic!("{}", shown(&errors)))
+}
+
+fn refused(text: &str) -> Vec<Diagnostic> {
+    parse("steelyard.toml", text).expect_err("the text has a fault")
+}
+
+fn shown(diagnostics: &[Diagnostic]) -> String {
+    diagnostics.iter().map(|diagnostic| format!("{diagnostic}\n\n")).collect()
+}
+
+/// `BASE` with one part of it replaced.
+fn with(old: &str, new: &str) -> String {
+    assert_eq!(BASE.matches(old).count(), 1, "{old:?} is in the base once");
+    BASE.replace(old, new)
+}

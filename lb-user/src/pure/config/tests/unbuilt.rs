@@ -1,0 +1,203 @@
+//! What the language has and this version has not: refused by name, unless it asks for nothing.
+
+use super::{BASE, accepted, refused, with};
+
+const LANGUAGE: &str = include_str!("language.toml");
+
+#[test]
+fn values_and_keys() {
+    let cases = [
+        (
+            "port = 80",
+            r#"port = "8000-8999""#,
+            r#"12:8: port ranges and "any" are not built yet: `8000-8999`"#,
+        ),
+        ("port = 80", r#"port = "any""#, r#"12:8: port ranges and "any" are not built yet: `any`"#),
+        (r#""nat""#, r#""gateway""#, r#"13:11: `forward = "gateway"` is not built yet"#),
+        (r#""nat""#, r#""ipip""#, r#"13:11: `forward = "ipip"` is not built yet"#),
+        (r#""nat""#, r#""gue""#, r#"13:11: `forward = "gue"` is not built yet"#),
+        (
+            "port = 80",
+            r#"port = 80
+balance = "leastconn""#,
+            r#"13:11: `balance = "leastconn"` is not built yet"#,
+        ),
+        (
+            "port = 80",
+            r#"port = 80
+balance = "roundrobin""#,
+            r#"13:11: `balance = "roundrobin"` is not built yet"#,
+        ),
+        (
+            "port = 80",
+            r#"port = 80
+balance = "source""#,
+            r#"13:11: `balance = "source"` is not built yet"#,
+        ),
+        (
+            "port = 80",
+            r#"port = 80
+persistence = "30s""#,
+            "13:15: `persistence` in [[service]] is not built yet",
+        ),
+        ("port = 80", "port = 80\nmss = 1400", "13:7: `mss` in [[service]] is not built yet"),
+        (
+            "port = 80",
+            r#"port = 80
+allow = ["10.0.0.0/8"]"#,
+            "13:9: `allow` in [[service]] is not built yet",
+        ),
+        (
+            "port = 80",
+            r#"port = 80
+deny = ["10.0.0.0/8"]"#,
+            "13:8: `deny` in [[service]] is not built yet",
+        ),
+        (
+            r#""10.0.5.92" }"#,
+            r#""10.0.5.92", backup = true }"#,
+            "16:49: `backup` in `server` is not built yet",
+        ),
+        (r#""10.0.5.96""#, r#""2001:db8::96""#, "11:11: IPv6 is not built yet: `2001:db8::96`"),
+        (r#""10.0.5.96""#, r#""10.0.5.96/32""#, "11:11: address prefixes are not built yet: `10.0.5.96/32`"),
+        (r#""10.0.5.92""#, r#""[2001:db8::1]:80""#, "16:27: IPv6 is not built yet: `2001:db8::1`"),
+        (r#""10.0.5.92""#, r#""10.0.5.92:80-90""#, "16:27: port ranges are not built yet: `10.0.5.92:80-90`"),
+        (r#"interval = "2s""#, r#"type = "http""#, r#"19:8: `type = "http"` is not built yet"#),
+        (
+            r#"interval = "2s""#,
+            r#"through = "datapath""#,
+            "19:11: `through` in [service.check] is not built yet",
+        ),
+        (r#"interval = "2s""#, r#"uri = "/""#, "19:7: `uri` in [service.check] is not built yet"),
+        (r#"interval = "2s""#, r#"expect = "200""#, "19:10: `expect` in [service.check] is not built yet"),
+        (
+            r#"interval = "2s""#,
+            r#"fast_interval = "1s""#,
+            "19:17: `fast_interval` in [service.check] is not built yet",
+        ),
+        (
+            r#"interval = "2s""#,
+            r#"down_interval = "1s""#,
+            "19:17: `down_interval` in [service.check] is not built yet",
+        ),
+        (r#"node = "lb1""#, "threads = 2", "2:11: `threads` in [global] is not built yet"),
+        (r#"node = "lb1""#, "maxconn = 100_000", "2:11: `maxconn` in [global] is not built yet"),
+        (r#"node = "lb1""#, r#"user = "steelyard""#, "2:8: `user` in [global] is not built yet"),
+        (
+            r#"level = "info""#,
+            r#"access = ["udp:127.0.0.1:514 local0"]"#,
+            "8:10: `access` in [log] is not built yet",
+        ),
+        (
+            "[log]",
+            r#"[web]
+bind = "127.0.0.1:9090"
+[log]"#,
+            "7:1: `[web]` is not built yet",
+        ),
+    ];
+    for (old, new, expected) in cases {
+        only(&with(old, new), expected);
+    }
+}
+
+#[test]
+fn tables() {
+    let cases = [
+        (
+            r#"[[frontend]]
+name = "x"
+"#,
+            "20:1: `[[frontend]]` is not built yet",
+        ),
+        (
+            r#"[[backend]]
+name = "x"
+"#,
+            "20:1: `[[backend]]` is not built yet",
+        ),
+        (
+            r#"[[vrrp]]
+name = "x"
+"#,
+            "20:1: `[[vrrp]]` is not built yet",
+        ),
+        (
+            r#"[[track_script]]
+name = "x"
+"#,
+            "20:1: `[[track_script]]` is not built yet",
+        ),
+        (
+            r#"[haproxy_socket]
+path = "/x"
+"#,
+            "20:1: `[haproxy_socket]` is not built yet",
+        ),
+    ];
+    for (table, expected) in cases {
+        only(&format!("{BASE}{table}"), expected);
+    }
+}
+
+#[test]
+fn what_asks_for_nothing_is_accepted() {
+    let plain = accepted(BASE);
+    let cases = [
+        ("port = 80", "port = 80\npersistence = \"0s\""),
+        ("port = 80", "port = 80\npersistence = \"0ms\""),
+        ("port = 80", "port = 80\nmss = 0"),
+        ("port = 80", "port = 80\nallow = [\"0.0.0.0/0\"]"),
+        ("port = 80", "port = 80\nallow = [\"0.0.0.0/0\", \"::/0\"]\ndeny = []"),
+        ("\"10.0.5.92\" }", "\"10.0.5.92\", backup = false }"),
+        ("interval = \"2s\"", "interval = \"2s\"\nthrough = \"direct\""),
+        ("level = \"info\"", "level = \"info\"\naccess = []"),
+    ];
+    for (old, new) in cases {
+        assert_eq!(accepted(&with(old, new)), plain, "{new}");
+    }
+}
+
+/// Every key of the language is known: whatever is refused is refused as not built.
+#[test]
+fn whole_language() {
+    let errors = refused(LANGUAGE);
+    let other: Vec<_> = errors.iter().filter(|error| !error.message.contains("not built yet")).collect();
+    assert!(other.is_empty(), "{other:#?}");
+    assert_eq!(errors.len(), 14);
+}
+
+/// The layer-4 part of the language means something once what is not built is taken out.
+#[test]
+fn built_part_of_the_language() {
+    let (layer_4, _) = LANGUAGE.split_once("# ---- layer 7").expect("the language has a part for layer 7");
+    let text = [
+        ("threads = 2", ""),
+        ("maxconn = 100_000", ""),
+        ("user = ", "#"),
+        ("access = ", "#"),
+        ("[web]\nbind = ", "#"),
+        (", \"2001:db8::96\"", ""),
+        (", backup = true", ""),
+        ("type = \"http\"", ""),
+        ("uri = ", "#"),
+        ("expect = ", "#"),
+    ]
+    .iter()
+    .fold(layer_4.to_string(), |text, (old, new)| {
+        assert_eq!(text.matches(old).count(), 1, "{old:?} is in the language once");
+        text.replace(old, new)
+    });
+    let parsed = accepted(&text);
+    assert_eq!(parsed.warnings, []);
+    let service = &parsed.config.services[0];
+    assert_eq!((service.name.as_str(), service.port, service.servers.len()), ("web", 80, 3));
+}
+
+fn only(text: &str, expected: &str) {
+    let found: Vec<String> = refused(text)
+        .iter()
+        .map(|error| format!("{}:{}: {}", error.line, error.column, error.message))
+        .collect();
+    assert_eq!(found, [expected], "{text}");
+}

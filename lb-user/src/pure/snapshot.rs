@@ -1,0 +1,232 @@
+//! What readers see of the state: one immutable value, published whole after every plan.
+
+use std::net::Ipv4Addr;
+
+use lb_common::slot::{ServerId, Slot};
+
+use super::{
+    config::model::{Forward, NoServer, Protocol},
+    hop::{Mac, Reach},
+    state::{State, unreachable},
+    status::{DatapathStatus, InterfaceStatus, ServerStatus, ServiceStatus, Status, Traffic},
+};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    pub services: Vec<ServiceView>,
+    /// Records in the flow table at the end of the last round of the sweep.
+    pub flows: u64,
+    pub flows_max: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceView {
+    pub id: u32,
+    pub name: String,
+    pub addresses: Vec<Ipv4Addr>,
+    pub port: u16,
+    pub protocols: Vec<Protocol>,
+    pub forward: Forward,
+    pub no_server: NoServer,
+    pub slots: u32,
+    pub slots_unsettled: u32,
+    pub servers: Vec<ServerView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerView {
+    pub id: ServerId,
+    pub name: String,
+    pub address: String,
+    pub weight: u16,
+    pub health: &'static str,
+    pub usable: bool,
+    pub detail: String,
+    /// Slots that new connections take to it.
+    pub slots: u32,
+    pub neighbour: Option<Mac>,
+    pub interface: Option<u32>,
+    /// Why packets cannot reach it.
+    pub unreachable: Option<&'static str>,
+}
+
+/// What a status holds beside the state.
+pub struct Surroundings<'a> {
+    pub node: &'a str,
+    pub pid: u32,
+    pub uptime_s: u64,
+    pub interfaces: &'a [InterfaceStatus],
+    /// What the daemon wants an operator to look at.
+    pub warnings: &'a [String],
+}
+
+/// Where the counts of servers come from.
+pub trait Counts {
+    fn server(&self, id: ServerId) -> Traffic;
+    /// Of servers that are gone, by service id.
+    fn retired(&self, service: u32) -> Traffic;
+}
+
+impl State {
+    pub fn snapshot(&self) -> Snapshot {
+        let services = self.services.iter().zip(&self.config.services);
+        Snapshot {
+            services: services
+                .map(|(state, service)| {
+                    let slots = self.installed.rings.get(&state.place.ring_base);
+                    let slots = slots.map_or(&[][..], Vec::as_slice);
+                    let servers = state.servers.iter().zip(&service.servers);
+                    ServiceView {
+                        id: state.place.id,
+                        name: service.name.clone(),
+                        addresses: service.addresses.clone(),
+                        port: service.port,
+                        protocols: service.protocols.clone(),
+                        forward: service.forward,
+                        no_server: service.no_server,
+                        slots: service.slots,
+                        slots_unsettled: count(slots, Slot::lookup),
+                        servers: servers.map(|(&id, server)| self.server_view(id, server, slots)).collect(),
+                    }
+                })
+                .collect(),
+            flows: self.flows,
+            flows_max: self.config.datapath.flows.into(),
+        }
+    }
+
+    fn server_view(&self, id: ServerId, server: &super::config::model::Server, slots: &[Slot]) -> ServerView {
+        let reach = self.reaches.get(server.address.ip());
+        let checked = self.servers.get(&id).and_then(|known| known.check.as_ref());
+        let hop = match reach {
+            Some(Reach::Hop(hop)) => Some(hop),
+            _ => None,
+        };
+        let progress = checked.and_then(|checked| checked.health.detail());
+        let detail = checked.map(|checked| checked.detail.clone()).unwrap_or_default();
+        ServerView {
+            id,
+            name: server.name.clone(),
+            address: server.address.to_string(),
+            weight: server.weight,
+            health: checked.map_or("unchecked", |checked| checked.health.name()),
+            usable: checked.is_some_and(|checked| checked.health.usable()),
+            detail: match progress {
+                Some(progress) => format!("{progress}: {detail}"),
+                None => detail,
+            },
+            slots: count(slots, |slot| slot.current() == id),
+            neighbour: hop.and_then(|hop| hop.neighbour),
+            interface: hop.map(|hop| hop.interface),
+            unreachable: unreachable(reach),
+        }
+    }
+}
+
+fn count(slots: &[Slot], which: impl Fn(Slot) -> bool) -> u32 {
+    slots.iter().filter(|&&slot| which(slot)).count() as u32
+}
+
+impl Snapshot {
+    pub fn status(&self, around: &Surroundings<'_>, counts: &impl Counts) -> Status {
+        let mut warnings = around.warnings.to_vec();
+        for service in &self.services {
+            warnings.extend(service.warnings());
+        }
+        Status {
+            node: around.node.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: around.pid,
+            uptime_s: around.uptime_s,
+            datapath: DatapathStatus {
+                interfaces: around.interfaces.to_vec(),
+                flows: self.flows,
+                flows_max: self.flows_max,
+            },
+            services: self.services.iter().map(|service| service.status(around, counts)).collect(),
+            warnings,
+        }
+    }
+
+    /// The service and server that hold an id.
+    pub fn server(&self, id: ServerId) -> Option<(&ServiceView, &ServerView)> {
+        self.services.iter().find_map(|service| {
+            service.servers.iter().find(|server| server.id == id).map(|server| (service, server))
+        })
+    }
+}
+
+impl ServiceView {
+    fn status(&self, around: &Surroundings<'_>, counts: &impl Counts) -> ServiceStatus {
+        let servers: Vec<_> = self.servers.iter().map(|server| server.status(around, counts)).collect();
+        let moved = servers.iter().map(|server| server.traffic).chain([counts.retired(self.id)]);
+        ServiceStatus {
+            name: self.name.clone(),
+            addresses: self.endpoints(),
+            forward: self.forward.name().to_owned(),
+            balance: "maglev".to_owned(),
+            slots: self.slots,
+            slots_unsettled: self.slots_unsettled,
+            servers_usable: self.servers.iter().filter(|server| server.usable && server.weight > 0).count()
+                as u32,
+            traffic: moved.fold(Traffic::default(), |sum, more| Traffic {
+                packets: sum.packets + more.packets,
+                bytes: sum.bytes + more.bytes,
+                connections: sum.connections + more.connections,
+            }),
+            servers,
+        }
+    }
+
+    fn endpoints(&self) -> Vec<String> {
+        let of = |address: &Ipv4Addr| {
+            let end = format!("{address}:{}", self.port);
+            self.protocols
+                .iter()
+                .map(move |protocol| format!("{end}/{}", protocol.name()))
+                .collect::<Vec<_>>()
+        };
+        self.addresses.iter().flat_map(of).collect()
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if !self.servers.iter().any(|server| server.usable && server.weight > 0) {
+            warnings.push(format!("service {} has no usable server", self.name));
+        }
+        for server in &self.servers {
+            if let Some(reason) = server.unreachable {
+                warnings.push(format!("{}/{} ({}): {reason}", self.name, server.name, server.address));
+            }
+        }
+        warnings
+    }
+}
+
+impl ServerView {
+    fn status(&self, around: &Surroundings<'_>, counts: &impl Counts) -> ServerStatus {
+        let interface = self.interface.map(|index| interface_name(around.interfaces, index));
+        ServerStatus {
+            name: self.name.clone(),
+            address: self.address.clone(),
+            weight: self.weight,
+            health: self.health.to_owned(),
+            detail: self.detail.clone(),
+            slots: self.slots,
+            neighbour: self.neighbour.map(mac),
+            interface,
+            traffic: counts.server(self.id),
+        }
+    }
+}
+
+/// Interfaces the program is not attached to are named by their index.
+pub fn interface_name(interfaces: &[InterfaceStatus], index: u32) -> String {
+    let known = interfaces.iter().find(|interface| interface.index == index);
+    known.map_or_else(|| format!("#{index}"), |interface| interface.name.clone())
+}
+
+/// "02:00:00:00:00:01"
+pub fn mac(mac: Mac) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}

@@ -1,0 +1,130 @@
+//! What runs on a server: answers with its name, sends and checks streams. The other end of `client`.
+//!
+//! A line is a request: `who`, answered by the name; `down N`, answered by N bytes of the stream; `up N`,
+//! followed by N bytes and answered by "NAME N DIGEST". A datagram is answered by the name.
+
+use std::{
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{SocketAddrV4, TcpListener, TcpStream, UdpSocket},
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    thread,
+};
+
+use anyhow::{Context, Result};
+
+use super::stream::{self, Digest};
+
+/// Serves TCP and UDP on every address until standard input ends: a peer never outlives its bed.
+/// Each address has sockets of its own, so that answers leave with the address that was asked.
+pub fn serve(name: &str, addresses: &[SocketAddrV4]) -> Result<()> {
+    let name: Arc<str> = name.into();
+    for address in addresses {
+        let listener = TcpListener::bind(address).with_context(|| format!("listening on {address}/tcp"))?;
+        let socket = UdpSocket::bind(address).with_context(|| format!("listening on {address}/udp"))?;
+        let (tcp, udp) = (name.clone(), name.clone());
+        thread::spawn(move || accept(&listener, &tcp));
+        thread::spawn(move || answer_datagrams(&socket, &udp));
+    }
+    println!("{READY}");
+    io::copy(&mut io::stdin(), &mut io::sink())?;
+    Ok(())
+}
+
+fn accept(listener: &TcpListener, name: &Arc<str>) {
+    let room = Arc::new(Room::default());
+    loop {
+        room.enter();
+        // A connection that was reset while it waited is no reason to stop.
+        let Ok((stream, _)) = listener.accept() else {
+            room.leave();
+            continue;
+        };
+        let (name, inside) = (name.clone(), room.clone());
+        thread::spawn(move || {
+            // The client sees a broken connection and tells; here it is an ordinary end.
+            let _ = converse(stream, &name);
+            inside.leave();
+        });
+    }
+}
+
+/// Connections served at once; more wait in the backlog.
+#[derive(Default)]
+struct Room {
+    used: Mutex<usize>,
+    left: Condvar,
+}
+
+impl Room {
+    fn enter(&self) {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = self.left.wait_while(used, |used| *used >= CONNECTIONS_MAX);
+        *free.unwrap_or_else(PoisonError::into_inner) += 1;
+    }
+
+    fn leave(&self) {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.left.notify_one();
+    }
+}
+
+fn converse(stream: TcpStream, name: &str) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut output = stream.try_clone()?;
+    let mut input = BufReader::with_capacity(stream::BLOCK, stream);
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if (&mut input).take(LINE_MAX).read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        match line.trim_end().split_once(' ') {
+            None if line == "who\n" => writeln_at_once(&mut output, name)?,
+            Some(("down", bytes)) => stream::for_each_block(number(bytes)?, |block| output.write_all(block))?,
+            Some(("up", bytes)) => {
+                let digest = receive(&mut input, number(bytes)?)?;
+                writeln_at_once(&mut output, &format!("{name} {bytes} {digest:016x}"))?;
+            }
+            _ => return Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+/// The digest of exactly `bytes` bytes.
+pub(super) fn receive(input: &mut impl Read, bytes: u64) -> io::Result<u64> {
+    let mut digest = Digest::default();
+    let mut block = vec![0; stream::BLOCK];
+    let mut left = bytes;
+    while left > 0 {
+        let size = input.read(&mut block[..left.min(stream::BLOCK as u64) as usize])?;
+        if size == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        digest.update(&block[..size]);
+        left -= size as u64;
+    }
+    Ok(digest.value())
+}
+
+fn answer_datagrams(socket: &UdpSocket, name: &str) {
+    let mut buffer = [0; 1_500];
+    loop {
+        // An ICMP error for an earlier answer is reported here; the next question is not its fault.
+        if let Ok((_, client)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(name.as_bytes(), client);
+        }
+    }
+}
+
+fn writeln_at_once(output: &mut TcpStream, line: &str) -> io::Result<()> {
+    output.write_all(format!("{line}\n").as_bytes())
+}
+
+fn number(text: &str) -> io::Result<u64> {
+    text.parse().map_err(io::Error::other)
+}
+
+/// Written to standard output once every address listens.
+pub(super) const READY: &str = "ready";
+const CONNECTIONS_MAX: usize = 1_024;
+const LINE_MAX: u64 = 64;

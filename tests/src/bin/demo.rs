@@ -1,0 +1,246 @@
+//! The README's demonstration: real requests through XDP, a server that dies, a daemon that is killed.
+
+use std::{
+    env,
+    io::{self, IsTerminal, Stdout, Write, stdout},
+    process::{self, ExitCode},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, sync_channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use lb_tests::bed::{
+    Arms, Bed, Config, Layout, Steelyard,
+    client::{Histogram, Load, Requests},
+    config::{FALL, INTERVAL_MS},
+    janitor,
+    steelyard::{all_up, is_down, server},
+};
+use lb_user::pure::config::model::Forward;
+use nix::sys::signal::{SigSet, Signal};
+
+fn main() -> ExitCode {
+    let (ended, end) = sync_channel(1);
+    if let Err(error) = clean_up_when_interrupted(end) {
+        eprintln!("error: cannot watch for Ctrl-C: {error}");
+        return ExitCode::FAILURE;
+    }
+    let told = run(&mut Page::new());
+    // The watcher lives as long as the process, so this reaches it or fills its buffer.
+    let _ = ended.try_send(());
+    while INTERRUPTED.load(Ordering::SeqCst) {
+        thread::park();
+    }
+    match told {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(page: &mut Page) -> Result<()> {
+    let start = Instant::now();
+    page.say("A client, a balancer with two interfaces and three servers, each in a network namespace.")?;
+    page.say("Every request below is a TCP connection of its own, balanced by XDP in the kernel.")?;
+    for forward in [Forward::Nat, Forward::Dsr] {
+        let bed = Bed::new(Layout::new(Arms::Two, forward))?;
+        let mut steelyard = Steelyard::running(&bed, &config(&bed))?;
+        let told = tell(page, &bed, &mut steelyard);
+        steelyard.show_log = told.as_ref().is_err_and(is_news);
+        told?;
+    }
+    page.say("")?;
+    page.say(&format!("Done in {}. Namespaces, maps and programs are removed.", seconds(start)))
+}
+
+fn config(bed: &Bed) -> Config {
+    let mut config = Config::of(bed);
+    for (server, weight) in config.services[0].servers.iter_mut().zip(WEIGHTS) {
+        server.weight = weight;
+    }
+    config
+}
+
+fn tell(page: &mut Page, bed: &Bed, steelyard: &mut Steelyard) -> Result<()> {
+    introduce(page, bed)?;
+    show_shares(page, bed, steelyard)?;
+    kill_a_server(page, bed, steelyard)?;
+    kill_the_daemon(page, bed, steelyard)
+}
+
+fn introduce(page: &mut Page, bed: &Bed) -> Result<()> {
+    page.head(match bed.layout.forward {
+        Forward::Nat => "nat: source and destination rewritten, replies come back through the balancer",
+        Forward::Dsr => "dsr: only the MAC address rewritten, servers answer the client themselves",
+    })?;
+    let servers: Vec<_> = bed.servers.iter().map(|server| server.listens[0].to_string()).collect();
+    page.say(&format!("{} asks {}; behind it {}.", bed.client.address, bed.service(), servers.join(", ")))
+}
+
+/// The table of who answered, beside what the kernel counted for each.
+fn show_shares(page: &mut Page, bed: &Bed, steelyard: &Steelyard) -> Result<()> {
+    let start = Instant::now();
+    let seen = Requests::new(bed.service(), REQUESTS).tcp(&bed.client)?;
+    seen.all_answered()?;
+    page.say(&format!("{REQUESTS} requests in {}, none failed.", seconds(start)))?;
+    page.say("")?;
+    page.say("  server  weight  configured  measured  requests  packets in   bytes in")?;
+    let status = steelyard.status()?;
+    let sum: u16 = WEIGHTS.iter().sum();
+    for (peer, weight) in bed.servers.iter().zip(WEIGHTS) {
+        let traffic =
+            server(&status, "web", &peer.name).context("a server is missing in the status")?.traffic;
+        page.say(&format!(
+            "  {:<6}  {weight:>6}  {:>8.1} %  {:>6.1} %  {:>8}  {:>10}  {:>9}",
+            peer.name,
+            100.0 * f64::from(weight) / f64::from(sum),
+            100.0 * seen.share(&peer.name),
+            seen.of(&peer.name),
+            traffic.packets,
+            traffic.bytes,
+        ))?;
+    }
+    page.say("")?;
+    page.say("  what the kernel counted, in packets:")?;
+    for (name, count) in steelyard.counters()?.iter().filter(|(_, count)| **count > 0) {
+        page.say(&format!("  {name:<24}{count:>10}"))?;
+    }
+    Ok(())
+}
+
+fn kill_a_server(page: &mut Page, bed: &Bed, steelyard: &Steelyard) -> Result<()> {
+    let victim = &bed.servers[0];
+    page.say("")?;
+    page.strong(&format!("{} is killed while requests go on.", victim.name))?;
+    let load = Load::start(&bed.client, bed.service(), 2);
+    let start = Instant::now();
+    victim.kill();
+    steelyard.wait("the dead server to leave the ring", |status| is_down(status, "web", &victim.name))?;
+    page.say(&format!(
+        "  Out of the ring after {} (a check every {INTERVAL_MS} ms, down after {FALL} failures).",
+        seconds(start)
+    ))?;
+    let until_then = load.stop()?;
+    page.say(&format!("  Until then {} were refused by it.", of_all(&until_then)))?;
+    let without = Requests::new(bed.service(), REQUESTS / 4).tcp(&bed.client)?;
+    without.all_answered()?;
+    ensure!(without.of(&victim.name) == 0, "{} still gets requests", victim.name);
+    page.say(&format!("  After that {} failed: the others share its part.", of_all(&without)))?;
+
+    let load = Load::start(&bed.client, bed.service(), 2);
+    let start = Instant::now();
+    victim.start()?;
+    steelyard.wait("the server to return", all_up)?;
+    let back = seconds(start);
+    let with = Requests::new(bed.service(), REQUESTS / 4).tcp(&bed.client)?;
+    let meanwhile = load.stop()?;
+    meanwhile.all_answered()?;
+    with.all_answered()?;
+    page.say(&format!(
+        "  Started again: back after {back}, {:.1} % of requests.",
+        100.0 * with.share(&victim.name)
+    ))
+}
+
+fn kill_the_daemon(page: &mut Page, bed: &Bed, steelyard: &mut Steelyard) -> Result<()> {
+    page.say("")?;
+    page.strong("kill -9 for the daemon while requests go on.")?;
+    let load = Load::start(&bed.client, bed.service(), 2);
+    let before = steelyard.status()?;
+    steelyard.kill9()?;
+    let dead = Requests::new(bed.service(), REQUESTS / 2).tcp(&bed.client)?;
+    dead.all_answered()?;
+    page.say(&format!("  While it is dead, {} failed: the kernel forwards on its own.", of_all(&dead)))?;
+    let start = Instant::now();
+    steelyard.start()?;
+    let adopted = seconds(start);
+    let after = steelyard.wait("every server to be up", all_up)?;
+    let meanwhile = load.stop()?;
+    meanwhile.all_answered()?;
+    page.say(&format!(
+        "  The next start adopts what it finds within {adopted}; {} failed.",
+        of_all(&meanwhile)
+    ))?;
+    page.say(&format!(
+        "  Process {} became {}; connections counted before: {}, now: {}.",
+        before.pid,
+        after.pid,
+        before.services.iter().map(|service| service.traffic.connections).sum::<u64>(),
+        after.services.iter().map(|service| service.traffic.connections).sum::<u64>(),
+    ))
+}
+
+fn of_all(seen: &Histogram) -> String {
+    format!("{} of {} requests", seen.failed, seen.failed + seen.answered())
+}
+
+fn seconds(start: Instant) -> String {
+    format!("{:.2} s", start.elapsed().as_secs_f64())
+}
+
+/// Signals are taken by one thread, which removes everything of this process and ends it; children get them
+/// unblocked. It sweeps twice: what the demonstration was just making appears after the first time.
+fn clean_up_when_interrupted(end: Receiver<()>) -> Result<()> {
+    let mut signals = SigSet::empty();
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|signal| signals.add(signal));
+    signals.thread_block()?;
+    thread::spawn(move || {
+        if signals.wait().is_ok() {
+            INTERRUPTED.store(true, Ordering::SeqCst);
+            eprintln!("interrupted: removing namespaces, maps and programs");
+            janitor::sweep_own();
+            // Too late or not, the second sweep is the last.
+            let _ = end.recv_timeout(END);
+            janitor::sweep_own();
+            process::exit(130);
+        }
+    });
+    Ok(())
+}
+
+fn is_news(error: &anyhow::Error) -> bool {
+    !is_closed_pipe(error) && !INTERRUPTED.load(Ordering::SeqCst)
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Standard output; bold only on a terminal whose user did not set NO_COLOR.
+struct Page {
+    out: Stdout,
+    bold: bool,
+}
+
+impl Page {
+    fn new() -> Page {
+        let unwanted = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Page { out: stdout(), bold: stdout().is_terminal() && !unwanted }
+    }
+
+    fn say(&mut self, line: &str) -> Result<()> {
+        Ok(writeln!(self.out, "{line}")?)
+    }
+
+    fn strong(&mut self, line: &str) -> Result<()> {
+        if self.bold { self.say(&format!("\x1b[1m{line}\x1b[0m")) } else { self.say(line) }
+    }
+
+    fn head(&mut self, line: &str) -> Result<()> {
+        self.say("")?;
+        self.strong(&format!("== {line}"))
+    }
+}
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+const END: Duration = Duration::from_secs(5);
+const WEIGHTS: [u16; 3] = [3, 2, 1];
+const REQUESTS: u32 = 2_000;

@@ -1,0 +1,105 @@
+//! The bed's own tests: what scenarios take for granted.
+
+use std::{
+    fs,
+    net::{SocketAddrV4, UdpSocket},
+    time::Duration,
+};
+
+use anyhow::{Result, ensure};
+use lb_tests::bed::{
+    Arms, Bed, Layout,
+    client::{Knock, Requests, Session, knock, ping},
+    topology::{attach, interface_index},
+    xdp::Program,
+};
+use lb_user::pure::config::model::Forward;
+
+/// Client and servers on one bridge: no program involved.
+#[test]
+fn one_segment_carries_tcp_udp_and_a_transfer() -> Result<()> {
+    let bed = Bed::new(Layout { servers: 2, ..Layout::new(Arms::One, Forward::Nat) })?;
+    for server in &bed.servers {
+        let target = server.listens[0];
+        let tcp = Requests::new(target, 200).tcp(&bed.client)?;
+        let udp = Requests::new(target, 200).udp(&bed.client)?;
+        tcp.all_answered()?;
+        udp.all_answered()?;
+        ensure!(tcp.of(&server.name) == 200 && udp.of(&server.name) == 200, "{tcp:?} {udp:?}");
+    }
+    let mut session = Session::open(&bed.client, bed.servers[0].listens[0])?;
+    session.upload(5_000_003)?;
+    session.download(5_000_003)
+}
+
+#[test]
+fn a_killed_peer_refuses_and_a_started_one_answers() -> Result<()> {
+    let bed = Bed::new(Layout { servers: 1, ..Layout::new(Arms::One, Forward::Nat) })?;
+    let server = &bed.servers[0];
+    let ask = || knock(&bed.client, server.listens[0], Duration::from_secs(2)).map(|(outcome, _)| outcome);
+    ensure!(ask()? == Knock::Open);
+    server.kill();
+    ensure!(ask()? == Knock::Refused);
+    server.start()?;
+    ensure!(ask()? == Knock::Open);
+    let nobody = SocketAddrV4::new(bed.nobody(), 80);
+    ensure!(knock(&bed.client, nobody, Duration::from_millis(50))?.0 == Knock::Silent);
+    Ok(())
+}
+
+/// The balancer becomes a wire between its two interfaces: what `Program::Redirect` sends is delivered only
+/// if the peers run a program and the senders finish their checksums, as `steelyard` needs it.
+#[test]
+fn redirected_frames_arrive_whole() -> Result<()> {
+    let bed = Bed::new(Layout { servers: 1, ..Layout::new(Arms::Two, Forward::Nat) })?;
+    let balancer = &bed.balancer.namespace;
+    let (front, back) = (interface_index(balancer, "eth0")?, interface_index(balancer, "eth1")?);
+    let _there = attach(balancer, "eth0", Program::Redirect(back))?;
+    let _back = attach(balancer, "eth1", Program::Redirect(front))?;
+    // With the balancer as a wire, the servers' network is on the client's segment too.
+    bed.client.namespace.ip("addr add 10.77.2.200/24 dev eth0\n")?;
+    let server = &bed.servers[0];
+    ping(&bed.client, server.address(), Duration::from_secs(2))?;
+    Requests::new(server.listens[0], 200).udp(&bed.client)?.all_answered()?;
+    let mut session = Session::open(&bed.client, server.listens[0])?;
+    session.upload(20_000_000)?;
+    session.download(20_000_000)
+}
+
+/// The path that answers of `dsr` servers take: their own router, the VIP as source, past the balancer.
+#[test]
+fn a_dsr_server_has_the_vip_in_silence() -> Result<()> {
+    for arms in [Arms::One, Arms::Two] {
+        let bed = Bed::new(Layout::new(arms, Forward::Dsr))?;
+        // Nobody listens on the balancer: an answer would come from a server that said it has the VIP.
+        let (outcome, _) = knock(&bed.client, bed.service(), Duration::from_secs(2))?;
+        ensure!(outcome == Knock::Refused, "{arms:?}: {outcome:?}");
+        let client = SocketAddrV4::new(bed.client.address, 9_000);
+        let ears = bed.client.namespace.enter(|| UdpSocket::bind(client))??;
+        let answer = bed.vip_port(9_000);
+        let mouth = bed.servers[0].host.namespace.enter(|| UdpSocket::bind(answer))??;
+        mouth.send_to(b"answer", client)?;
+        ears.set_read_timeout(Some(Duration::from_secs(2)))?;
+        ensure!(ears.recv_from(&mut [0; 16])?.1 == answer.into(), "{arms:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_bed_leaves_nothing_behind_even_when_a_test_panics() -> Result<()> {
+    let (sender, names) = std::sync::mpsc::channel();
+    let panicked = std::thread::spawn(move || {
+        let bed = Bed::new(Layout { servers: 1, ..Layout::new(Arms::One, Forward::Nat) }).expect("a bed");
+        sender.send(bed.client.namespace.name().to_owned()).expect("a receiver");
+        panic!("as a failed test does");
+    });
+    ensure!(panicked.join().is_err());
+    let client = names.recv()?;
+    let tag = client.strip_suffix("client").expect("a role");
+    let left: Vec<_> = fs::read_dir("/run/netns")?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.starts_with(tag))
+        .collect();
+    ensure!(left.is_empty(), "{left:?}");
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! The daemon dies, stops, starts again and leaves: packets are not disturbed, until `detach`.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use lb_tests::bed::{
+    Arms, Bed, Steelyard,
+    client::{Load, Requests, Session},
+    poll,
+    steelyard::{all_up, is_down},
+};
+use lb_user::pure::config::model::Forward;
+
+use super::bed;
+
+#[test]
+fn kill_9_disturbs_no_packet_by_nat() -> Result<()> {
+    kill_9_disturbs_no_packet(Forward::Nat)
+}
+
+#[test]
+fn kill_9_disturbs_no_packet_by_dsr() -> Result<()> {
+    kill_9_disturbs_no_packet(Forward::Dsr)
+}
+
+fn kill_9_disturbs_no_packet(forward: Forward) -> Result<()> {
+    let (bed, config) = bed(Arms::Two, forward)?;
+    let mut steelyard = Steelyard::running(&bed, &config)?;
+    let mut up = Session::open(&bed.client, bed.service())?;
+    let mut down = Session::open(&bed.client, bed.service())?;
+    let mut upload = up.begin_upload(TRANSFER)?;
+    let mut download = down.begin_download(TRANSFER)?;
+    let load = Load::start(&bed.client, bed.service(), 2);
+    upload.give(TRANSFER / 4)?;
+    download.take(TRANSFER / 4)?;
+    let before = packets(&steelyard, forward)?;
+
+    steelyard.kill9()?;
+    upload.give(TRANSFER / 4)?;
+    download.take(TRANSFER / 4)?;
+    let dead = Requests::new(bed.service(), 300).tcp(&bed.client)?;
+    dead.all_answered()?;
+    ensure!(steelyard.cli(&["status"])?.code == Some(3), "a dead daemon must be exit code 3");
+
+    steelyard.start()?;
+    let adopted = packets(&steelyard, forward)?;
+    ensure!(adopted > before + 300, "the counters did not continue: {before}, then {adopted}");
+    steelyard.wait("every server to be up", all_up)?;
+    upload.finish()?;
+    download.finish()?;
+    load.stop()?.all_answered()?;
+    Ok(())
+}
+
+#[test]
+fn an_adopted_ring_still_follows_the_checks() -> Result<()> {
+    let (bed, config) = bed(Arms::One, Forward::Dsr)?;
+    let mut steelyard = Steelyard::running(&bed, &config)?;
+    let mut sessions: Vec<_> =
+        (0..30).map(|_| Session::open(&bed.client, bed.service())).collect::<Result<_>>()?;
+    steelyard.kill9()?;
+    bed.servers[1].kill();
+    steelyard.start()?;
+    steelyard.wait("web2 to leave the ring", |status| is_down(status, "web", "web2"))?;
+    let without = Requests::new(bed.service(), 300).tcp(&bed.client)?;
+    without.all_answered()?;
+    ensure!(without.of("web2") == 0, "{without:?}");
+    for session in sessions.iter_mut().filter(|session| session.server != "web2") {
+        ensure!(session.who()? == session.server);
+    }
+    Ok(())
+}
+
+#[test]
+fn sigterm_leaves_forwarding_and_detach_leaves_nothing() -> Result<()> {
+    let (bed, config) = bed(Arms::Two, Forward::Nat)?;
+    let mut steelyard = Steelyard::running(&bed, &config)?;
+    let mut session = Session::open(&bed.client, bed.service())?;
+    let end = steelyard.terminate()?;
+    ensure!(end.success(), "the daemon ended with {end}");
+    ensure!(session.who()? == session.server);
+    Requests::new(bed.service(), 100).tcp(&bed.client)?.all_answered()?;
+    ensure!(steelyard.attached("eth0")? && steelyard.attached("eth1")?);
+
+    let detached = steelyard.cli(&["detach"])?;
+    ensure!(detached.code == Some(0), "{detached:?}");
+    nothing_is_left(&bed, &steelyard)?;
+    let again = steelyard.cli(&["detach"])?;
+    ensure!(again.code == Some(0), "detaching what is detached is done: {again:?}");
+    Ok(())
+}
+
+/// Also that a first start and a start after `detach` are the same.
+#[test]
+fn a_start_after_detach_begins_anew() -> Result<()> {
+    let (bed, config) = bed(Arms::One, Forward::Nat)?;
+    let mut steelyard = Steelyard::running(&bed, &config)?;
+    Requests::new(bed.service(), 50).tcp(&bed.client)?.all_answered()?;
+    steelyard.terminate()?;
+    ensure!(steelyard.cli(&["detach"])?.code == Some(0));
+    nothing_is_left(&bed, &steelyard)?;
+    steelyard.start()?;
+    steelyard.wait("every server to be up", all_up)?;
+    Requests::new(bed.service(), 50).tcp(&bed.client)?.all_answered()
+}
+
+fn nothing_is_left(bed: &Bed, steelyard: &Steelyard) -> Result<()> {
+    ensure!(!steelyard.pin().exists(), "{} is left", steelyard.pin().display());
+    // The kernel takes a program off a moment after its last reference.
+    for interface in bed.layout.interfaces() {
+        poll("the end of the attachment", Duration::from_secs(5), || {
+            steelyard.attached(interface).ok().filter(|attached| !attached)
+        })?;
+    }
+    Ok(())
+}
+
+fn packets(steelyard: &Steelyard, forward: Forward) -> Result<u64> {
+    steelyard.counter(match forward {
+        Forward::Nat => "forward_nat_request",
+        Forward::Dsr => "forward_dsr",
+    })
+}
+
+const TRANSFER: u64 = 64_000_000;

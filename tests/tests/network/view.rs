@@ -1,0 +1,99 @@
+//! What the commands say is what happens.
+
+use std::net::SocketAddrV4;
+
+use anyhow::{Context, Result, ensure};
+use lb_tests::bed::{
+    Arms, Steelyard,
+    client::{Requests, tcp_from, udp_from},
+    steelyard::{is_down, server, service_of},
+};
+use lb_user::pure::config::model::Forward;
+
+use super::bed;
+
+#[test]
+fn explain_agrees_with_a_hundred_connections() -> Result<()> {
+    for forward in [Forward::Nat, Forward::Dsr] {
+        let (bed, config) = bed(Arms::Two, forward)?;
+        let steelyard = Steelyard::running(&bed, &config)?;
+        for port in 20_000..20_100 {
+            let client = SocketAddrV4::new(bed.client.address, port);
+            let explained = steelyard.explain(client, bed.service(), "tcp")?;
+            let answered = tcp_from(&bed.client, port, bed.service())?;
+            ensure!(explained.new.server.as_deref() == Some(&answered), "{answered} answered: {explained:?}");
+        }
+        for port in 20_000..20_020 {
+            let client = SocketAddrV4::new(bed.client.address, port);
+            let explained = steelyard.explain(client, bed.service(), "udp")?;
+            let answered = udp_from(&bed.client, port, bed.service())?;
+            ensure!(explained.new.server.as_deref() == Some(&answered), "{answered} answered: {explained:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn explain_agrees_after_a_server_left() -> Result<()> {
+    let (bed, config) = bed(Arms::One, Forward::Dsr)?;
+    let steelyard = Steelyard::running(&bed, &config)?;
+    bed.servers[0].kill();
+    steelyard.wait("web1 to leave the ring", |status| is_down(status, "web", "web1"))?;
+    for port in 21_000..21_050 {
+        let client = SocketAddrV4::new(bed.client.address, port);
+        let explained = steelyard.explain(client, bed.service(), "tcp")?;
+        let answered = tcp_from(&bed.client, port, bed.service())?;
+        ensure!(explained.new.server.as_deref() == Some(&answered), "{answered} answered: {explained:?}");
+    }
+    let stranger =
+        steelyard.explain(SocketAddrV4::new(bed.client.address, 1_234), bed.vip_port(81), "tcp")?;
+    ensure!(stranger.service.is_none() && stranger.new.server.is_none(), "{stranger:?}");
+    Ok(())
+}
+
+#[test]
+fn traffic_is_counted_by_server_and_service() -> Result<()> {
+    let (bed, config) = bed(Arms::One, Forward::Nat)?;
+    let steelyard = Steelyard::running(&bed, &config)?;
+    let seen = Requests::new(bed.service(), 300).tcp(&bed.client)?;
+    seen.all_answered()?;
+    let status = steelyard.status()?;
+    for name in ["web1", "web2", "web3"] {
+        let traffic = server(&status, "web", name).context("a server of the bed")?.traffic;
+        ensure!(traffic.connections == seen.of(name), "{name}: {traffic:?}, and the client saw {seen:?}");
+        // SYN, ACK, question, ACK or RST: at least four packets of at least 40 bytes each.
+        ensure!(
+            traffic.packets >= 4 * traffic.connections && traffic.bytes >= 40 * traffic.packets,
+            "{traffic:?}"
+        );
+    }
+    let web = service_of(&status, "web").context("the service of the bed")?;
+    ensure!(web.traffic.connections == 300, "{web:?}");
+    Ok(())
+}
+
+#[test]
+fn listings_name_what_runs() -> Result<()> {
+    let (bed, mut config) = bed(Arms::Two, Forward::Dsr)?;
+    config.add("other", 81);
+    let mut steelyard = Steelyard::new(&bed, &config)?;
+    steelyard.start()?;
+    for (command, expected) in [
+        (&["status"][..], &["web", "other", "eth0"][..]),
+        (&["service", "list"], &["web", "other"]),
+        (&["service", "show", "web"], &["web1", "web3", "dsr"]),
+        (&["server", "list"], &["web1", "web2", "web3"]),
+        (&["server", "show", "web/web2"], &["web2"]),
+        (&["counters"], &["pass_no_service"]),
+    ] {
+        let done = steelyard.cli(command)?;
+        ensure!(done.code == Some(0), "{command:?}: {done:?}");
+        for word in expected {
+            ensure!(done.stdout.contains(word), "{command:?} does not name {word}: {}", done.stdout);
+        }
+        ensure!(!done.stdout.contains('\x1b'), "{command:?} is coloured without a terminal");
+    }
+    let unknown = steelyard.cli(&["server", "show", "web/nobody"])?;
+    ensure!(unknown.code == Some(1) && unknown.stderr.contains("nobody"), "{unknown:?}");
+    Ok(())
+}

@@ -1,0 +1,27 @@
+//! `cargo xtask bench`: builds a measuring program and starts it.
+
+use anyhow::Result;
+
+use crate::demo;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    subject: Subject,
+}
+
+#[derive(clap::Subcommand)]
+enum Subject {
+    /// Nanoseconds of CPU per packet through the XDP program.
+    Datapath {
+        /// Passed on to the benchmark, such as `--json FILE`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    match &arguments.subject {
+        Subject::Datapath { rest } => demo::start("bench-datapath", rest),
+    }
+}
