@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    sync::Arc,
 };
 
 use lb_common::{
@@ -23,8 +24,8 @@ pub struct Tables {
     /// Interfaces packets may leave through.
     pub devices: BTreeSet<u32>,
     pub servers: BTreeMap<ServerId, Server>,
-    /// First slot in the ring map to the slots of one service.
-    pub rings: BTreeMap<u32, Vec<Slot>>,
+    /// First slot in the ring map to the slots of one service; shared, so that an unchanged ring costs nothing.
+    pub rings: BTreeMap<u32, Arc<Vec<Slot>>>,
     pub services: BTreeMap<ServiceKey, Service>,
 }
 
@@ -77,10 +78,13 @@ fn gone<K: Ord + Copy, V>(from: &BTreeMap<K, V>, to: &BTreeMap<K, V>) -> impl It
     from.keys().filter(|key| !to.contains_key(key)).copied()
 }
 
-fn slots(base: u32, from: Option<&Vec<Slot>>, to: &[Slot]) -> Option<Step> {
+fn slots(base: u32, from: Option<&Arc<Vec<Slot>>>, to: &Arc<Vec<Slot>>) -> Option<Step> {
+    if from.is_some_and(|from| Arc::ptr_eq(from, to)) {
+        return None;
+    }
     let old = |index: usize| from.and_then(|ring| ring.get(index)).copied();
     let differing: Vec<_> = (0u32..)
-        .zip(to)
+        .zip(to.iter())
         .filter(|&(index, &slot)| old(index as usize) != Some(slot))
         .map(|(index, &slot)| (index, slot))
         .collect();
@@ -100,7 +104,7 @@ impl Tables {
                 self.servers.insert(id, server);
             }
             Step::SetSlots(base, changes) => {
-                let ring = self.rings.entry(base).or_default();
+                let ring = Arc::make_mut(self.rings.entry(base).or_default());
                 for (index, slot) in changes {
                     if ring.len() <= index as usize {
                         ring.resize(index as usize + 1, Slot::default());
@@ -200,7 +204,7 @@ mod tests {
                 tables.devices.insert(interface);
                 tables.servers.insert(id, server(id, interface, sketch.nat_sources));
             }
-            tables.rings.insert(base, ring);
+            tables.rings.insert(base, Arc::new(ring));
             let key = ServiceKey::new(Be32(*service), Be16::new(80), TCP);
             tables.services.insert(
                 key,
@@ -246,8 +250,8 @@ mod tests {
     #[test]
     fn an_unchanged_slot_is_not_written() {
         let slot = |id| Slot::settled(ServerId(id));
-        let from = Tables { rings: [(0, vec![slot(1), slot(2)])].into(), ..Tables::default() };
-        let to = Tables { rings: [(0, vec![slot(1), slot(1)])].into(), ..Tables::default() };
+        let from = Tables { rings: [(0, Arc::new(vec![slot(1), slot(2)]))].into(), ..Tables::default() };
+        let to = Tables { rings: [(0, Arc::new(vec![slot(1), slot(1)]))].into(), ..Tables::default() };
         assert_eq!(diff(&from, &to), [Step::SetSlots(0, vec![(1, slot(1))])]);
     }
 }

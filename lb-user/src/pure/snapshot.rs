@@ -2,10 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use lb_common::slot::{ServerId, Slot};
+use lb_common::slot::ServerId;
 
 use super::{
-    config::model::{Forward, NoServer, Protocol},
+    config::model::{self, Forward, NoServer, Protocol},
     hop::{Mac, Reach},
     state::{State, unreachable},
     status::{DatapathStatus, InterfaceStatus, ServerStatus, ServiceStatus, Status, Traffic},
@@ -73,8 +73,6 @@ impl State {
         Snapshot {
             services: services
                 .map(|(state, service)| {
-                    let slots = self.installed.rings.get(&state.place.ring_base);
-                    let slots = slots.map_or(&[][..], Vec::as_slice);
                     let servers = state.servers.iter().zip(&service.servers);
                     ServiceView {
                         id: state.place.id,
@@ -85,8 +83,13 @@ impl State {
                         forward: service.forward,
                         no_server: service.no_server,
                         slots: service.slots,
-                        slots_unsettled: count(slots, Slot::lookup),
-                        servers: servers.map(|(&id, server)| self.server_view(id, server, slots)).collect(),
+                        slots_unsettled: state.slots.unsettled,
+                        servers: servers
+                            .map(|(&id, server)| {
+                                let slots = state.slots.current.get(&id).copied().unwrap_or(0);
+                                self.server_view(id, server, slots)
+                            })
+                            .collect(),
                     }
                 })
                 .collect(),
@@ -95,7 +98,7 @@ impl State {
         }
     }
 
-    fn server_view(&self, id: ServerId, server: &super::config::model::Server, slots: &[Slot]) -> ServerView {
+    fn server_view(&self, id: ServerId, server: &model::Server, slots: u32) -> ServerView {
         let reach = self.reaches.get(server.address.ip());
         let checked = self.servers.get(&id).and_then(|known| known.check.as_ref());
         let hop = match reach {
@@ -115,16 +118,12 @@ impl State {
                 Some(progress) => format!("{progress}: {detail}"),
                 None => detail,
             },
-            slots: count(slots, |slot| slot.current() == id),
+            slots,
             neighbour: hop.and_then(|hop| hop.neighbour),
             interface: hop.map(|hop| hop.interface),
             unreachable: unreachable(reach),
         }
     }
-}
-
-fn count(slots: &[Slot], which: impl Fn(Slot) -> bool) -> u32 {
-    slots.iter().filter(|&&slot| which(slot)).count() as u32
 }
 
 impl Snapshot {

@@ -12,6 +12,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddrV4},
+    sync::Arc,
 };
 
 use lb_common::{
@@ -43,8 +44,6 @@ pub struct Start<'a> {
     pub pinned: Tables,
     /// Slots of the ring map.
     pub ring_slots: u32,
-    /// Interfaces the program is attached to.
-    pub attached: BTreeSet<u32>,
 }
 
 pub struct State {
@@ -61,6 +60,8 @@ pub struct State {
     /// What the tables hold once the last plan is carried out.
     pub(super) installed: Tables,
     pub(super) flows: u64,
+    /// Something the tables depend on has changed since the last plan.
+    stale: bool,
 }
 
 pub(super) struct ServiceState {
@@ -68,8 +69,14 @@ pub(super) struct ServiceState {
     /// In the order of the configuration's servers.
     pub(super) servers: Vec<ServerId>,
     members: Vec<Member>,
-    /// The ring built from `members`.
-    wanted: Vec<u32>,
+    /// Of the ring as it is installed.
+    pub(super) slots: SlotCounts,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct SlotCounts {
+    pub(super) unsettled: u32,
+    pub(super) current: BTreeMap<ServerId, u32>,
 }
 
 pub(super) struct ServerState {
@@ -129,25 +136,31 @@ pub struct CheckTask {
 
 impl State {
     pub fn new(start: Start<'_>) -> Result<Self, PlaceError> {
-        let Start { config, secret, pinned, ring_slots, attached } = start;
+        let Start { config, secret, pinned, ring_slots } = start;
         let places = place::assign(&config, &pinned, ring_slots)?;
         let mut state = State {
             hash_key: HashKey([derive(secret, 0), derive(secret, 1)]),
             seed: derive(secret, 2),
-            attached,
+            attached: BTreeSet::new(),
             services: Vec::new(),
             servers: BTreeMap::new(),
             ids: ServerIds::default(),
             reaches: BTreeMap::new(),
             nat_sources: nat_sources(&config.datapath.nat_source, &pinned.nat_sources),
             flows: 0,
+            stale: true,
             installed: pinned,
             config,
         };
         state.adopt_servers();
         for (index, place) in places.into_iter().enumerate() {
             let servers = state.enter_servers(index, place.id)?;
-            state.services.push(ServiceState { place, servers, members: Vec::new(), wanted: Vec::new() });
+            state.services.push(ServiceState {
+                place,
+                servers,
+                members: Vec::new(),
+                slots: SlotCounts::default(),
+            });
         }
         Ok(state)
     }
@@ -204,7 +217,9 @@ impl State {
         let name = self.name(server);
         let checked = self.servers.get_mut(&server)?.check.as_mut()?;
         checked.detail.clone_from(&detail);
-        match checked.health.handle(passed)? {
+        let change = checked.health.handle(passed)?;
+        self.stale = true;
+        match change {
             Change::WentUp => Some(Notice::Up { server: name, detail }),
             Change::WentDown => Some(Notice::Down { server: name, detail }),
         }
@@ -212,6 +227,7 @@ impl State {
 
     fn reached(&mut self, address: Ipv4Addr, reach: Reach) -> Option<Notice> {
         let before = self.reaches.insert(address, reach);
+        self.stale |= before != Some(reach);
         if let Reach::Hop(hop) = reach
             && self.config.datapath.nat_source.is_empty()
             && !hop.source.is_unspecified()
@@ -233,9 +249,10 @@ impl State {
             self.servers.iter().filter(|(_, server)| server.check.is_none()).map(|(&id, _)| id).collect();
         for id in gone {
             let in_slot = |slot: &Slot| slot.current() == id || slot.base() == id;
-            if !named.contains(&id) && !self.installed.rings.values().flatten().any(in_slot) {
+            if !named.contains(&id) && !self.installed.rings.values().any(|ring| ring.iter().any(in_slot)) {
                 self.servers.remove(&id);
                 self.ids.release(id);
+                self.stale = true;
             }
         }
     }
@@ -251,45 +268,64 @@ impl State {
 
     /// The steps towards what the tables should hold now. The caller carries all of them out.
     pub fn plan(&mut self) -> Vec<Step> {
-        for index in 0..self.services.len() {
-            self.build_ring(index);
+        if !std::mem::take(&mut self.stale) {
+            return Vec::new();
         }
-        let desired = self.desired();
+        let rings: Vec<_> = (0..self.services.len()).map(|index| self.ring(index)).collect();
+        let desired = self.desired(rings);
         debug_assert_eq!(desired.dangling(), None);
         let steps = diff(&self.installed, &desired);
         self.installed = desired;
         steps
     }
 
+    /// The program now runs on an interface, and packets may leave through it.
+    pub fn attach(&mut self, interface: u32) {
+        self.stale |= self.attached.insert(interface);
+    }
+
     /// A step that could not be carried out is planned again.
     pub fn failed(&mut self, step: &Step) {
         if let Step::AddDevice(index) = step {
-            self.installed.devices.remove(index);
+            self.stale |= self.installed.devices.remove(index);
         }
     }
 
-    /// Builds a service's ring anew if its members have changed.
-    fn build_ring(&mut self, index: usize) {
+    /// The slots a service should have: those it has, unless its members have changed.
+    fn ring(&mut self, index: usize) -> Arc<Vec<Slot>> {
+        let members = self.members(index);
         let configured = &self.config.services[index];
         let service = &mut self.services[index];
-        let members: Vec<_> = service
-            .servers
-            .iter()
-            .zip(&configured.servers)
-            .map(|(id, server)| Member {
-                id: id.0,
-                address: server.address.into(),
-                weight: server.weight,
-                usable: self.servers.get(id).is_some_and(ServerState::lives),
-            })
-            .collect();
-        if service.wanted.is_empty() || members != service.members {
-            service.wanted = ring::build(self.seed, configured.slots, &members);
-            service.members = members;
+        let old = self.installed.rings.get(&service.place.ring_base);
+        if let Some(old) = old
+            && members == service.members
+        {
+            return Arc::clone(old);
         }
+        let lives = |id| self.servers.get(&id).is_some_and(ServerState::lives);
+        let given = |(position, wanted): (usize, u32)| {
+            let slot = old.and_then(|ring| ring.get(position)).copied().unwrap_or_default();
+            slot.given_to(ServerId(wanted), lives(slot.base()))
+        };
+        let wanted = ring::build(self.seed, configured.slots, &members);
+        let slots: Vec<_> = wanted.into_iter().enumerate().map(given).collect();
+        service.slots = count(&slots);
+        service.members = members;
+        Arc::new(slots)
     }
 
-    fn desired(&self) -> Tables {
+    fn members(&self, index: usize) -> Vec<Member> {
+        let servers = self.services[index].servers.iter().zip(&self.config.services[index].servers);
+        let member = |(id, server): (&ServerId, &model::Server)| Member {
+            id: id.0,
+            address: server.address.into(),
+            weight: server.weight,
+            usable: self.servers.get(id).is_some_and(ServerState::lives),
+        };
+        servers.map(member).collect()
+    }
+
+    fn desired(&self, rings: Vec<Arc<Vec<Slot>>>) -> Tables {
         let mut tables = Tables {
             hash_key: self.hash_key,
             nat_sources: self.nat_sources.clone(),
@@ -297,28 +333,13 @@ impl State {
             servers: self.servers.iter().map(|(&id, server)| (id, self.server(server))).collect(),
             ..Tables::default()
         };
-        let resolved = tables.servers.values().filter(|server| server.hop.resolved);
-        tables.devices.extend(resolved.map(|server| server.hop.interface).collect::<Vec<_>>());
-        for (service, configured) in self.services.iter().zip(&self.config.services) {
-            tables.rings.insert(service.place.ring_base, self.slots(service));
+        let hops = tables.servers.values().map(|server| server.hop).filter(|hop| hop.resolved);
+        tables.devices.extend(hops.map(|hop| hop.interface));
+        for ((service, configured), ring) in self.services.iter().zip(&self.config.services).zip(rings) {
+            tables.rings.insert(service.place.ring_base, ring);
             tables.services.extend(entries(&service.place, configured));
         }
         tables
-    }
-
-    fn slots(&self, service: &ServiceState) -> Vec<Slot> {
-        let lives = |id| self.servers.get(&id).is_some_and(ServerState::lives);
-        let old = self.installed.rings.get(&service.place.ring_base);
-        let old = |index: usize| old.and_then(|ring| ring.get(index)).copied();
-        service
-            .wanted
-            .iter()
-            .enumerate()
-            .map(|(index, &wanted)| {
-                let slot = old(index).unwrap_or_default();
-                slot.given_to(ServerId(wanted), lives(slot.base()))
-            })
-            .collect()
     }
 
     fn server(&self, server: &ServerState) -> Server {
@@ -386,6 +407,15 @@ impl ServerState {
             None => self.lived,
         }
     }
+}
+
+fn count(slots: &[Slot]) -> SlotCounts {
+    let mut counts = SlotCounts::default();
+    for slot in slots {
+        counts.unsettled += u32::from(slot.lookup());
+        *counts.current.entry(slot.current()).or_default() += 1;
+    }
+    counts
 }
 
 /// Why packets cannot reach a server, for people.
@@ -473,4 +503,4 @@ fn derive(secret: &[u8], purpose: u64) -> u64 {
 const DERIVATION: u64 = u64::from_be_bytes(*b"steelyrd");
 
 #[cfg(test)]
-mod tests {}
+mod tests;

@@ -55,12 +55,12 @@ impl Flows {
 
     /// One pass: deletes what is void among the next records. Returns the round's result at its end.
     ///
-    /// `idle_ticks` gives a server's idle time; None for a server that is gone.
+    /// `idle_ticks` gives the idle time of a server's flows by protocol; None for a server that is gone.
     pub fn sweep(
         &mut self,
         sweep: &mut Sweep,
         now: Ticks,
-        idle_ticks: impl Fn(ServerId) -> Option<u32>,
+        idle_ticks: impl Fn(ServerId, u8) -> Option<u32>,
     ) -> Result<Option<Round>, MapError> {
         let read = sweep.batch.read(self.batches.fd().as_fd(), sweep.cursor);
         let (count, next) = read.map_err(|io_error| {
@@ -69,7 +69,7 @@ impl Flows {
         let mut void = Vec::new();
         for (key, words) in sweep.batch.records(count) {
             let flow = FlowView::from_words(words);
-            let idle = idle_ticks(ServerId(flow.server));
+            let idle = idle_ticks(ServerId(flow.server), key.protocol());
             if self.verdict(now, key, &flow, idle)? == Verdict::Remove {
                 void.push(*key);
             } else {

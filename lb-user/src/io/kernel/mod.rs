@@ -79,6 +79,11 @@ impl Kernel {
         Ok(Kernel { object, pins, memory: Arc::new(memory), devices, counters })
     }
 
+    /// Gives the pins back and leaves the program to its links.
+    pub fn into_pins(self) -> Pins {
+        self.pins
+    }
+
     /// A second set of handles, for another task.
     pub fn reader(&self) -> Result<Reader, LoadError> {
         let pinned = |name: &str| MapData::from_pin(self.pins.maps().join(name));

@@ -71,6 +71,12 @@ impl Pins {
         names(&self.links())
     }
 
+    /// Ends the attachment of one interface.
+    pub fn unlink(&self, interface: &str) {
+        // Gone already is as good.
+        let _ = fs::remove_file(self.links().join(interface));
+    }
+
     /// Takes everything away: a link goes when its pin does, and XDP with it. Links first, so that no
     /// packet meets a program whose tables are half gone.
     pub fn remove(self) -> Result<(), PinsError> {

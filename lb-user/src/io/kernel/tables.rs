@@ -1,6 +1,6 @@
 //! The tables in map memory: what stands there, and carrying out one step.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, sync::Arc};
 
 use aya::maps::{
     MapData,
@@ -82,7 +82,7 @@ impl TableMemory {
                 let slots = (0..=service.ring_mask)
                     .map_while(|index| self.slot(service.ring_base.wrapping_add(index)))
                     .collect();
-                tables.rings.insert(service.ring_base, slots);
+                tables.rings.insert(service.ring_base, Arc::new(slots));
             }
         }
         for (id, entry) in (0u32..).zip(self.servers.iter()) {

@@ -1,0 +1,133 @@
+//! What can be asked.
+
+use std::{net::SocketAddrV4, path::PathBuf};
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+use crate::pure::explain::Endpoint;
+
+/// A load balancer: layer 4 in the kernel by XDP, health checks and control in userspace.
+#[derive(Debug, Parser)]
+#[command(
+    name = "steelyard",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 done, 1 failed, 2 bad usage or bad configuration, 3 no daemon reached."
+)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Common {
+    /// Configuration file, or a directory of *.toml files [default: /etc/steelyard/steelyard.toml]
+    #[arg(short, long, global = true, value_name = "FILE", env = "STEELYARD_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Admin socket of the daemon to ask [default: the one in -c FILE, else /run/steelyard/admin.sock]
+    #[arg(long, global = true, value_name = "PATH", env = "STEELYARD_SOCKET")]
+    pub socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Attach to the interfaces, check the servers and balance, in the foreground
+    ///
+    /// SIGTERM and SIGINT stop the daemon; forwarding goes on by the pinned state, and the next start takes
+    /// it over. A second one stops at once.
+    Run {
+        /// Take XDP and all pinned state away when the daemon stops
+        #[arg(long)]
+        detach: bool,
+    },
+    /// Read the configuration and report every fault, with its place and remedy
+    Check,
+    /// Show node, interfaces, services and servers on one screen
+    Status(Output),
+    /// List services, or show one
+    #[command(subcommand)]
+    Service(ServiceCommand),
+    /// List servers, or show one
+    #[command(subcommand)]
+    Server(ServerCommand),
+    /// Show every way a packet left the program, counted since the state was first pinned
+    Counters(Output),
+    /// Tell which server a connection gets, and why, from the live tables
+    Explain {
+        /// The client's end, such as 192.0.2.1:40000
+        #[arg(value_name = "CLIENT:PORT")]
+        client: SocketAddrV4,
+        /// The service's end, such as 10.0.5.96:80/tcp
+        #[arg(value_name = "VIP:PORT/PROTOCOL")]
+        vip: Endpoint,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Take XDP and all pinned state away; ends forwarding
+    Detach {
+        /// Pin directory [default: the one in -c FILE, else /sys/fs/bpf/steelyard]
+        #[arg(long, value_name = "DIR")]
+        pin: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Output {
+    /// Answer in JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ServiceCommand {
+    /// List all services
+    List(Output),
+    /// Show one service with its servers
+    Show {
+        /// As in the configuration
+        name: String,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ServerCommand {
+    /// List all servers
+    List(Output),
+    /// Show one server
+    Show {
+        /// SERVICE/SERVER as in the configuration
+        #[arg(value_parser = path)]
+        name: ServerPath,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct ServerPath {
+    pub service: String,
+    pub server: String,
+}
+
+fn path(text: &str) -> Result<ServerPath, String> {
+    match text.split_once('/') {
+        Some((service, server)) if !service.is_empty() && !server.is_empty() => {
+            Ok(ServerPath { service: service.to_owned(), server: server.to_owned() })
+        }
+        _ => Err("expected SERVICE/SERVER, as `steelyard server list` shows them".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        super::Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,111 @@
+//! Commands that a running daemon answers.
+
+use std::{net::SocketAddrV4, path::PathBuf};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    CliError,
+    args::{Common, Output, ServerCommand, ServiceCommand},
+    color::Paint,
+    print, render, serve,
+};
+use crate::{
+    io::admin::{client, server::ServerRow},
+    pure::{
+        explain::Endpoint,
+        status::{Counters, Explanation, ServiceStatus, Status},
+    },
+};
+
+const SOCKET: &str = "/run/steelyard/admin.sock";
+
+pub(super) fn status(common: &Common, output: &Output) -> Result<(), CliError> {
+    show::<Status>(common, "/v1/status", output, render::status)
+}
+
+pub(super) fn counters(common: &Common, output: &Output) -> Result<(), CliError> {
+    show::<Counters>(common, "/v1/counters", output, |counters, _| render::counters(counters))
+}
+
+pub(super) fn service(common: &Common, command: &ServiceCommand) -> Result<(), CliError> {
+    match command {
+        ServiceCommand::List(output) => {
+            show::<Vec<ServiceStatus>>(common, "/v1/services", output, |list, paint| {
+                render::services(list, paint)
+            })
+        }
+        ServiceCommand::Show { name, output } => {
+            let page = format!("/v1/services/{}", escape(name));
+            show::<ServiceStatus>(common, &page, output, render::service)
+        }
+    }
+}
+
+pub(super) fn server(common: &Common, command: &ServerCommand) -> Result<(), CliError> {
+    match command {
+        ServerCommand::List(output) => {
+            show::<Vec<ServerRow>>(common, "/v1/servers", output, |list, paint| render::servers(list, paint))
+        }
+        ServerCommand::Show { name, output } => {
+            let page = format!("/v1/services/{}/servers/{}", escape(&name.service), escape(&name.server));
+            show::<ServerRow>(common, &page, output, render::server)
+        }
+    }
+}
+
+pub(super) fn explain(
+    common: &Common,
+    client: SocketAddrV4,
+    vip: Endpoint,
+    output: &Output,
+) -> Result<(), CliError> {
+    let page = format!("/v1/explain?client={client}&vip={}", escape(&vip.to_string()));
+    show::<Explanation>(common, &page, output, |explanation, _| render::explanation(explanation))
+}
+
+/// Asks, and shows the answer as JSON or for people.
+fn show<T: DeserializeOwned + Serialize>(
+    common: &Common,
+    page: &str,
+    output: &Output,
+    render: impl Fn(&T, Paint) -> String,
+) -> Result<(), CliError> {
+    let answer: T = get(common, page)?;
+    if output.json {
+        let json = serde_json::to_string_pretty(&answer);
+        let json = json.map_err(|error| CliError::Io { what: "cannot write json", source: error.into() })?;
+        return print(&format!("{json}\n"));
+    }
+    print(&render(&answer, Paint::stdout()))
+}
+
+fn get<T: DeserializeOwned>(common: &Common, page: &str) -> Result<T, CliError> {
+    let socket = socket(common)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|source| CliError::Io { what: "cannot start the runtime", source })?;
+    runtime.block_on(client::get(&socket, page)).map_err(CliError::Client)
+}
+
+fn socket(common: &Common) -> Result<PathBuf, CliError> {
+    match (&common.socket, &common.config) {
+        (Some(socket), _) => Ok(socket.clone()),
+        (None, Some(_)) => {
+            let config = serve::configured(common)?;
+            Ok(config.map_or_else(|| SOCKET.into(), |config| config.global.admin_socket))
+        }
+        (None, None) => Ok(SOCKET.into()),
+    }
+}
+
+/// Percent-encodes what may not stand in a path or query (RFC 3986, section 2.3).
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => escaped.push(byte.into()),
+            _ => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
+}

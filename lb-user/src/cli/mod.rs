@@ -1,0 +1,93 @@
+//! The command line: what was asked, who answers it, how it is shown, and the exit code.
+
+mod args;
+mod ask;
+mod color;
+mod render;
+mod serve;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::Parser;
+
+use self::args::{Args, Command};
+use crate::{
+    daemon::RunError,
+    io::{admin::client::ClientError, file::FileError, kernel::PinsError},
+    pure::config::error::{Diagnostic, Severity},
+};
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    #[error("{}", listing(.0))]
+    Config(Vec<Diagnostic>),
+    #[error("error: {0}")]
+    File(FileError),
+    #[error("error: {0}")]
+    Run(RunError),
+    #[error("error: {0}")]
+    Pins(PinsError),
+    #[error("error: {0}")]
+    Client(ClientError),
+    #[error("error: {what}: {source}")]
+    Io { what: &'static str, source: io::Error },
+}
+
+/// Parses the arguments, runs the command, reports.
+pub fn run() -> ExitCode {
+    let args = Args::parse();
+    let done = match args.command {
+        Command::Run { detach } => serve::run(&args.common, detach),
+        Command::Check => serve::check(&args.common),
+        Command::Detach { pin } => serve::detach(&args.common, pin),
+        Command::Status(ref output) => ask::status(&args.common, output),
+        Command::Service(ref command) => ask::service(&args.common, command),
+        Command::Server(ref command) => ask::server(&args.common, command),
+        Command::Counters(ref output) => ask::counters(&args.common, output),
+        Command::Explain { client, vip, ref output } => ask::explain(&args.common, client, vip, output),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // When even stderr is closed there is nobody left to tell.
+            let _ = writeln!(io::stderr(), "{error}");
+            ExitCode::from(error.code())
+        }
+    }
+}
+
+impl CliError {
+    fn code(&self) -> u8 {
+        match self {
+            CliError::Config(_) | CliError::File(_) | CliError::Run(RunError::File(_)) => USAGE,
+            CliError::Client(ClientError::NoDaemon { .. }) => NO_DAEMON,
+            CliError::Run(_) | CliError::Pins(_) | CliError::Client(_) | CliError::Io { .. } => FAILED,
+        }
+    }
+}
+
+const FAILED: u8 = 1;
+/// clap's own code for bad usage, too.
+const USAGE: u8 = 2;
+const NO_DAEMON: u8 = 3;
+
+/// Writes to stdout; a reader that went away wanted no more.
+fn print(text: &str) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(source) if source.kind() != io::ErrorKind::BrokenPipe => {
+            Err(CliError::Io { what: "cannot write the answer", source })
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn listing(diagnostics: &[Diagnostic]) -> String {
+    let texts: Vec<_> = diagnostics.iter().map(ToString::to_string).collect();
+    let errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count();
+    format!("{}\n\nerror: {errors} in the configuration; nothing was changed", texts.join("\n\n"))
+}

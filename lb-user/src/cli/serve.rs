@@ -1,0 +1,71 @@
+//! Commands that need no daemon: run one, check a configuration, detach.
+
+use std::path::PathBuf;
+
+use tracing_subscriber::{EnvFilter, fmt::time::SystemTime};
+
+use super::{CliError, args::Common, color::Paint, print};
+use crate::{
+    daemon,
+    io::{file, kernel},
+    pure::config::{Parsed, Source, model::Config, parse_files},
+};
+
+pub(super) const CONFIG: &str = "/etc/steelyard/steelyard.toml";
+const PIN: &str = "/sys/fs/bpf/steelyard";
+
+pub(super) fn run(common: &Common, detach: bool) -> Result<(), CliError> {
+    let config = load(common)?;
+    log(&config.log.level);
+    daemon::run(daemon::Options { config, detach }).map_err(CliError::Run)
+}
+
+pub(super) fn check(common: &Common) -> Result<(), CliError> {
+    let config = load(common)?;
+    let servers: usize = config.services.iter().map(|service| service.servers.len()).sum();
+    print(&format!("ok: {} services, {servers} servers\n", config.services.len()))
+}
+
+pub(super) fn detach(common: &Common, pin: Option<PathBuf>) -> Result<(), CliError> {
+    let pin = match pin {
+        Some(pin) => pin,
+        None => configured(common)?.map_or_else(|| PIN.into(), |config| config.datapath.pin),
+    };
+    if !kernel::exist(&pin) {
+        return print(&format!("nothing is attached or pinned below {}\n", pin.display()));
+    }
+    let pins = kernel::Pins::open(&pin).map_err(CliError::Pins)?;
+    pins.remove().map_err(CliError::Pins)?;
+    print(&format!("detached; {} is gone\n", pin.display()))
+}
+
+/// The configuration, if one was named or stands where it usually does.
+pub(super) fn configured(common: &Common) -> Result<Option<Config>, CliError> {
+    let usual = common.config.is_none() && !PathBuf::from(CONFIG).exists();
+    if usual { Ok(None) } else { load(common).map(Some) }
+}
+
+/// Reads the configuration; warnings go to stderr.
+fn load(common: &Common) -> Result<Config, CliError> {
+    let path = common.config.clone().unwrap_or_else(|| CONFIG.into());
+    let texts = file::config(&path).map_err(CliError::File)?;
+    let sources: Vec<_> = texts.iter().map(|text| Source { name: &text.name, text: &text.text }).collect();
+    let Parsed { config, warnings } = parse_files(&sources).map_err(CliError::Config)?;
+    for warning in warnings {
+        eprintln!("{warning}\n");
+    }
+    Ok(config)
+}
+
+/// The daemon's log: to stderr, where journald or a terminal reads it.
+fn log(level: &str) {
+    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(Paint::stderr() == Paint::Ansi)
+        .with_target(false)
+        .with_timer(SystemTime);
+    // Set once, here.
+    let _ = subscriber.try_init();
+}

@@ -1,0 +1,85 @@
+//! Runs health checks when they are due and sends what came of them.
+
+use std::{collections::HashMap, time::Instant};
+
+use lb_common::slot::ServerId;
+use tokio::{select, sync::mpsc, task::JoinSet, time};
+
+use crate::{
+    io::probe::{self, Outcome, ProbeResult},
+    pure::{
+        health::{CheckId, Schedule},
+        state::{CheckTask, Event},
+    },
+};
+
+/// Checks under way at once: bounds sockets and memory; what is due beyond it waits its turn.
+const RUNNING_MAX: usize = 1_024;
+
+/// Runs the checks until the receiver of events is gone.
+pub(super) async fn run(tasks: Vec<CheckTask>, events: mpsc::Sender<Event>) {
+    let mut checks = Checks::new(tasks);
+    loop {
+        checks.start_due();
+        let deadline = checks.schedule.deadline().filter(|_| checks.running.len() < RUNNING_MAX);
+        // Cancel safe: a finished check stays in the set until it is taken.
+        let finished = select! {
+            Some(finished) = checks.running.join_next() => finished,
+            () = until(deadline) => continue,
+            () = events.closed() => return,
+        };
+        if let Ok((id, result)) = finished {
+            checks.schedule.done(id, Instant::now());
+            if events.send(event(id, result)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+struct Checks {
+    tasks: HashMap<CheckId, CheckTask>,
+    schedule: Schedule,
+    running: JoinSet<(CheckId, ProbeResult)>,
+}
+
+impl Checks {
+    fn new(tasks: Vec<CheckTask>) -> Self {
+        let mut schedule = Schedule::default();
+        let now = Instant::now();
+        let mut by_id = HashMap::new();
+        for task in tasks {
+            let id = CheckId(task.server.0);
+            schedule.add(id, task.check.interval, now, id.phase());
+            by_id.insert(id, task);
+        }
+        Checks { tasks: by_id, schedule, running: JoinSet::new() }
+    }
+
+    fn start_due(&mut self) {
+        let room = RUNNING_MAX.saturating_sub(self.running.len());
+        for id in self.schedule.due(Instant::now(), room) {
+            if let Some(task) = self.tasks.get(&id) {
+                let (target, limit) = (task.target, task.check.timeout);
+                self.running.spawn(async move { (id, probe::tcp::check(target, limit).await) });
+            }
+        }
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn event(id: CheckId, result: ProbeResult) -> Event {
+    let server = ServerId(id.0);
+    let detail = result.to_string();
+    match result.outcome {
+        Outcome::Passed => Event::Checked { server, passed: true, detail },
+        Outcome::Failed(_) => Event::Checked { server, passed: false, detail },
+        Outcome::NotRun(_) => Event::NotChecked { server, detail },
+    }
+}

@@ -1,0 +1,16 @@
+//! Tasks and wiring: what runs, in which order it starts and stops.
+//!
+//! ```text
+//! checks ─┐                                 ┌─► kernel (tables, links)
+//! net    ─┼─ Event, bounded ─► control ─────┤
+//! sweep  ─┘                                 └─► watch<Arc<Snapshot>> ─► admin
+//! ```
+//!
+//! Everything runs on one current-thread runtime.
+
+mod answers;
+mod checks;
+mod control;
+mod start;
+
+pub use self::start::{Options, RunError, run};

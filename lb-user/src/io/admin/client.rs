@@ -1,0 +1,69 @@
+//! Asks a running daemon.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{Request, body::Bytes, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::{net::UnixStream, time::timeout};
+
+use super::Refusal;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("no daemon answers at {path}: start one with `steelyard run`, or name its socket with --socket")]
+    NoDaemon { path: PathBuf },
+    #[error("may not talk to the daemon at {path}: run as root")]
+    Forbidden { path: PathBuf },
+    #[error("{0}")]
+    Refused(String),
+    #[error("the daemon at {path} did not answer within {} s: see its log", TIMEOUT.as_secs())]
+    Timeout { path: PathBuf },
+    #[error("the daemon at {path} gave no usable answer ({reason}): is it of the same version?")]
+    Answer { path: PathBuf, reason: String },
+}
+
+/// The answer to a GET of `page`, such as "/v1/status".
+pub async fn get<T: DeserializeOwned>(socket: &Path, page: &str) -> Result<T, ClientError> {
+    let asked = timeout(TIMEOUT, ask(socket, page)).await;
+    asked.map_err(|_| ClientError::Timeout { path: socket.to_owned() })?
+}
+
+async fn ask<T: DeserializeOwned>(socket: &Path, page: &str) -> Result<T, ClientError> {
+    let answer = |reason: String| ClientError::Answer { path: socket.to_owned(), reason };
+    let stream = UnixStream::connect(socket).await.map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => ClientError::Forbidden { path: socket.to_owned() },
+        _ => ClientError::NoDaemon { path: socket.to_owned() },
+    })?;
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| answer(error.to_string()))?;
+    let request = Request::get(page).header("host", "steelyard").body(Empty::<Bytes>::new());
+    let request = request.map_err(|error| answer(error.to_string()))?;
+    let exchange = async {
+        let response = sender.send_request(request).await.map_err(|error| answer(error.to_string()))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+        Ok::<_, ClientError>((status, body.map_err(|error| answer(error.to_string()))?.to_bytes()))
+    };
+    // The connection moves only while it is polled, and ends with this function.
+    let (status, body) = tokio::select! {
+        exchanged = exchange => exchanged?,
+        Err(error) = connection => return Err(answer(error.to_string())),
+    };
+    if !status.is_success() {
+        let refusal: Result<Refusal, _> = serde_json::from_slice(&body);
+        return Err(ClientError::Refused(
+            refusal.map_or_else(|_| status.to_string(), |refusal| refusal.error),
+        ));
+    }
+    serde_json::from_slice(&body).map_err(|error| answer(error.to_string()))
+}
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// A status of 1 000 services with 20 servers each is about 8 MB.
+const ANSWER_MAX: usize = 64 << 20;

@@ -1,0 +1,191 @@
+//! Answers readers. Must not know where the answers come from: the daemon brings them as functions.
+
+use std::{
+    io,
+    os::unix::{fs::PermissionsExt, net::UnixStream as BlockingStream},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use axum::{
+    Json, Router,
+    extract::{Path as PathParameter, Query, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use nix::sys::stat::{Mode, umask};
+use serde::{Deserialize, Serialize};
+use tokio::net::UnixListener;
+
+use super::Refusal;
+use crate::pure::{
+    explain::{Connection, Endpoint},
+    status::{Counters, Explanation, ServerStatus, ServiceStatus, Status},
+};
+
+/// Where answers come from; an error is a sentence for the operator.
+pub struct Answers {
+    pub status: Answer<(), Status>,
+    pub counters: Answer<(), Counters>,
+    pub explain: Answer<Connection, Explanation>,
+}
+
+type Answer<Q, A> = Box<dyn Fn(Q) -> Result<A, String> + Send + Sync>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error("another steelyard answers at {0}: stop it first, or set another [global] admin_socket")]
+    InUse(PathBuf),
+    #[error("cannot listen on the admin socket {path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+}
+
+/// Listens with mode 0600; the socket of a daemon that was killed is replaced.
+pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
+    let io = |source| BindError::Io { path: path.to_owned(), source };
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory).map_err(io)?;
+    }
+    match BlockingStream::connect(path) {
+        Ok(_) => return Err(BindError::InUse(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).map_err(io)?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(io(error)),
+    }
+    // From the first moment nobody else may connect.
+    let before = umask(Mode::from_bits_truncate(0o177));
+    let bound = UnixListener::bind(path);
+    umask(before);
+    let listener = bound.map_err(io)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(io)?;
+    Ok(listener)
+}
+
+/// Serves until the future is dropped.
+pub async fn serve(listener: UnixListener, answers: Answers) -> io::Result<()> {
+    axum::serve(listener, router(Arc::new(answers))).await
+}
+
+fn router(answers: Arc<Answers>) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/services", get(services))
+        .route("/v1/services/{service}", get(service))
+        .route("/v1/servers", get(servers))
+        .route("/v1/services/{service}/servers/{server}", get(server))
+        .route("/v1/counters", get(counters))
+        .route("/v1/explain", get(explain))
+        .fallback(async || {
+            refuse(StatusCode::NOT_FOUND, "no such page: see docs/api.md for the pages there are")
+        })
+        .with_state(answers)
+}
+
+/// A server with the service it belongs to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServerRow {
+    pub service: String,
+    #[serde(flatten)]
+    pub server: ServerStatus,
+}
+
+async fn status(State(answers): State<Arc<Answers>>) -> Response {
+    reply((answers.status)(()))
+}
+
+async fn services(State(answers): State<Arc<Answers>>) -> Response {
+    reply((answers.status)(()).map(|status| status.services))
+}
+
+async fn service(
+    State(answers): State<Arc<Answers>>,
+    PathParameter(name): PathParameter<String>,
+) -> Response {
+    match (answers.status)(()) {
+        Ok(status) => found(find_service(status, &name)),
+        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error),
+    }
+}
+
+async fn servers(State(answers): State<Arc<Answers>>) -> Response {
+    reply((answers.status)(()).map(rows))
+}
+
+async fn server(
+    State(answers): State<Arc<Answers>>,
+    PathParameter((service, server)): PathParameter<(String, String)>,
+) -> Response {
+    match (answers.status)(()) {
+        Ok(status) => found(find_service(status, &service).and_then(|service| find_server(service, &server))),
+        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error),
+    }
+}
+
+async fn counters(State(answers): State<Arc<Answers>>) -> Response {
+    reply((answers.counters)(()))
+}
+
+#[derive(Deserialize)]
+struct ExplainQuery {
+    client: String,
+    vip: String,
+}
+
+async fn explain(State(answers): State<Arc<Answers>>, Query(query): Query<ExplainQuery>) -> Response {
+    let Ok(client) = query.client.parse() else {
+        return refuse(StatusCode::BAD_REQUEST, "client: expected ADDRESS:PORT, such as 192.0.2.1:40000");
+    };
+    match query.vip.parse::<Endpoint>() {
+        Ok(Endpoint(vip, protocol)) => reply((answers.explain)(Connection { client, vip, protocol })),
+        Err(error) => refuse(StatusCode::BAD_REQUEST, &format!("vip: {error}")),
+    }
+}
+
+fn rows(status: Status) -> Vec<ServerRow> {
+    let of = |service: ServiceStatus| {
+        let name = service.name;
+        service.servers.into_iter().map(move |server| ServerRow { service: name.clone(), server })
+    };
+    status.services.into_iter().flat_map(of).collect()
+}
+
+fn find_service(status: Status, name: &str) -> Result<ServiceStatus, String> {
+    let names = status.services.iter().map(|service| service.name.as_str());
+    let unknown = unknown("service", name, names);
+    status.services.into_iter().find(|service| service.name == name).ok_or(unknown)
+}
+
+fn find_server(service: ServiceStatus, name: &str) -> Result<ServerRow, String> {
+    let names = service.servers.iter().map(|server| server.name.as_str());
+    let unknown = unknown("server", name, names);
+    let server = service.servers.into_iter().find(|server| server.name == name).ok_or(unknown)?;
+    Ok(ServerRow { service: service.name, server })
+}
+
+fn unknown<'a>(kind: &str, name: &str, names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<_> = names.take(NAMES_SHOWN).collect();
+    format!("no {kind} named `{name}`: there are {}", names.join(", "))
+}
+
+const NAMES_SHOWN: usize = 20;
+
+fn reply<T: Serialize>(answer: Result<T, String>) -> Response {
+    match answer {
+        Ok(answer) => Json(answer).into_response(),
+        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error),
+    }
+}
+
+fn found<T: Serialize>(answer: Result<T, String>) -> Response {
+    match answer {
+        Ok(answer) => Json(answer).into_response(),
+        Err(error) => refuse(StatusCode::NOT_FOUND, &error),
+    }
+}
+
+fn refuse(status: StatusCode, error: &str) -> Response {
+    (status, Json(Refusal { error: error.to_owned() })).into_response()
+}
