@@ -1,1 +1,315 @@
+use std::collections::HashMap;
 
+use proptest::prelude::*;
+
+use super::*;
+use crate::pure::{config, hop::NextHop};
+
+const SECRET: &[u8] = b"test";
+const RING_SLOTS: u32 = 1 << 20;
+
+fn config(text: &str) -> Config {
+    let head = "[datapath]\ninterfaces = [\"eth0\"]\n[cluster]\nsecret = \"test\"\n";
+    config::parse("test.toml", &format!("{head}{text}")).expect("a valid configuration").config
+}
+
+fn service(forward: &str, servers: &[(&str, u16)]) -> String {
+    let list: Vec<_> = (0..)
+        .zip(servers)
+        .map(|(n, (address, weight))| {
+            format!("{{ name = \"s{n}\", address = \"{address}\", weight = {weight} }}")
+        })
+        .collect();
+    format!(
+        "[[service]]\nname = \"web\"\naddress = \"192.0.2.10\"\nport = 80\nforward = \"{forward}\"\nslots = 256\n\
+         server = [{}]\ncheck = {{ type = \"tcp\", rise = 1, fall = 1 }}\n",
+        list.join(", ")
+    )
+}
+
+const THREE: &[(&str, u16)] = &[("10.0.0.1", 1), ("10.0.0.2", 1), ("10.0.0.3", 2)];
+
+fn start(config: Config, pinned: Tables) -> State {
+    State::new(Start { config, secret: SECRET, pinned, ring_slots: RING_SLOTS }).expect("room for all")
+}
+
+fn reach(last: u8) -> Event {
+    let hop = NextHop {
+        interface: 2,
+        interface_mac: [2, 0, 0, 0, 0, 1],
+        source: Ipv4Addr::new(10, 0, 0, 254),
+        via: Ipv4Addr::new(10, 0, 0, last),
+        neighbour: Some([2, 0, 0, 0, 1, last]),
+    };
+    Event::Reached { address: hop.via, reach: Reach::Hop(hop) }
+}
+
+/// A state that is attached and reaches its three servers, after its first plan.
+fn running(forward: &str, pinned: Tables) -> State {
+    let mut state = start(config(&service(forward, THREE)), pinned);
+    state.attach(2);
+    for last in 1..=3 {
+        state.handle(reach(last));
+    }
+    state.plan();
+    state
+}
+
+fn checked(state: &State, position: usize, passed: bool) -> Event {
+    Event::Checked { server: state.services[0].servers[position], passed, detail: String::new() }
+}
+
+fn slots(state: &State) -> Vec<Slot> {
+    state.installed.rings[&state.services[0].place.ring_base].to_vec()
+}
+
+fn owned(state: &State, position: usize) -> usize {
+    let id = state.services[0].servers[position];
+    slots(state).iter().filter(|slot| slot.current() == id).count()
+}
+
+#[test]
+fn the_first_plan_fills_every_table() {
+    let state = running("nat", Tables::default());
+    let tables = &state.installed;
+    assert_eq!(tables.dangling(), None);
+    assert_eq!((tables.services.len(), tables.servers.len(), tables.devices.len()), (1, 3, 1));
+    assert_eq!(tables.nat_sources, [Ipv4Addr::new(10, 0, 0, 254)]);
+    assert_eq!([owned(&state, 0), owned(&state, 1), owned(&state, 2)], [64, 64, 128]);
+    assert!(slots(&state).iter().all(|slot| !slot.lookup()));
+}
+
+#[test]
+fn a_server_that_fails_leaves_the_ring_without_a_trace() {
+    let mut state = running("dsr", Tables::default());
+    let before = slots(&state);
+    let failed = state.services[0].servers[0];
+    assert!(matches!(state.handle(checked(&state, 0, false)), Some(Notice::Down { .. })));
+    state.plan();
+    for (old, new) in before.iter().zip(slots(&state)) {
+        assert!(!new.lookup(), "its connections are lost: nothing needs a record");
+        assert!(old.current() == failed || new == *old, "the others' slots stay");
+        assert_ne!(new.current(), failed);
+    }
+    assert!(!state.installed.servers[&failed].hop.lives);
+}
+
+#[test]
+fn a_server_that_recovers_takes_its_slots_back_and_breaks_nothing() {
+    let mut state = running("dsr", Tables::default());
+    let before = slots(&state);
+    let event = checked(&state, 0, false);
+    state.handle(event);
+    state.plan();
+    let without = slots(&state);
+    let event = checked(&state, 0, true);
+    assert!(matches!(state.handle(event), Some(Notice::Up { .. })));
+    state.plan();
+    for ((first, second), now) in before.iter().zip(&without).zip(slots(&state)) {
+        assert_eq!(now.current(), first.current());
+        assert_eq!(now.base(), second.base(), "whoever served meanwhile keeps its connections");
+        assert_eq!(now.lookup(), first != second);
+    }
+}
+
+#[test]
+fn a_service_without_usable_servers_has_an_empty_ring() {
+    let mut state = running("dsr", Tables::default());
+    for position in 0..3 {
+        let event = checked(&state, position, false);
+        state.handle(event);
+    }
+    state.plan();
+    assert!(slots(&state).iter().all(|&slot| slot == Slot::settled(ServerId::NONE)));
+}
+
+#[test]
+fn a_restart_changes_nothing() {
+    let mut state = running("nat", Tables::default());
+    let event = checked(&state, 1, false);
+    state.handle(event);
+    state.plan();
+    let pinned = state.installed.clone();
+    let mut again = start(config(&service("nat", THREE)), pinned.clone());
+    again.attach(2);
+    for last in 1..=3 {
+        again.handle(reach(last));
+    }
+    assert_eq!(again.plan(), [], "a server that was down stays down until it is checked");
+    assert_eq!(again.installed, pinned);
+}
+
+#[test]
+fn order_in_the_file_does_not_matter() {
+    let mut turned = THREE.to_vec();
+    turned.reverse();
+    let state = running("dsr", Tables::default());
+    let mut other = start(config(&service("dsr", &turned)), Tables::default());
+    other.plan();
+    let address = |state: &State, slot: &Slot| state.servers[&slot.current()].address;
+    let pairs = slots(&state).into_iter().zip(slots(&other));
+    assert!(pairs.into_iter().all(|(a, b)| address(&state, &a) == address(&other, &b)));
+}
+
+#[test]
+fn a_removed_server_keeps_its_id_while_anything_names_it() {
+    let before = running("dsr", Tables::default());
+    let removed = before.services[0].servers[0];
+    let mut state = start(config(&service("dsr", &THREE[1..])), before.installed.clone());
+    state.attach(2);
+    state.plan();
+    assert!(state.installed.servers[&removed].hop.lives, "its connections go on");
+    assert!(slots(&state).iter().all(|slot| slot.current() != removed));
+    assert!(slots(&state).iter().any(|slot| slot.base() == removed), "and are its own in the slots it had");
+    state.handle(Event::Swept { records: 0, named: BTreeSet::new() });
+    state.plan();
+    assert!(state.installed.servers.contains_key(&removed), "a slot names it");
+
+    // Without slots of its own, only records can name it.
+    let mut state = start(config(&service("nat", &THREE[1..])), {
+        let mut pinned = before.installed.clone();
+        pinned.rings.clear();
+        pinned.services.clear();
+        pinned
+    });
+    state.plan();
+    state.handle(Event::Swept { records: 1, named: [removed].into() });
+    state.plan();
+    assert!(state.installed.servers.contains_key(&removed), "a record names it");
+    state.handle(Event::Swept { records: 0, named: BTreeSet::new() });
+    assert!(state.plan().contains(&Step::RemoveServer(removed)));
+}
+
+#[test]
+fn an_unreachable_server_is_told_once() {
+    let mut state = running("nat", Tables::default());
+    let gone = Event::Reached { address: Ipv4Addr::new(10, 0, 0, 1), reach: Reach::NoRoute };
+    assert!(matches!(state.handle(gone.clone()), Some(Notice::Unreachable { .. })));
+    assert_eq!(state.handle(gone), None);
+    state.plan();
+    assert!(!state.installed.servers[&state.services[0].servers[0]].hop.resolved);
+    assert_eq!(state.handle(reach(1)), None);
+}
+
+#[test]
+fn configured_nat_sources_serve_every_server_and_the_list_never_shrinks() {
+    let text = service("nat", THREE);
+    let mut with_three = config(&text);
+    with_three.datapath.nat_source = (1..=3).map(|n| Ipv4Addr::new(10, 0, 1, n)).collect();
+    let mut state = start(with_three.clone(), Tables::default());
+    state.plan();
+    let servers = state.installed.servers.values();
+    assert!(servers.into_iter().all(|server| (server.nat_first, server.nat_count) == (0, 3)));
+
+    let mut with_one = with_three;
+    with_one.datapath.nat_source.truncate(1);
+    let mut again = start(with_one, state.installed.clone());
+    again.plan();
+    assert_eq!(again.installed.nat_sources.len(), 3, "steps before the servers' refer to the tail");
+    assert!(again.installed.servers.values().all(|server| server.nat_count == 1));
+}
+
+#[test]
+fn rings_that_do_not_fit_are_refused() {
+    let one = start_error(config(&service("dsr", THREE)), 255);
+    assert_eq!(one, Some(PlaceError::Ring { needed: 256, capacity: 255 }));
+}
+
+fn start_error(config: Config, ring_slots: u32) -> Option<PlaceError> {
+    State::new(Start { config, secret: SECRET, pinned: Tables::default(), ring_slots }).err()
+}
+
+/// What happens in the simulation of `no_connection_to_a_living_server_moves`.
+#[derive(Debug, Clone)]
+enum Move {
+    Check(usize, bool),
+    Open(usize),
+    Packet(usize),
+    Restart,
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let one = prop_oneof![
+        2 => (0usize..3, any::<bool>()).prop_map(|(server, passed)| Move::Check(server, passed)),
+        4 => (0usize..256).prop_map(Move::Open),
+        6 => any::<usize>().prop_map(Move::Packet),
+        1 => Just(Move::Restart),
+    ];
+    proptest::collection::vec(one, 1..120)
+}
+
+/// A connection, and what the kernel's table says of it.
+struct Connection {
+    slot: usize,
+    server: ServerId,
+    record: Option<ServerId>,
+}
+
+/// The kernel's rules on one packet, as `lb_ebpf` carries them out.
+fn deliver(state: &State, connection: &mut Connection, opening: bool) -> ServerId {
+    let slot = slots(state)[connection.slot];
+    if !slot.lookup() {
+        return slot.current();
+    }
+    let lives = |id: ServerId| state.installed.servers.get(&id).is_some_and(|server| server.hop.lives);
+    if let Some(server) = connection.record.filter(|&server| lives(server)) {
+        return server;
+    }
+    let server = slot.owner(opening, lives(slot.base()));
+    connection.record = Some(server);
+    server
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// The promise: a connection whose server was never down stays with it, whatever else happens.
+    #[test]
+    fn no_connection_to_a_living_server_moves(moves in moves()) {
+        let mut state = running("dsr", Tables::default());
+        let mut connections: Vec<Connection> = Vec::new();
+        let mut went_down: HashMap<ServerId, usize> = HashMap::new();
+        let mut opened: Vec<usize> = Vec::new();
+        for (time, step) in moves.into_iter().enumerate() {
+            match step {
+                Move::Check(position, passed) => {
+                    let id = state.services[0].servers[position];
+                    if let Some(Notice::Down { .. }) = state.handle(checked(&state, position, passed)) {
+                        went_down.insert(id, time);
+                    }
+                }
+                Move::Open(slot) => {
+                    let mut connection = Connection { slot, server: ServerId::NONE, record: None };
+                    connection.server = deliver(&state, &mut connection, true);
+                    if !connection.server.is_none() {
+                        connections.push(connection);
+                        opened.push(time);
+                    }
+                }
+                Move::Packet(which) if !connections.is_empty() => {
+                    let index = which % connections.len();
+                    let server = connections[index].server;
+                    let unbroken = went_down.get(&server).is_none_or(|&down| down < opened[index]);
+                    let reached = deliver(&state, &mut connections[index], false);
+                    prop_assert!(!unbroken || reached == server, "{server:?} lives, yet {reached:?} got the packet");
+                }
+                Move::Packet(_) => {}
+                Move::Restart => {
+                    let pinned = state.installed.clone();
+                    state = start(config(&service("dsr", THREE)), pinned);
+                    state.attach(2);
+                    for last in 1..=3 {
+                        state.handle(reach(last));
+                    }
+                }
+            }
+            let before = state.installed.clone();
+            let mut tables = before;
+            for step in state.plan() {
+                tables.apply(step);
+                prop_assert_eq!(tables.dangling(), None);
+            }
+            prop_assert_eq!(&tables, &state.installed);
+        }
+    }
+}
