@@ -242,8 +242,10 @@ impl Flow {
 pub const fn nat_port(hash: u32, attempt: u32) -> Be16 {
     const PORTS: u32 = NAT_PORT_LAST as u32 - NAT_PORT_FIRST as u32 + 1;
     const STRIDE: u32 = 10_007;
-    const _: () =
-        assert!(PORTS % STRIDE != 0, "a prime stride that does not divide the range visits every port");
+    const _: () = assert!(
+        !PORTS.is_multiple_of(STRIDE),
+        "a prime stride that does not divide the range visits every port"
+    );
     Be16::new(NAT_PORT_FIRST + ((hash % PORTS + attempt * STRIDE) % PORTS) as u16)
 }
 

@@ -1,6 +1,8 @@
 //! Two network namespaces joined by a veth pair, for tests: `near` is where the test runs, `far` is a server.
 //!
-//!     near0 10.77.0.1/24 ── veth ── far0 10.77.0.2/24
+//! ```text
+//! near0 10.77.0.1/24 ── veth ── far0 10.77.0.2/24
+//! ```
 //!
 //! Both belong to a thread of their own and vanish with it.
 

@@ -175,10 +175,13 @@ mod tests {
 
     use super::*;
 
+    /// Current, base, lookup.
+    type SlotSketch = (u32, u32, bool);
+
     /// What a configuration could look like: server ids per service, and interfaces per server.
     #[derive(Debug, Clone)]
     struct Sketch {
-        rings: Vec<(u32, Vec<(u32, u32, bool)>)>,
+        rings: Vec<(u32, Vec<SlotSketch>)>,
         devices: Vec<u32>,
         nat_sources: u8,
     }

@@ -1,8 +1,10 @@
 //! Follows how a set of servers is reached, and whether a set of interfaces is there, and tells what changes.
 //!
-//!     kernel events ──► dirty ──20 ms──► pass: look up, compare with what was told ──► NetEvent
-//!     watched set   ──►       ◄──15 s──  everything; stale neighbours are confirmed
-//!     every second: unresolved neighbours are probed
+//! ```text
+//! kernel events ──► dirty ──20 ms──► pass: look up, compare with what was told ──► NetEvent
+//! watched set   ──►       ◄──15 s──  everything; stale neighbours are confirmed
+//! every second: unresolved neighbours are probed
+//! ```
 //!
 //! Must not know what the addresses are for.
 

@@ -1,7 +1,9 @@
 //! From text to meaning: `raw` is what was typed, `model` what it means, `error` what is wrong and where.
 //!
-//!     text ─► raw (keys, types) ─► convert (values, defaults, one key against another) ─► model
-//!               └───────────── findings ─────────────┘ ─► diagnostics, all at once
+//! ```text
+//! text ─► raw (keys, types) ─► convert (values, defaults, one key against another) ─► model
+//!           └───────────── findings ─────────────┘ ─► diagnostics, all at once
+//! ```
 //!
 //! Must not know where the text comes from: the caller reads files, in the order that it wants them reported.
 
