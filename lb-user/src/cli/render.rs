@@ -62,7 +62,7 @@ pub(super) fn service(service: &ServiceStatus, paint: Paint) -> String {
         moved(&service.traffic)
     );
     let mut table = table(&[
-        "server",
+        "  server",
         "address",
         "weight",
         "health",

@@ -33,6 +33,7 @@ use crate::{
     },
     pure::{
         config::model::{Config, Secret},
+        hop::Reach,
         place::{self, PlaceError},
         state::{Event, Start, State},
     },
@@ -69,7 +70,7 @@ pub enum RunError {
 }
 
 /// How long the first look at routes and neighbours may take before forwarding begins without it.
-const FIRST_LOOK: Duration = Duration::from_secs(2);
+const FIRST_LOOK: Duration = Duration::from_secs(1);
 
 /// Runs until a signal says stop.
 pub fn run(options: Options) -> Result<(), RunError> {
@@ -217,14 +218,17 @@ impl Control {
                 Ok(None) | Err(_) => break,
             }
         }
+        for address in missing {
+            warn!("{} does not answer arp yet", self.state.servers_at(address));
+        }
         self.settle();
     }
 }
 
 /// A neighbour that is being asked for may still answer.
-fn is_answered(reach: &crate::pure::hop::Reach) -> bool {
+fn is_answered(reach: &Reach) -> bool {
     match reach {
-        crate::pure::hop::Reach::Hop(hop) => hop.neighbour.is_some(),
+        Reach::Hop(hop) => hop.neighbour.is_some(),
         _ => true,
     }
 }

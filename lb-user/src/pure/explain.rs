@@ -194,7 +194,7 @@ impl<L: Live> Case<'_, L> {
                 endpoint(self.tuple.destination, self.tuple.destination_port)
             ),
             Mode::Nat => format!(
-                "{} > {}, ttl less one",
+                "{} (or the next free port) > {}, ttl less one",
                 self.first_nat_source(server),
                 endpoint(server.address, server.port)
             ),

@@ -182,9 +182,14 @@ impl State {
             let key = ServerKey { service, address: server.address };
             let id = self.ids.get_or_insert(key).ok_or(PlaceError::Servers)?;
             let pinned = self.servers.get(&id).map(|known| known.lived);
-            let (health, detail) = match pinned {
-                Some(up) => (Health::adopted(&configured.check, up), "as before the restart"),
-                None => (Health::new(&configured.check), "not checked yet"),
+            let health = match pinned {
+                Some(up) => Health::adopted(&configured.check, up),
+                None => Health::new(&configured.check),
+            };
+            let detail = match (configured.check.kind, pinned) {
+                (model::CheckKind::None, _) => "counts as up",
+                (_, Some(_)) => "as before the restart",
+                (_, None) => "not checked yet",
             };
             let check = Some(Checked { health, detail: detail.to_owned() });
             self.servers.insert(id, ServerState { address: server.address, service, check, lived: false });
@@ -237,10 +242,10 @@ impl State {
             self.nat_sources.push(hop.source);
         }
         let reason = unreachable(Some(&reach))?;
-        if before.is_some_and(|before| unreachable(Some(&before)) == Some(reason)) {
-            return None;
-        }
-        Some(Notice::Unreachable { server: address.to_string(), reason })
+        // A neighbour that nobody has asked for yet is no news; the caller tells who did not answer at all.
+        let first = before.is_none() && matches!(reach, Reach::Hop(_));
+        let known = before.is_some_and(|before| unreachable(Some(&before)) == Some(reason));
+        (!first && !known).then(|| Notice::Unreachable { server: self.servers_at(address), reason })
     }
 
     /// A server that is gone from the configuration, from every slot and from every live record is forgotten.
@@ -264,6 +269,13 @@ impl State {
             of(state).map(|position| format!("{}/{}", service.name, service.servers[position].name))
         });
         found.unwrap_or_else(|| format!("server {}", id.0))
+    }
+
+    /// The servers with an address, for messages.
+    pub fn servers_at(&self, address: Ipv4Addr) -> String {
+        let at = self.servers.iter().filter(|(_, server)| *server.address.ip() == address);
+        let names: Vec<_> = at.map(|(&id, _)| self.name(id)).collect();
+        format!("{address} ({})", names.join(", "))
     }
 
     /// The steps towards what the tables should hold now. The caller carries all of them out.
