@@ -144,7 +144,19 @@ impl Control {
             }
             LinkState::Up { .. } => {}
             LinkState::Down { .. } => warn!("interface {} is down", link.name),
-            LinkState::Absent => warn!("interface {} is gone", link.name),
+            LinkState::Absent => {
+                warn!("interface {} is gone", link.name);
+                if let Some(index) = known {
+                    self.forget(&link.name, index);
+                }
+            }
+        }
+    }
+
+    fn forget(&mut self, name: &str, index: u32) {
+        self.state.detached(index);
+        if let Ok(mut situation) = self.situation.lock() {
+            situation.interfaces.retain(|known| known.name != name);
         }
     }
 
@@ -155,12 +167,7 @@ impl Control {
 
     /// Attaches to one interface, and tells the readers. True: the link is new, not one taken over.
     pub(super) fn attach(&mut self, interface: &Interface) -> Result<bool, kernel::AttachError> {
-        let target = Target {
-            index: interface.index,
-            name: interface.name.clone(),
-            attached: interface.xdp.as_ref().map(|xdp| (xdp.program_id, mode(xdp.mode))),
-        };
-        let attached = self.kernel.attach(&target, self.mode)?;
+        let attached = self.kernel.attach(&target(interface), self.mode)?;
         let (name, mode) = (&interface.name, attached.mode.name());
         match (&attached.fallback, attached.replaced) {
             (Some(cause), _) => warn!(
@@ -198,7 +205,15 @@ impl Control {
     }
 }
 
-pub(super) fn mode(mode: AttachedMode) -> Mode {
+pub(super) fn target(interface: &Interface) -> Target {
+    Target {
+        index: interface.index,
+        name: interface.name.clone(),
+        attached: interface.xdp.as_ref().map(|xdp| (xdp.program_id, mode(xdp.mode))),
+    }
+}
+
+fn mode(mode: AttachedMode) -> Mode {
     match mode {
         AttachedMode::Generic => Mode::Generic,
         AttachedMode::Native | AttachedMode::Hardware => Mode::Native,

@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeSet,
-    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -14,16 +13,16 @@ use tokio::{
     sync::{mpsc, watch},
     time::timeout_at,
 };
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{
     answers::{Situation, Sources, answers},
     checks,
-    control::{Control, INBOX},
+    control::{Control, INBOX, target},
 };
 use crate::{
     io::{
-        admin::server::{self, BindError},
+        admin::server::{self, BindError, SocketFile},
         file::{self, FileError},
         kernel::{AttachError, Kernel, LoadError, Pins, PinsError, Sizes},
         net::{
@@ -83,77 +82,61 @@ async fn serve(options: Options) -> Result<(), RunError> {
     require_privileges()?;
     let mut signals = Signals::new().map_err(|source| RunError::System { what: "taking signals", source })?;
     let secret = secret(&options.config.cluster.secret)?;
-    let pins = Pins::open(&options.config.datapath.pin)?;
-    let mut daemon = match Daemon::build(options.config, &secret, pins).await {
-        Ok(daemon) => daemon,
-        Err((error, pins)) => {
-            if let Some(pins) = pins {
-                // The first error is the one to report.
-                let _ = pins.remove_unused();
-            }
-            return Err(error);
-        }
+    let pin = options.config.datapath.pin.clone();
+    let pins = Pins::open(&pin)?;
+    let built = select! {
+        built = Daemon::build(options.config, &secret, pins) => built.map(Some),
+        // Nothing is attached before the last await of the build.
+        () = signals.stop() => Ok(None),
     };
-    info!("ready");
-    daemon.run(&mut signals).await;
-    daemon.stop(options.detach)
+    match built {
+        Ok(Some(mut daemon)) => {
+            info!("ready");
+            daemon.run(&mut signals).await;
+            daemon.stop(options.detach)
+        }
+        Ok(None) => {
+            Pins::open(&pin)?.remove_unused()?;
+            info!("stopped before anything was attached");
+            Ok(())
+        }
+        Err(error) => {
+            // The first error is the one to report.
+            let _ = Pins::open(&pin).and_then(Pins::remove_unused);
+            Err(error)
+        }
+    }
 }
 
 /// A daemon that is ready: attached, first plan applied.
 struct Daemon {
     control: Control,
-    events: mpsc::Receiver<Event>,
     net_events: mpsc::Receiver<NetEvent>,
-    inbox: mpsc::Sender<Event>,
     /// Kept: the follower ends when it is dropped.
     targets: watch::Sender<BTreeSet<std::net::Ipv4Addr>>,
     follower: tokio::task::JoinHandle<()>,
     admin: tokio::task::JoinHandle<std::io::Result<()>>,
-    socket: PathBuf,
+    /// Removed when the daemon ends.
+    _socket: SocketFile,
 }
 
 impl Daemon {
-    /// The pins come back with an error, for the caller to take away what nothing uses.
-    async fn build(config: Config, secret: &[u8], pins: Pins) -> Result<Self, (RunError, Option<Pins>)> {
-        let early = async {
-            let net = Net::new()?;
-            let interfaces = interfaces(&net, &config).await?;
-            let listener = server::bind(&config.global.admin_socket)?;
-            Ok::<_, RunError>((net, interfaces, listener))
-        };
-        let (net, interfaces, listener) = match early.await {
-            Ok(parts) => parts,
-            Err(error) => return Err((error, Some(pins))),
-        };
-        let socket = config.global.admin_socket.clone();
-        let built = Self::assemble(config, secret, pins, (net, interfaces, listener)).await;
-        if built.is_err() {
-            remove_socket(&socket);
-        }
-        built
-    }
-
-    async fn assemble(
-        config: Config,
-        secret: &[u8],
-        pins: Pins,
-        (net, interfaces, listener): (Net, Vec<Interface>, tokio::net::UnixListener),
-    ) -> Result<Self, (RunError, Option<Pins>)> {
+    async fn build(config: Config, secret: &[u8], pins: Pins) -> Result<Self, RunError> {
+        let Parts { net, interfaces, listener, socket } = Parts::new(&config).await?;
         let sizes = Sizes { flows: config.datapath.flows, ring_slots: place::ring_slots(&config) };
-        let (kernel, reader, flows) = load(pins, sizes).map_err(|(error, pins)| (error.into(), pins))?;
+        let kernel = Kernel::load(pins, sizes)?;
+        let (reader, flows) = (kernel.reader()?, kernel.flows()?);
         let mode = config.datapath.mode;
-        let socket = config.global.admin_socket.clone();
+        for interface in &interfaces {
+            kernel.inspect(&target(interface), mode)?;
+        }
         let node = config.global.node.clone().unwrap_or_else(host_name);
-        let names: BTreeSet<_> = config.datapath.interfaces.iter().cloned().collect();
-        let start = Start { config, secret, pinned: kernel.tables(), ring_slots: kernel.ring_slots() };
-        let state = match State::new(start) {
-            Ok(state) => state,
-            Err(error) => return Err((error.into(), Some(kernel.into_pins()))),
-        };
+        let names = config.datapath.interfaces.iter().cloned().collect();
+        let state =
+            State::new(Start { config, secret, pinned: kernel.tables(), ring_slots: kernel.ring_slots() })?;
         let (targets, watched) = watch::channel(state.targets());
         let (net_sender, mut net_events) = mpsc::channel(INBOX);
         let follower = tokio::spawn(follow(watched, names, net_sender));
-        let (inbox, events) = mpsc::channel(INBOX);
         let situation = Arc::new(Mutex::new(Situation::default()));
         let (publisher, snapshot) = watch::channel(Arc::new(state.snapshot()));
         let mut control = Control {
@@ -167,19 +150,18 @@ impl Daemon {
             failure: None,
         };
         control.first_look(&mut net_events, Instant::now() + FIRST_LOOK).await;
-        if let Err(error) = attach_all(&mut control, &interfaces) {
-            return Err((error.into(), Some(control.kernel.into_pins())));
-        }
+        attach_all(&mut control, &interfaces)?;
         let sources = Sources { node, started: Instant::now(), reader, snapshot, situation };
         let admin = tokio::spawn(server::serve(listener, answers(sources)));
-        Ok(Daemon { control, events, net_events, inbox, targets, follower, admin, socket })
+        Ok(Daemon { control, net_events, targets, follower, admin, _socket: socket })
     }
 
     async fn run(&mut self, signals: &mut Signals) {
         let checks = self.control.state.checks();
-        let checking = tokio::spawn(checks::run(checks, self.inbox.clone()));
+        let (inbox, mut events) = mpsc::channel(INBOX);
+        let checking = tokio::spawn(checks::run(checks, inbox));
         select! {
-            () = self.control.run(&mut self.events, &mut self.net_events) => {}
+            () = self.control.run(&mut events, &mut self.net_events) => error!("the health checks ended: stopping"),
             () = signals.stop() => info!("stopping"),
         }
         checking.abort();
@@ -190,7 +172,6 @@ impl Daemon {
         self.follower.abort();
         self.admin.abort();
         drop(self.targets);
-        remove_socket(&self.socket);
         let pins = self.control.kernel.into_pins();
         if detach {
             pins.remove()?;
@@ -249,25 +230,38 @@ fn attach_all(control: &mut Control, interfaces: &[Interface]) -> Result<(), Att
         }
     }
     control.settle();
+    leave_others(control, interfaces);
     Ok(())
 }
 
-type Loaded = (Kernel, crate::io::kernel::Reader, crate::io::kernel::Flows);
-
-fn load(pins: Pins, sizes: Sizes) -> Result<Loaded, (LoadError, Option<Pins>)> {
-    let kernel = Kernel::load(pins, sizes).map_err(|error| (error, None))?;
-    match kernel.reader().and_then(|reader| Ok((reader, kernel.flows()?))) {
-        Ok((reader, flows)) => Ok((kernel, reader, flows)),
-        Err(error) => Err((error, Some(kernel.into_pins()))),
+/// Interfaces that are no longer configured lose the program an earlier daemon attached.
+fn leave_others(control: &Control, interfaces: &[Interface]) {
+    for name in control.kernel.pins.linked().unwrap_or_default() {
+        if interfaces.iter().all(|interface| interface.name != name) {
+            control.kernel.pins.unlink(&name);
+            info!("detached from interface {name}, which is no longer configured");
+        }
     }
 }
 
-async fn interfaces(net: &Net, config: &Config) -> Result<Vec<Interface>, NetError> {
-    let mut found = Vec::new();
-    for name in &config.datapath.interfaces {
-        found.push(net.interface(name).await?);
+/// What can be had without touching the kernel's tables.
+struct Parts {
+    net: Net,
+    interfaces: Vec<Interface>,
+    listener: tokio::net::UnixListener,
+    socket: SocketFile,
+}
+
+impl Parts {
+    async fn new(config: &Config) -> Result<Self, RunError> {
+        let net = Net::new()?;
+        let mut interfaces = Vec::new();
+        for name in &config.datapath.interfaces {
+            interfaces.push(net.interface(name).await?);
+        }
+        let (listener, socket) = server::bind(&config.global.admin_socket)?;
+        Ok(Parts { net, interfaces, listener, socket })
     }
-    Ok(found)
 }
 
 fn secret(secret: &Secret) -> Result<Vec<u8>, FileError> {
@@ -293,11 +287,6 @@ const CAP_NET_ADMIN: u64 = 1 << 12;
 fn host_name() -> String {
     let name = nix::unistd::gethostname();
     name.map_or_else(|_| "unnamed".to_owned(), |name| name.to_string_lossy().into_owned())
-}
-
-fn remove_socket(path: &Path) {
-    // Gone already when somebody else removed it.
-    let _ = std::fs::remove_file(path);
 }
 
 /// The signals that mean something.

@@ -1,6 +1,6 @@
 //! Where a service stands in the tables: its id, and its stretch of the ring map. Both outlive a restart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::limits::{RING_SLOTS_MAX, RING_SLOTS_MIN};
 
@@ -37,64 +37,75 @@ pub fn ring_slots(config: &Config) -> u32 {
     needed.saturating_mul(2).next_power_of_two().clamp(RING_SLOTS_MIN, RING_SLOTS_MAX)
 }
 
-/// A place for every configured service; one that is pinned under the same address, port and protocol keeps
-/// its own, as long as its ring has the same size.
+/// A place for every configured service. One that is pinned under the same address, port and protocol keeps its
+/// id, and with it its servers' ids and records; it keeps its ring, too, if that has the same size.
 pub fn assign(config: &Config, pinned: &Tables, capacity: u32) -> Result<Vec<Place>, PlaceError> {
-    let kept: Vec<_> = config.services.iter().map(|service| keep(service, pinned)).collect();
-    let mut taken = Taken::new(&kept, config, pinned);
+    let mut taken = Taken::new(pinned);
+    let kept: Vec<_> = config.services.iter().map(|service| taken.keep(service, pinned)).collect();
+    let full =
+        PlaceError::Ring { needed: config.services.iter().map(|service| service.slots).sum(), capacity };
     kept.into_iter()
         .zip(&config.services)
-        .map(|(kept, service)| match kept {
-            Some(place) if taken.claim(place) => Ok(place),
-            _ => taken.new_place(service, config, capacity),
+        .map(|(kept, service)| {
+            let id = match kept.id {
+                Some(id) => id,
+                None => taken.new_id()?,
+            };
+            let ring_base = match kept.ring_base {
+                Some(base) => base,
+                None => taken.new_ring(service.slots, capacity).ok_or_else(|| full.clone())?,
+            };
+            Ok(Place { id, ring_base })
         })
         .collect()
 }
 
-fn keep(service: &Service, pinned: &Tables) -> Option<Place> {
-    let found = keys(service).find_map(|(key, _)| pinned.services.get(&key))?;
-    (found.ring_mask == service.slots - 1).then_some(Place { id: found.id, ring_base: found.ring_base })
-}
-
 struct Taken {
-    ids: Vec<u32>,
+    ids: BTreeSet<u32>,
     /// First slot to length.
     rings: BTreeMap<u32, u32>,
-    claimed: Vec<Place>,
+    claimed: BTreeSet<u32>,
+}
+
+struct Kept {
+    id: Option<u32>,
+    ring_base: Option<u32>,
 }
 
 impl Taken {
-    /// Pinned ids stay taken, also of services that are gone: their servers may still be named by records.
-    /// Pinned rings stay taken when a service keeps them.
-    fn new(kept: &[Option<Place>], config: &Config, pinned: &Tables) -> Self {
+    /// Everything pinned stays taken. Ids: records may name servers of services that are gone. Rings: the
+    /// program reads the ring of a service that goes until the step that takes it away.
+    fn new(pinned: &Tables) -> Self {
         let named = pinned.servers.values().map(|server| server.service);
-        let ids = pinned.services.values().map(|service| service.id).chain(named).collect();
-        let kept = kept.iter().zip(&config.services);
-        let rings = kept.filter_map(|(place, service)| place.map(|place| (place.ring_base, service.slots)));
-        Taken { ids, rings: rings.collect(), claimed: Vec::new() }
-    }
-
-    /// Two services that were one cannot both keep its place.
-    fn claim(&mut self, place: Place) -> bool {
-        let free =
-            self.claimed.iter().all(|other| other.id != place.id && other.ring_base != place.ring_base);
-        if free {
-            self.claimed.push(place);
+        Taken {
+            ids: pinned.services.values().map(|service| service.id).chain(named).collect(),
+            rings: pinned.rings.iter().map(|(&base, ring)| (base, ring.len() as u32)).collect(),
+            claimed: BTreeSet::new(),
         }
-        free
     }
 
-    fn new_place(&mut self, service: &Service, config: &Config, capacity: u32) -> Result<Place, PlaceError> {
+    /// Of two services that were one, the first keeps the place.
+    fn keep(&mut self, service: &Service, pinned: &Tables) -> Kept {
+        let found = keys(service).find_map(|(key, _)| pinned.services.get(&key));
+        match found.filter(|found| self.claimed.insert(found.id)) {
+            Some(found) => {
+                let same_size = found.ring_mask == service.slots - 1;
+                Kept { id: Some(found.id), ring_base: same_size.then_some(found.ring_base) }
+            }
+            None => Kept { id: None, ring_base: None },
+        }
+    }
+
+    fn new_id(&mut self) -> Result<u32, PlaceError> {
         let id = free_service_id(self.ids.iter().copied()).ok_or(PlaceError::Services)?;
-        let ring_base = self.gap(service.slots, capacity).ok_or_else(|| PlaceError::Ring {
-            needed: config.services.iter().map(|service| service.slots).sum(),
-            capacity,
-        })?;
-        self.ids.push(id);
-        self.rings.insert(ring_base, service.slots);
-        let place = Place { id, ring_base };
-        self.claimed.push(place);
-        Ok(place)
+        self.ids.insert(id);
+        Ok(id)
+    }
+
+    fn new_ring(&mut self, slots: u32, capacity: u32) -> Option<u32> {
+        let base = self.gap(slots, capacity)?;
+        self.rings.insert(base, slots);
+        Some(base)
     }
 
     /// First fit.
@@ -107,5 +118,69 @@ impl Taken {
             start = base + length;
         }
         (capacity.checked_sub(start)? >= slots).then_some(start)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pure::{
+        config::parse,
+        state::{Start, State},
+    };
+
+    /// Services as (last byte of the address, slots).
+    fn config(services: &[(u8, u32)]) -> Config {
+        let mut text = "[datapath]\ninterfaces = [\"eth0\"]\n[cluster]\nsecret = \"x\"\n".to_owned();
+        for (address, slots) in services {
+            text += &format!(
+                "[[service]]\nname = \"s{address}\"\naddress = \"192.0.2.{address}\"\nport = 80\n\
+                 forward = \"dsr\"\nslots = {slots}\nserver = [{{ name = \"a\", address = \"10.0.0.1\" }}]\n"
+            );
+        }
+        parse("test.toml", &text).expect("valid").config
+    }
+
+    fn pinned(services: &[(u8, u32)]) -> Tables {
+        let start =
+            Start { config: config(services), secret: b"x", pinned: Tables::default(), ring_slots: 4_096 };
+        let mut state = State::new(start).expect("room");
+        let mut tables = Tables::default();
+        state.plan().into_iter().for_each(|step| tables.apply(step));
+        tables
+    }
+
+    #[test]
+    fn places_across_a_restart() {
+        let before = pinned(&[(1, 256), (2, 512)]);
+        let place = |id, ring_base| Place { id, ring_base };
+        for (name, services, expected) in [
+            ("unchanged", &[(1, 256), (2, 512)][..], &[place(0, 0), place(1, 256)][..]),
+            ("turned round", &[(2, 512), (1, 256)], &[place(1, 256), place(0, 0)]),
+            ("one gone", &[(2, 512)], &[place(1, 256)]),
+            ("one added", &[(1, 256), (3, 256), (2, 512)], &[place(0, 0), place(2, 768), place(1, 256)]),
+            (
+                "one replaced: its ring is in use until it goes",
+                &[(3, 256), (2, 512)],
+                &[place(2, 768), place(1, 256)],
+            ),
+            ("another size: same id, another ring", &[(1, 512), (2, 512)], &[place(0, 768), place(1, 256)]),
+        ] {
+            assert_eq!(assign(&config(services), &before, 4_096).as_deref(), Ok(expected), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_full_ring_map_is_refused() {
+        let before = pinned(&[(1, 256), (2, 512)]);
+        let full = assign(&config(&[(1, 256), (2, 512), (3, 512)]), &before, 1_024);
+        assert_eq!(full, Err(PlaceError::Ring { needed: 1_280, capacity: 1_024 }));
+    }
+
+    #[test]
+    fn the_ring_map_has_room_for_twice_the_services() {
+        assert_eq!(ring_slots(&config(&[])), RING_SLOTS_MIN);
+        let many: Vec<_> = (1..=100).map(|address| (address, 16_384)).collect();
+        assert_eq!(ring_slots(&config(&many)), 1 << 22);
     }
 }

@@ -7,7 +7,7 @@ use lb_common::slot::ServerId;
 use super::{
     config::model::{self, Forward, NoServer, Protocol},
     hop::{Mac, Reach},
-    state::{State, unreachable},
+    state::State,
     status::{DatapathStatus, InterfaceStatus, ServerStatus, ServiceStatus, Status, Traffic},
 };
 
@@ -100,7 +100,8 @@ impl State {
 
     fn server_view(&self, id: ServerId, server: &model::Server, slots: u32) -> ServerView {
         let reach = self.reaches.get(server.address.ip());
-        let checked = self.servers.get(&id).and_then(|known| known.check.as_ref());
+        let known = self.servers.get(&id);
+        let checked = known.and_then(|known| known.check.as_ref());
         let hop = match reach {
             Some(Reach::Hop(hop)) => Some(hop),
             _ => None,
@@ -121,7 +122,7 @@ impl State {
             slots,
             neighbour: hop.and_then(|hop| hop.neighbour),
             interface: hop.map(|hop| hop.interface),
-            unreachable: unreachable(reach),
+            unreachable: known.and_then(|known| self.unreachable(known)),
         }
     }
 }

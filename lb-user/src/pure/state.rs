@@ -81,7 +81,9 @@ pub(super) struct SlotCounts {
 
 pub(super) struct ServerState {
     pub(super) address: SocketAddrV4,
+    /// Id of its service, and the service's position in the configuration unless it is gone.
     service: u32,
+    index: Option<usize>,
     /// None: no longer in the configuration; kept while a slot or a record names it.
     pub(super) check: Option<Checked>,
     /// Of a server that is gone from the configuration: as it was pinned.
@@ -89,6 +91,8 @@ pub(super) struct ServerState {
 }
 
 pub(super) struct Checked {
+    /// Position among the servers of its service.
+    position: usize,
     pub(super) health: Health,
     pub(super) detail: String,
 }
@@ -152,7 +156,7 @@ impl State {
             installed: pinned,
             config,
         };
-        state.adopt_servers();
+        state.adopt_servers(&places);
         for (index, place) in places.into_iter().enumerate() {
             let servers = state.enter_servers(index, place.id)?;
             state.services.push(ServiceState {
@@ -166,19 +170,21 @@ impl State {
     }
 
     /// Every pinned server keeps its id; those the configuration still has are claimed by `enter_servers`.
-    fn adopt_servers(&mut self) {
+    fn adopt_servers(&mut self, places: &[Place]) {
         for (&id, server) in &self.installed.servers {
             let address = SocketAddrV4::new(server.address.into(), server.port.get());
             self.ids.adopt(id, ServerKey { service: server.service, address });
             let lived = server.hop.lives;
-            self.servers.insert(id, ServerState { address, service: server.service, check: None, lived });
+            let service = server.service;
+            let index = places.iter().position(|place| place.id == service);
+            self.servers.insert(id, ServerState { address, service, index, check: None, lived });
         }
     }
 
     fn enter_servers(&mut self, index: usize, service: u32) -> Result<Vec<ServerId>, PlaceError> {
         let configured = &self.config.services[index];
         let mut ids = Vec::with_capacity(configured.servers.len());
-        for server in &configured.servers {
+        for (position, server) in configured.servers.iter().enumerate() {
             let key = ServerKey { service, address: server.address };
             let id = self.ids.get_or_insert(key).ok_or(PlaceError::Servers)?;
             let pinned = self.servers.get(&id).map(|known| known.lived);
@@ -191,8 +197,10 @@ impl State {
                 (_, Some(_)) => "as before the restart",
                 (_, None) => "not checked yet",
             };
-            let check = Some(Checked { health, detail: detail.to_owned() });
-            self.servers.insert(id, ServerState { address: server.address, service, check, lived: false });
+            let check = Some(Checked { position, health, detail: detail.to_owned() });
+            let address = server.address;
+            self.servers
+                .insert(id, ServerState { address, service, index: Some(index), check, lived: false });
             ids.push(id);
         }
         Ok(ids)
@@ -203,11 +211,12 @@ impl State {
         match event {
             Event::Checked { server, passed, detail } => self.checked(server, passed, detail),
             Event::NotChecked { server, detail } => {
-                let notice = Notice::NotChecked { server: self.name(server), detail: detail.clone() };
                 let checked = self.servers.get_mut(&server)?.check.as_mut()?;
-                let first = checked.detail != detail;
-                checked.detail = detail;
-                first.then_some(notice)
+                if checked.detail == detail {
+                    return None;
+                }
+                checked.detail.clone_from(&detail);
+                Some(Notice::NotChecked { server: self.name(server), detail })
             }
             Event::Reached { address, reach } => self.reached(address, reach),
             Event::Swept { records, named } => {
@@ -219,15 +228,15 @@ impl State {
     }
 
     fn checked(&mut self, server: ServerId, passed: bool, detail: String) -> Option<Notice> {
-        let name = self.name(server);
         let checked = self.servers.get_mut(&server)?.check.as_mut()?;
         checked.detail.clone_from(&detail);
         let change = checked.health.handle(passed)?;
         self.stale = true;
-        match change {
-            Change::WentUp => Some(Notice::Up { server: name, detail }),
-            Change::WentDown => Some(Notice::Down { server: name, detail }),
-        }
+        let server = self.name(server);
+        Some(match change {
+            Change::WentUp => Notice::Up { server, detail },
+            Change::WentDown => Notice::Down { server, detail },
+        })
     }
 
     fn reached(&mut self, address: Ipv4Addr, reach: Reach) -> Option<Notice> {
@@ -264,11 +273,15 @@ impl State {
 
     /// "service/server" for messages.
     pub fn name(&self, id: ServerId) -> String {
-        let of = |service: &ServiceState| service.servers.iter().position(|&server| server == id);
-        let found = self.services.iter().zip(&self.config.services).find_map(|(state, service)| {
-            of(state).map(|position| format!("{}/{}", service.name, service.servers[position].name))
-        });
-        found.unwrap_or_else(|| format!("server {}", id.0))
+        let known =
+            self.servers.get(&id).and_then(|server| Some((server.index?, server.check.as_ref()?.position)));
+        match known {
+            Some((index, position)) => {
+                let service = &self.config.services[index];
+                format!("{}/{}", service.name, service.servers[position].name)
+            }
+            None => format!("server {}", id.0),
+        }
     }
 
     /// The servers with an address, for messages.
@@ -294,6 +307,12 @@ impl State {
     /// The program now runs on an interface, and packets may leave through it.
     pub fn attach(&mut self, interface: u32) {
         self.stale |= self.attached.insert(interface);
+    }
+
+    /// An interface is gone, and with it the program and its place among the devices.
+    pub fn detached(&mut self, interface: u32) {
+        self.attached.remove(&interface);
+        self.stale |= self.installed.devices.remove(&interface);
     }
 
     /// A step that could not be carried out is planned again.
@@ -357,14 +376,29 @@ impl State {
     fn server(&self, server: &ServerState) -> Server {
         let reach = self.reaches.get(server.address.ip());
         let (nat_first, nat_count) = self.nat_range(reach);
+        let mut hop = hop(reach, server.lives());
+        hop.resolved &= nat_count > 0 || !self.needs_source(server);
         Server {
-            hop: hop(reach, server.lives()),
+            hop,
             nat_first,
             nat_count,
             address: (*server.address.ip()).into(),
             port: Be16::new(server.address.port()),
             service: server.service,
         }
+    }
+
+    pub(super) fn needs_source(&self, server: &ServerState) -> bool {
+        server.index.is_some_and(|index| self.config.services[index].forward == Forward::Nat)
+    }
+
+    /// Why packets cannot reach a server, for people.
+    pub(super) fn unreachable(&self, server: &ServerState) -> Option<&'static str> {
+        let reach = self.reaches.get(server.address.ip());
+        unreachable(reach).or_else(|| {
+            (self.needs_source(server) && self.nat_range(reach).1 == 0)
+                .then_some("no source address for nat: give its interface an address, or set nat_source")
+        })
     }
 
     /// Configured sources serve every server; otherwise the one its route prefers.
@@ -404,9 +438,7 @@ impl State {
 
     /// Idle time, in ticks, of a server's flows; None when its service is gone.
     pub fn idle_ticks(&self, id: ServerId, protocol: u8) -> Option<u32> {
-        let service = self.servers.get(&id)?.service;
-        let index = self.services.iter().position(|state| state.place.id == service)?;
-        let idle = self.config.services[index].idle;
+        let idle = self.config.services[self.servers.get(&id)?.index?].idle;
         Some(ticks(if protocol == TCP { idle.tcp } else { idle.udp }))
     }
 }
@@ -431,7 +463,7 @@ fn count(slots: &[Slot]) -> SlotCounts {
 }
 
 /// Why packets cannot reach a server, for people.
-pub(super) fn unreachable(reach: Option<&Reach>) -> Option<&'static str> {
+fn unreachable(reach: Option<&Reach>) -> Option<&'static str> {
     match reach {
         None => Some("its route is not looked up yet"),
         Some(Reach::NoRoute) => Some("no route leads to it: add one"),

@@ -41,8 +41,18 @@ pub enum BindError {
     Io { path: PathBuf, source: io::Error },
 }
 
+/// The socket's file, removed on drop.
+pub struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Gone already when somebody else removed it.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 /// Listens with mode 0600; the socket of a daemon that was killed is replaced.
-pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
+pub fn bind(path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
     let io = |source| BindError::Io { path: path.to_owned(), source };
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory).map_err(io)?;
@@ -60,8 +70,9 @@ pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
     let bound = UnixListener::bind(path);
     umask(before);
     let listener = bound.map_err(io)?;
+    let file = SocketFile(path.to_owned());
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(io)?;
-    Ok(listener)
+    Ok((listener, file))
 }
 
 /// Serves until the future is dropped.

@@ -64,6 +64,18 @@ pub enum AttachError {
     Pin { name: String, cause: String },
 }
 
+/// What attaching would find.
+enum Found {
+    Nothing,
+    /// The program an earlier daemon left, and how it runs.
+    Ours(PinnedLink, Mode),
+}
+
+/// Whether `target` can be attached to, as far as it can be told without trying.
+pub(super) fn inspect(pins: &Pins, target: &Target, mode: XdpMode) -> Result<(), AttachError> {
+    find(pins, target, mode).map(drop)
+}
+
 /// Attaches `program` to `target`, or puts it in the place of the one an earlier daemon left there.
 pub(super) fn attach(
     program: &mut Xdp,
@@ -71,18 +83,27 @@ pub(super) fn attach(
     target: &Target,
     mode: XdpMode,
 ) -> Result<Attached, AttachError> {
-    let path = pins.links().join(&target.name);
-    match (ours(&path, target)?, target.attached) {
-        (Some(link), Some((_, found))) => {
-            if let Some(wanted) = other_mode(mode, found) {
-                let name = target.name.clone();
-                return Err(AttachError::OtherMode { name, found: found.name(), wanted: wanted.name() });
-            }
+    match find(pins, target, mode)? {
+        Found::Ours(link, mode) => {
             replace(program, target, link)?;
-            Ok(Attached { mode: found, replaced: true, fallback: None })
+            Ok(Attached { mode, replaced: true, fallback: None })
         }
+        Found::Nothing => first(program, pins.links().join(&target.name), target, mode),
+    }
+}
+
+fn find(pins: &Pins, target: &Target, mode: XdpMode) -> Result<Found, AttachError> {
+    match (ours(&pins.links().join(&target.name), target)?, target.attached) {
+        (Some(link), Some((_, found))) => match other_mode(mode, found) {
+            None => Ok(Found::Ours(link, found)),
+            Some(wanted) => Err(AttachError::OtherMode {
+                name: target.name.clone(),
+                found: found.name(),
+                wanted: wanted.name(),
+            }),
+        },
         (None, Some((program, _))) => Err(AttachError::Foreign { name: target.name.clone(), program }),
-        (_, None) => first(program, path, target, mode),
+        (_, None) => Ok(Found::Nothing),
     }
 }
 

@@ -22,6 +22,7 @@ use std::{error::Error, io, sync::Arc};
 use aya::{
     Ebpf,
     maps::{Map, MapData, PerCpuArray, xdp::DevMapHash},
+    programs::{ProgramError, Xdp},
 };
 
 pub use self::{
@@ -58,14 +59,7 @@ pub struct Reader {
 impl Kernel {
     /// Loads the program over new or adopted maps; attaches it nowhere.
     pub fn load(pins: Pins, sizes: Sizes) -> Result<Self, LoadError> {
-        let mut object = match load::load(&pins.maps(), sizes) {
-            Ok(object) => object,
-            Err(error) => {
-                // The first error is the one to report.
-                let _ = pins.remove_unused();
-                return Err(error);
-            }
-        };
+        let mut object = load::load(&pins.maps(), sizes)?;
         // Maps are taken only now: a file descriptor closed before the program was loaded would be bound
         // under its number.
         let memory = TableMemory {
@@ -120,6 +114,17 @@ impl Kernel {
             tracing::warn!("the counts of server {} are lost: {error}", id.0);
         }
         self.memory.apply(step, &mut self.devices)
+    }
+
+    /// The loaded program, for test runs.
+    pub fn program(&self) -> Result<&Xdp, LoadError> {
+        let program = self.object.program("steelyard").ok_or_else(|| absent("the program"))?;
+        program.try_into().map_err(|error: ProgramError| load::explain(&error))
+    }
+
+    /// Whether `target` can be attached to, as far as it can be told without trying.
+    pub fn inspect(&self, target: &Target, mode: XdpMode) -> Result<(), AttachError> {
+        attach::inspect(&self.pins, target, mode)
     }
 
     pub fn attach(&mut self, target: &Target, mode: XdpMode) -> Result<Attached, AttachError> {
