@@ -105,4 +105,16 @@ mod tests {
             assert!(counter.help().ends_with('.'), "{}", counter.name());
         }
     }
+
+    #[test]
+    fn the_documentation_lists_every_counter() {
+        let page = include_str!("../../docs/counters.md");
+        let rows = page.lines().filter(|line| line.starts_with("| `")).count();
+        assert_eq!(rows, Counter::ALL.len(), "docs/counters.md");
+        for counter in Counter::ALL {
+            let row = page.lines().find_map(|line| line.strip_prefix("| `")?.strip_prefix(counter.name()));
+            let help = row.and_then(|row| row.strip_prefix("` | ")?.strip_suffix(" |"));
+            assert_eq!(help, Some(counter.help()), "{}", counter.name());
+        }
+    }
 }
