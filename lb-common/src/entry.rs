@@ -182,10 +182,9 @@ impl ServerEntry {
         }
     }
 
-    /// The flags stand in the word of the next hop's MAC and are written last.
+    /// The target last: an entry with a target is whole, should the writer be killed half-way.
     pub fn store(&self, server: Server) {
         let nat = u64::from(server.nat_first) << 48 | u64::from(server.nat_count) << 56;
-        self.target.set(u64::from(server.address.0) | u64::from(server.port.0) << 32);
         self.egress.set(u64::from(server.hop.interface) | u64::from(server.service) << 32);
         self.source.set(server.hop.source_mac.0 | nat);
         let mut hop = server.hop.mac.0;
@@ -196,6 +195,7 @@ impl ServerEntry {
             hop |= RESOLVED;
         }
         self.hop.set(hop);
+        self.target.set(u64::from(server.address.0) | u64::from(server.port.0) << 32);
     }
 }
 

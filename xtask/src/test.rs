@@ -72,7 +72,8 @@ impl Ring {
             Self::Host => vec![&["--lib", "--bins"], &["--doc"]],
             Self::Kernel => vec![&["--test", "kernel"]],
             Self::Network => {
-                let mut commands: Vec<&[&str]> = vec![&["--test", "network", "--", "--test-threads=1"]];
+                let mut commands: Vec<&[&str]> =
+                    vec![&["--test", "bed", "--test", "network", "--", "--test-threads=1"]];
                 if has_tests(&root.join("lb-user/tests")) {
                     commands.push(&["--exclude", "lb-tests", "--test", "*", "--", "--test-threads=1"]);
                 }

@@ -36,7 +36,7 @@ pub(super) enum Command {
     /// Attach to the interfaces, check the servers and balance, in the foreground
     ///
     /// SIGTERM and SIGINT stop the daemon; forwarding goes on by the pinned state, and the next start takes
-    /// it over. A second one stops at once.
+    /// it over.
     Run {
         /// Take XDP and all pinned state away when the daemon stops
         #[arg(long)]

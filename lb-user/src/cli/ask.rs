@@ -88,13 +88,14 @@ fn get<T: DeserializeOwned>(common: &Common, page: &str) -> Result<T, CliError> 
 }
 
 fn socket(common: &Common) -> Result<PathBuf, CliError> {
-    match (&common.socket, &common.config) {
-        (Some(socket), _) => Ok(socket.clone()),
-        (None, Some(_)) => {
-            let config = serve::configured(common)?;
-            Ok(config.map_or_else(|| SOCKET.into(), |config| config.global.admin_socket))
-        }
-        (None, None) => Ok(SOCKET.into()),
+    if let Some(socket) = &common.socket {
+        return Ok(socket.clone());
+    }
+    match serve::configured(common) {
+        Ok(config) => Ok(config.map_or_else(|| SOCKET.into(), |config| config.global.admin_socket)),
+        // A file that is just being edited must not hide a running daemon.
+        Err(_) if common.config.is_none() => Ok(SOCKET.into()),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Commands that need no daemon: run one, check a configuration, detach.
 
-use std::path::PathBuf;
+use std::{io::Write, path::PathBuf};
 
 use tracing_subscriber::{EnvFilter, fmt::time::SystemTime};
 
@@ -15,13 +15,13 @@ pub(super) const CONFIG: &str = "/etc/steelyard/steelyard.toml";
 const PIN: &str = "/sys/fs/bpf/steelyard";
 
 pub(super) fn run(common: &Common, detach: bool) -> Result<(), CliError> {
-    let config = load(common)?;
+    let config = load_aloud(common)?;
     log(&config.log.level);
     daemon::run(daemon::Options { config, detach }).map_err(CliError::Run)
 }
 
 pub(super) fn check(common: &Common) -> Result<(), CliError> {
-    let config = load(common)?;
+    let config = load_aloud(common)?;
     let servers: usize = config.services.iter().map(|service| service.servers.len()).sum();
     print(&format!("ok: {} services, {servers} servers\n", config.services.len()))
 }
@@ -42,19 +42,24 @@ pub(super) fn detach(common: &Common, pin: Option<PathBuf>) -> Result<(), CliErr
 /// The configuration, if one was named or stands where it usually does.
 pub(super) fn configured(common: &Common) -> Result<Option<Config>, CliError> {
     let usual = common.config.is_none() && !PathBuf::from(CONFIG).exists();
-    if usual { Ok(None) } else { load(common).map(Some) }
+    if usual { Ok(None) } else { load(common).map(|parsed| Some(parsed.config)) }
 }
 
-/// Reads the configuration; warnings go to stderr.
-fn load(common: &Common) -> Result<Config, CliError> {
+/// The configuration, its warnings told on stderr.
+fn load_aloud(common: &Common) -> Result<Config, CliError> {
+    let Parsed { config, warnings } = load(common)?;
+    for warning in warnings {
+        // A closed stderr wants no warnings.
+        let _ = writeln!(std::io::stderr(), "{warning}\n");
+    }
+    Ok(config)
+}
+
+fn load(common: &Common) -> Result<Parsed, CliError> {
     let path = common.config.clone().unwrap_or_else(|| CONFIG.into());
     let texts = file::config(&path).map_err(CliError::File)?;
     let sources: Vec<_> = texts.iter().map(|text| Source { name: &text.name, text: &text.text }).collect();
-    let Parsed { config, warnings } = parse_files(&sources).map_err(CliError::Config)?;
-    for warning in warnings {
-        eprintln!("{warning}\n");
-    }
-    Ok(config)
+    parse_files(&sources).map_err(CliError::Config)
 }
 
 /// The daemon's log: to stderr, where journald or a terminal reads it.

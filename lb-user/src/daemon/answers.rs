@@ -1,6 +1,7 @@
 //! Answers the admin socket's questions from the snapshot and the live tables.
 
 use std::{
+    collections::BTreeMap,
     net::Ipv4Addr,
     sync::{Arc, Mutex},
     time::Instant,
@@ -30,7 +31,8 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 pub(super) struct Situation {
     pub interfaces: Vec<InterfaceStatus>,
-    pub warnings: Vec<String>,
+    /// By what they are about: a new one takes the place of the old, and one that is over is removed.
+    pub warnings: BTreeMap<String, String>,
 }
 
 pub(super) struct Sources {
@@ -48,13 +50,14 @@ pub(super) fn answers(sources: Sources) -> Answers {
     Answers {
         status: Box::new(move |()| {
             let situation = status.situation();
+            let warnings: Vec<_> = situation.warnings.into_values().collect();
             let snapshot = Arc::clone(&status.snapshot.borrow());
             let around = Surroundings {
                 node: &status.node,
                 pid: std::process::id(),
                 uptime_s: status.started.elapsed().as_secs(),
                 interfaces: &situation.interfaces,
-                warnings: &situation.warnings,
+                warnings: &warnings,
             };
             Ok(snapshot.status(&around, &LiveTables(&status.reader)))
         }),

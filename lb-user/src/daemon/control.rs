@@ -1,8 +1,9 @@
 //! The one writer: takes events, plans, carries the plan out, publishes what readers see.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -10,7 +11,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::{MissedTickBehavior, interval},
 };
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::answers::Situation;
 use crate::{
@@ -33,8 +34,9 @@ use crate::{
 pub(super) const INBOX: usize = 1_024;
 /// Events taken in before a plan.
 const EVENTS_PER_PLAN: usize = 256;
-/// One pass of the sweep looks at a bounded number of records.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
+/// The sweep's share of an interval: 4 % of a CPU at the most.
+const SWEEP_TIME: Duration = Duration::from_millis(20);
 
 pub(super) struct Control {
     pub kernel: Kernel,
@@ -44,8 +46,8 @@ pub(super) struct Control {
     pub mode: XdpMode,
     pub situation: Arc<Mutex<Situation>>,
     pub snapshot: watch::Sender<Arc<Snapshot>>,
-    /// The last step that failed.
-    pub failure: Option<String>,
+    /// Configured interfaces without the program.
+    pub unattached: BTreeSet<String>,
 }
 
 impl Control {
@@ -69,12 +71,13 @@ impl Control {
                         self.handle(event);
                     }
                     while let Ok(event) = net_events.try_recv() {
-                        self.handle_net(event).await;
+                        self.handle_net(event);
                     }
                 }
-                Some(event) = net_events.recv() => self.handle_net(event).await,
+                Some(event) = net_events.recv() => self.handle_net(event),
                 _ = ticks.tick() => {
                     self.sweep(&mut sweep);
+                    self.attach_missing().await;
                     self.publish();
                 }
             }
@@ -94,17 +97,14 @@ impl Control {
         if steps.is_empty() {
             return;
         }
+        let mut failure = None;
         for step in steps {
-            if let Err(failure) = self.kernel.apply(&step) {
+            if let Err(error) = self.kernel.apply(&step) {
                 self.state.failed(&step);
-                // A step that fails is planned again and again; it is said once.
-                let failure = failure.to_string();
-                if self.failure.as_ref() != Some(&failure) {
-                    error!("{failure}");
-                    self.failure = Some(failure);
-                }
+                failure = Some(error.to_string());
             }
         }
+        self.trouble("tables", failure);
         self.publish();
     }
 
@@ -120,43 +120,55 @@ impl Control {
         });
     }
 
-    async fn handle_net(&mut self, event: NetEvent) {
+    fn handle_net(&mut self, event: NetEvent) {
         match event {
             NetEvent::Hop(hop) => self.handle(Event::Reached { address: hop.address, reach: hop.reach }),
-            NetEvent::Link(link) => self.handle_link(link).await,
+            NetEvent::Link(link) => self.handle_link(link),
         }
     }
 
     /// An interface that was replaced has lost the program.
-    async fn handle_link(&mut self, link: LinkEvent) {
+    fn handle_link(&mut self, link: LinkEvent) {
         let known = self.attached_index(&link.name);
-        match link.state {
-            LinkState::Up { index } if known != Some(index) => {
-                warn!("interface {} was replaced: attaching again", link.name);
-                match self.net.interface(&link.name).await {
-                    Ok(interface) => {
-                        if let Err(failure) = self.attach(&interface) {
-                            error!("{failure}");
-                        }
-                    }
-                    Err(failure) => error!("{failure}"),
-                }
+        let (up, index) = match link.state {
+            LinkState::Up { index } => (true, Some(index)),
+            LinkState::Down { index } => (false, Some(index)),
+            LinkState::Absent => (false, None),
+        };
+        if let Some(known) = known
+            && index != Some(known)
+        {
+            self.state.detached(known);
+            if let Ok(mut situation) = self.situation.lock() {
+                situation.interfaces.retain(|interface| interface.name != link.name);
             }
-            LinkState::Up { .. } => {}
-            LinkState::Down { .. } => warn!("interface {} is down", link.name),
-            LinkState::Absent => {
-                warn!("interface {} is gone", link.name);
-                if let Some(index) = known {
-                    self.forget(&link.name, index);
-                }
-            }
+            self.unattached.insert(link.name.clone());
+        }
+        let state = if index.is_some() { "down" } else { "gone" };
+        let trouble = (!up).then(|| format!("interface {} is {state}", link.name));
+        self.trouble(&format!("link {}", link.name), trouble);
+    }
+
+    /// Interfaces that came back.
+    async fn attach_missing(&mut self) {
+        for name in self.unattached.clone() {
+            // Its absence is in the warnings already.
+            let Ok(interface) = self.net.interface(&name).await else { continue };
+            let failure = self.attach(&interface).err().map(|error| error.to_string());
+            self.trouble(&format!("attach {name}"), failure);
         }
     }
 
-    fn forget(&mut self, name: &str, index: u32) {
-        self.state.detached(index);
-        if let Ok(mut situation) = self.situation.lock() {
-            situation.interfaces.retain(|known| known.name != name);
+    /// What the status warns of and the log says once; None: it is over.
+    fn trouble(&self, about: &str, what: Option<String>) {
+        let Ok(mut situation) = self.situation.lock() else { return };
+        match what {
+            Some(what) if situation.warnings.get(about) != Some(&what) => {
+                warn!("{what}");
+                situation.warnings.insert(about.to_owned(), what);
+            }
+            Some(_) => {}
+            None => drop(situation.warnings.remove(about)),
         }
     }
 
@@ -169,39 +181,45 @@ impl Control {
     pub(super) fn attach(&mut self, interface: &Interface) -> Result<bool, kernel::AttachError> {
         let attached = self.kernel.attach(&target(interface), self.mode)?;
         let (name, mode) = (&interface.name, attached.mode.name());
-        match (&attached.fallback, attached.replaced) {
-            (Some(cause), _) => warn!(
-                "interface {name} runs in generic mode, several times slower than native: {cause}; \
-                 see `ethtool -i {name}` for the driver, or set [datapath] mode = \"generic\" to accept it"
-            ),
-            (None, true) => info!("took over interface {name} ({mode} mode)"),
-            (None, false) => info!("attached to interface {name} ({mode} mode)"),
+        if attached.replaced {
+            info!("took over interface {name} ({mode} mode)");
+        } else {
+            info!("attached to interface {name} ({mode} mode)");
         }
+        let slow = (attached.mode == Mode::Generic && self.mode == XdpMode::Auto).then(|| {
+            let cause = attached.fallback.unwrap_or_else(|| "as before the restart".to_owned());
+            format!(
+                "interface {name} runs xdp in generic mode, several times slower than native: {cause}; \
+                 see `ethtool -i {name}` for its driver, or set [datapath] mode = \"generic\" to accept it"
+            )
+        });
+        self.trouble(&format!("mode {name}"), slow);
         self.state.attach(interface.index);
-        self.remember(interface, mode, attached.fallback.as_deref());
+        self.unattached.remove(name);
+        if let Ok(mut situation) = self.situation.lock() {
+            situation.interfaces.retain(|known| known.name != *name);
+            let (name, mode) = (name.clone(), mode.to_owned());
+            situation.interfaces.push(InterfaceStatus { name, index: interface.index, mode });
+        }
         Ok(!attached.replaced)
     }
 
-    fn remember(&self, interface: &Interface, mode: &str, fallback: Option<&str>) {
-        let Ok(mut situation) = self.situation.lock() else { return };
-        situation.interfaces.retain(|known| known.name != interface.name);
-        situation.interfaces.push(InterfaceStatus {
-            name: interface.name.clone(),
-            index: interface.index,
-            mode: mode.to_owned(),
-        });
-        if let Some(cause) = fallback {
-            situation.warnings.push(format!("interface {} runs in generic mode: {cause}", interface.name));
-        }
-    }
-
+    /// Passes until the round over the table is complete or the tick's share of time is used.
     fn sweep(&mut self, sweep: &mut Sweep) {
-        let state = &self.state;
-        match self.flows.sweep(sweep, kernel::now(), |id, protocol| state.idle_ticks(id, protocol)) {
-            Ok(Some(round)) => self.handle(Event::Swept { records: round.records, named: round.named }),
-            Ok(None) => {}
-            Err(failure) => error!("sweeping the flow table failed: {failure}"),
-        }
+        let started = Instant::now();
+        let failure = loop {
+            let state = &self.state;
+            match self.flows.sweep(sweep, kernel::now(), |id, protocol| state.idle_ticks(id, protocol)) {
+                Ok(Some(round)) => {
+                    self.handle(Event::Swept { records: round.records, named: round.named });
+                    break None;
+                }
+                Ok(None) if started.elapsed() < SWEEP_TIME => {}
+                Ok(None) => break None,
+                Err(failure) => break Some(format!("sweeping the flow table failed: {failure}")),
+            }
+        };
+        self.trouble("sweep", failure);
     }
 }
 

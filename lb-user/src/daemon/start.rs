@@ -2,18 +2,19 @@
 //! start has made is taken back.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
+use lb_common::limits::{NAT_PORT_FIRST, NAT_PORT_LAST};
 use tokio::{
     select,
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
     time::timeout_at,
 };
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::{
     answers::{Situation, Sources, answers},
@@ -64,6 +65,10 @@ pub enum RunError {
         "may not load bpf programs or change interfaces: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
     )]
     Privileges,
+    #[error(
+        "the task for {0} ended by itself, a fault of steelyard: report it with the log, and start again"
+    )]
+    Task(&'static str),
     #[error("{what} failed: {source}; see the system's limits")]
     System { what: &'static str, source: std::io::Error },
 }
@@ -92,8 +97,8 @@ async fn serve(options: Options) -> Result<(), RunError> {
     match built {
         Ok(Some(mut daemon)) => {
             info!("ready");
-            daemon.run(&mut signals).await;
-            daemon.stop(options.detach)
+            let ended = daemon.run(&mut signals).await;
+            daemon.stop(options.detach).and(ended)
         }
         Ok(None) => {
             Pins::open(&pin)?.remove_unused()?;
@@ -130,14 +135,22 @@ impl Daemon {
         for interface in &interfaces {
             kernel.inspect(&target(interface), mode)?;
         }
+        let warnings = warnings(&net, &config).await;
         let node = config.global.node.clone().unwrap_or_else(host_name);
         let names = config.datapath.interfaces.iter().cloned().collect();
-        let state =
+        let mut state =
             State::new(Start { config, secret, pinned: kernel.tables(), ring_slots: kernel.ring_slots() })?;
+        for breaks in state.breaks() {
+            warn!("{breaks}");
+        }
+        // Before the first plan: replies of flows that go on leave through these interfaces.
+        for interface in &interfaces {
+            state.attach(interface.index);
+        }
         let (targets, watched) = watch::channel(state.targets());
         let (net_sender, mut net_events) = mpsc::channel(INBOX);
         let follower = tokio::spawn(follow(watched, names, net_sender));
-        let situation = Arc::new(Mutex::new(Situation::default()));
+        let situation = Arc::new(Mutex::new(Situation { warnings, ..Situation::default() }));
         let (publisher, snapshot) = watch::channel(Arc::new(state.snapshot()));
         let mut control = Control {
             kernel,
@@ -147,7 +160,7 @@ impl Daemon {
             mode,
             situation: Arc::clone(&situation),
             snapshot: publisher,
-            failure: None,
+            unattached: BTreeSet::new(),
         };
         control.first_look(&mut net_events, Instant::now() + FIRST_LOOK).await;
         attach_all(&mut control, &interfaces)?;
@@ -156,15 +169,24 @@ impl Daemon {
         Ok(Daemon { control, net_events, targets, follower, admin, _socket: socket })
     }
 
-    async fn run(&mut self, signals: &mut Signals) {
+    /// Until a signal says stop. A task that ends by itself is a fault: better a restart than half a daemon.
+    async fn run(&mut self, signals: &mut Signals) -> Result<(), RunError> {
         let checks = self.control.state.checks();
         let (inbox, mut events) = mpsc::channel(INBOX);
-        let checking = tokio::spawn(checks::run(checks, inbox));
-        select! {
-            () = self.control.run(&mut events, &mut self.net_events) => error!("the health checks ended: stopping"),
-            () = signals.stop() => info!("stopping"),
-        }
+        let mut checking = tokio::spawn(checks::run(checks, inbox));
+        let task = select! {
+            () = signals.stop() => {
+                info!("stopping");
+                checking.abort();
+                return Ok(());
+            }
+            () = self.control.run(&mut events, &mut self.net_events) => "control",
+            _ = &mut checking => "health checks",
+            _ = &mut self.follower => "netlink",
+            _ = &mut self.admin => "admin socket",
+        };
         checking.abort();
+        Err(RunError::Task(task))
     }
 
     /// Forwarding goes on by the pinned state, unless it is to be detached.
@@ -262,6 +284,34 @@ impl Parts {
         let (listener, socket) = server::bind(&config.global.admin_socket)?;
         Ok(Parts { net, interfaces, listener, socket })
     }
+}
+
+/// What is likely to go wrong later, by what it is about.
+async fn warnings(net: &Net, config: &Config) -> BTreeMap<String, String> {
+    let mut warnings = BTreeMap::new();
+    for &source in &config.datapath.nat_source {
+        if !matches!(net.resolve(source).await, Ok(Reach::Local)) {
+            let text = format!(
+                "nat_source {source} is not an address of this machine: replies come back only if it is routed here"
+            );
+            warnings.insert(format!("nat_source {source}"), text);
+        }
+    }
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let first = range.split_whitespace().next().and_then(|first| first.parse().ok());
+    if first.is_some_and(|first: u16| first <= NAT_PORT_LAST) {
+        let text = format!(
+            "the host's ephemeral ports ({}) overlap those of nat ({NAT_PORT_FIRST}-{NAT_PORT_LAST}): \
+             set net.ipv4.ip_local_port_range to begin at {}",
+            range.split_whitespace().collect::<Vec<_>>().join("-"),
+            NAT_PORT_LAST + 1
+        );
+        warnings.insert("ephemeral ports".to_owned(), text);
+    }
+    for warning in warnings.values() {
+        warn!("{warning}");
+    }
+    warnings
 }
 
 fn secret(secret: &Secret) -> Result<Vec<u8>, FileError> {

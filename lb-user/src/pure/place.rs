@@ -21,7 +21,7 @@ pub struct Place {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlaceError {
     #[error(
-        "the rings of all services need {needed} slots, the pinned ring map has {capacity}: \
+        "no stretch of {needed} slots is free in the pinned ring map of {capacity}: \
          run `steelyard detach` (it ends the flows that are recorded), then start again"
     )]
     Ring { needed: u32, capacity: u32 },
@@ -42,8 +42,6 @@ pub fn ring_slots(config: &Config) -> u32 {
 pub fn assign(config: &Config, pinned: &Tables, capacity: u32) -> Result<Vec<Place>, PlaceError> {
     let mut taken = Taken::new(pinned);
     let kept: Vec<_> = config.services.iter().map(|service| taken.keep(service, pinned)).collect();
-    let full =
-        PlaceError::Ring { needed: config.services.iter().map(|service| service.slots).sum(), capacity };
     kept.into_iter()
         .zip(&config.services)
         .map(|(kept, service)| {
@@ -53,7 +51,7 @@ pub fn assign(config: &Config, pinned: &Tables, capacity: u32) -> Result<Vec<Pla
             };
             let ring_base = match kept.ring_base {
                 Some(base) => base,
-                None => taken.new_ring(service.slots, capacity).ok_or_else(|| full.clone())?,
+                None => taken.new_ring(service.slots, capacity)?,
             };
             Ok(Place { id, ring_base })
         })
@@ -102,10 +100,10 @@ impl Taken {
         Ok(id)
     }
 
-    fn new_ring(&mut self, slots: u32, capacity: u32) -> Option<u32> {
-        let base = self.gap(slots, capacity)?;
+    fn new_ring(&mut self, slots: u32, capacity: u32) -> Result<u32, PlaceError> {
+        let base = self.gap(slots, capacity).ok_or(PlaceError::Ring { needed: slots, capacity })?;
         self.rings.insert(base, slots);
-        Some(base)
+        Ok(base)
     }
 
     /// First fit.
@@ -174,7 +172,7 @@ mod tests {
     fn a_full_ring_map_is_refused() {
         let before = pinned(&[(1, 256), (2, 512)]);
         let full = assign(&config(&[(1, 256), (2, 512), (3, 512)]), &before, 1_024);
-        assert_eq!(full, Err(PlaceError::Ring { needed: 1_280, capacity: 1_024 }));
+        assert_eq!(full, Err(PlaceError::Ring { needed: 512, capacity: 1_024 }));
     }
 
     #[test]

@@ -101,20 +101,19 @@ impl State {
     fn server_view(&self, id: ServerId, server: &model::Server, slots: u32) -> ServerView {
         let reach = self.reaches.get(server.address.ip());
         let known = self.servers.get(&id);
-        let checked = known.and_then(|known| known.check.as_ref());
         let hop = match reach {
             Some(Reach::Hop(hop)) => Some(hop),
             _ => None,
         };
-        let progress = checked.and_then(|checked| checked.health.detail());
-        let detail = checked.map(|checked| checked.detail.clone()).unwrap_or_default();
+        let progress = known.and_then(|known| known.health.detail());
+        let detail = known.map(|known| known.detail.clone()).unwrap_or_default();
         ServerView {
             id,
             name: server.name.clone(),
             address: server.address.to_string(),
             weight: server.weight,
-            health: checked.map_or("unchecked", |checked| checked.health.name()),
-            usable: checked.is_some_and(|checked| checked.health.usable()),
+            health: known.map_or("unchecked", |known| known.health.name()),
+            usable: known.is_some_and(|known| known.health.usable()),
             detail: match progress {
                 Some(progress) => format!("{progress}: {detail}"),
                 None => detail,

@@ -13,6 +13,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddrV4},
     sync::Arc,
+    time::Duration,
 };
 
 use lb_common::{
@@ -84,17 +85,13 @@ pub(super) struct ServerState {
     /// Id of its service, and the service's position in the configuration unless it is gone.
     service: u32,
     index: Option<usize>,
-    /// None: no longer in the configuration; kept while a slot or a record names it.
-    pub(super) check: Option<Checked>,
-    /// Of a server that is gone from the configuration: as it was pinned.
-    lived: bool,
-}
-
-pub(super) struct Checked {
-    /// Position among the servers of its service.
-    position: usize,
+    /// Position among the servers of its service. None: no longer in the configuration; the server is kept,
+    /// and checked, while a slot or a record names it.
+    position: Option<usize>,
     pub(super) health: Health,
     pub(super) detail: String,
+    /// As it was pinned: its way at layer 2 is used until netlink knows better.
+    pinned: Option<Server>,
 }
 
 /// What happened.
@@ -174,10 +171,18 @@ impl State {
         for (&id, server) in &self.installed.servers {
             let address = SocketAddrV4::new(server.address.into(), server.port.get());
             self.ids.adopt(id, ServerKey { service: server.service, address });
-            let lived = server.hop.lives;
-            let service = server.service;
-            let index = places.iter().position(|place| place.id == service);
-            self.servers.insert(id, ServerState { address, service, index, check: None, lived });
+            let index = places.iter().position(|place| place.id == server.service);
+            let check = index.map_or(UNCHECKED, |index| self.config.services[index].check);
+            let known = ServerState {
+                address,
+                service: server.service,
+                index,
+                position: None,
+                health: Health::adopted(&check, server.hop.lives),
+                detail: "as before the restart".to_owned(),
+                pinned: Some(*server),
+            };
+            self.servers.insert(id, known);
         }
     }
 
@@ -185,22 +190,21 @@ impl State {
         let configured = &self.config.services[index];
         let mut ids = Vec::with_capacity(configured.servers.len());
         for (position, server) in configured.servers.iter().enumerate() {
-            let key = ServerKey { service, address: server.address };
-            let id = self.ids.get_or_insert(key).ok_or(PlaceError::Servers)?;
-            let pinned = self.servers.get(&id).map(|known| known.lived);
-            let health = match pinned {
-                Some(up) => Health::adopted(&configured.check, up),
-                None => Health::new(&configured.check),
-            };
-            let detail = match (configured.check.kind, pinned) {
-                (model::CheckKind::None, _) => "counts as up",
-                (_, Some(_)) => "as before the restart",
-                (_, None) => "not checked yet",
-            };
-            let check = Some(Checked { position, health, detail: detail.to_owned() });
             let address = server.address;
-            self.servers
-                .insert(id, ServerState { address, service, index: Some(index), check, lived: false });
+            let id = self.ids.get_or_insert(ServerKey { service, address }).ok_or(PlaceError::Servers)?;
+            let known = self.servers.entry(id).or_insert_with(|| ServerState {
+                address,
+                service,
+                index: Some(index),
+                position: None,
+                health: Health::new(&configured.check),
+                detail: "not checked yet".to_owned(),
+                pinned: None,
+            });
+            known.position = Some(position);
+            if configured.check.kind == model::CheckKind::None {
+                known.detail = "counts as up".to_owned();
+            }
             ids.push(id);
         }
         Ok(ids)
@@ -211,11 +215,11 @@ impl State {
         match event {
             Event::Checked { server, passed, detail } => self.checked(server, passed, detail),
             Event::NotChecked { server, detail } => {
-                let checked = self.servers.get_mut(&server)?.check.as_mut()?;
-                if checked.detail == detail {
+                let known = self.servers.get_mut(&server)?;
+                if known.detail == detail {
                     return None;
                 }
-                checked.detail.clone_from(&detail);
+                known.detail.clone_from(&detail);
                 Some(Notice::NotChecked { server: self.name(server), detail })
             }
             Event::Reached { address, reach } => self.reached(address, reach),
@@ -228,9 +232,9 @@ impl State {
     }
 
     fn checked(&mut self, server: ServerId, passed: bool, detail: String) -> Option<Notice> {
-        let checked = self.servers.get_mut(&server)?.check.as_mut()?;
-        checked.detail.clone_from(&detail);
-        let change = checked.health.handle(passed)?;
+        let known = self.servers.get_mut(&server)?;
+        known.detail.clone_from(&detail);
+        let change = known.health.handle(passed)?;
         self.stale = true;
         let server = self.name(server);
         Some(match change {
@@ -259,28 +263,32 @@ impl State {
 
     /// A server that is gone from the configuration, from every slot and from every live record is forgotten.
     fn release(&mut self, named: &BTreeSet<ServerId>) {
-        let gone: Vec<_> =
-            self.servers.iter().filter(|(_, server)| server.check.is_none()).map(|(&id, _)| id).collect();
-        for id in gone {
-            let in_slot = |slot: &Slot| slot.current() == id || slot.base() == id;
-            if !named.contains(&id) && !self.installed.rings.values().any(|ring| ring.iter().any(in_slot)) {
-                self.servers.remove(&id);
-                self.ids.release(id);
-                self.stale = true;
-            }
+        let gone = |server: &ServerState| server.position.is_none();
+        if !self.servers.values().any(gone) {
+            return;
+        }
+        let slots = self.installed.rings.values().flat_map(|ring| ring.iter());
+        let in_slots: BTreeSet<_> = slots.flat_map(|slot| [slot.current(), slot.base()]).collect();
+        let kept = |id: &ServerId, server: &ServerState| {
+            !gone(server) || named.contains(id) || in_slots.contains(id)
+        };
+        let released: Vec<_> =
+            self.servers.iter().filter(|(id, server)| !kept(id, server)).map(|(&id, _)| id).collect();
+        for id in released {
+            self.servers.remove(&id);
+            self.ids.release(id);
+            self.stale = true;
         }
     }
 
     /// "service/server" for messages.
     pub fn name(&self, id: ServerId) -> String {
-        let known =
-            self.servers.get(&id).and_then(|server| Some((server.index?, server.check.as_ref()?.position)));
-        match known {
-            Some((index, position)) => {
-                let service = &self.config.services[index];
-                format!("{}/{}", service.name, service.servers[position].name)
-            }
-            None => format!("server {}", id.0),
+        let Some(server) = self.servers.get(&id) else { return format!("server {}", id.0) };
+        let service = server.index.map(|index| &self.config.services[index]);
+        match (service, server.position) {
+            (Some(service), Some(position)) => format!("{}/{}", service.name, service.servers[position].name),
+            (Some(service), None) => format!("{}/{} (no longer configured)", service.name, server.address),
+            (None, _) => format!("{} (no longer configured)", server.address),
         }
     }
 
@@ -317,9 +325,20 @@ impl State {
 
     /// A step that could not be carried out is planned again.
     pub fn failed(&mut self, step: &Step) {
-        if let Step::AddDevice(index) = step {
-            self.stale |= self.installed.devices.remove(index);
+        let tables = &mut self.installed;
+        match step {
+            Step::AddDevice(index) => drop(tables.devices.remove(index)),
+            Step::SetServer(id, _) => drop(tables.servers.remove(id)),
+            Step::SetSlots(base, _) => drop(tables.rings.remove(base)),
+            Step::SetService(key, _) => drop(tables.services.remove(key)),
+            Step::SetHashKey(_)
+            | Step::SetNatSources(_)
+            | Step::RemoveService(_)
+            | Step::RemoveRing(_)
+            | Step::RemoveServer(_)
+            | Step::RemoveDevice(_) => return,
         }
+        self.stale = true;
     }
 
     /// The slots a service should have: those it has, unless its members have changed.
@@ -334,7 +353,12 @@ impl State {
             return Arc::clone(old);
         }
         let lives = |id| self.servers.get(&id).is_some_and(ServerState::lives);
+        let recorded = configured.forward == Forward::Nat;
         let given = |(position, wanted): (usize, u32)| {
+            if recorded {
+                // Every flow has a record: what has none is new, and no slot needs a history.
+                return Slot::settled(ServerId(wanted));
+            }
             let slot = old.and_then(|ring| ring.get(position)).copied().unwrap_or_default();
             slot.given_to(ServerId(wanted), lives(slot.base()))
         };
@@ -374,12 +398,9 @@ impl State {
     }
 
     fn server(&self, server: &ServerState) -> Server {
-        let reach = self.reaches.get(server.address.ip());
-        let (nat_first, nat_count) = self.nat_range(reach);
-        let mut hop = hop(reach, server.lives());
-        hop.resolved &= nat_count > 0 || !self.needs_source(server);
+        let (nat_first, nat_count) = self.nat_range(server);
         Server {
-            hop,
+            hop: Hop { lives: server.lives(), ..self.hop(server) },
             nat_first,
             nat_count,
             address: (*server.address.ip()).into(),
@@ -388,30 +409,62 @@ impl State {
         }
     }
 
-    pub(super) fn needs_source(&self, server: &ServerState) -> bool {
-        server.index.is_some_and(|index| self.config.services[index].forward == Forward::Nat)
+    /// The layer-2 way to a server: the pinned one until netlink has told of one that works.
+    fn hop(&self, server: &ServerState) -> Hop {
+        let reach = self.reaches.get(server.address.ip());
+        let unasked = match reach {
+            None => true,
+            Some(Reach::Hop(hop)) => {
+                hop.neighbour.is_none()
+                    && server.pinned.is_some_and(|pinned| pinned.hop.interface == hop.interface)
+            }
+            Some(Reach::NoRoute | Reach::Local | Reach::LinkUnusable) => false,
+        };
+        match (server.pinned, reach) {
+            (Some(pinned), _) if unasked => pinned.hop,
+            (_, Some(Reach::Hop(hop))) if self.unreachable(server).is_none() => Hop {
+                lives: true,
+                resolved: true,
+                mac: hop.neighbour.map_or(Mac(0), Mac::from_bytes),
+                source_mac: Mac::from_bytes(hop.interface_mac),
+                interface: hop.interface,
+            },
+            _ => Hop { lives: true, resolved: false, mac: Mac(0), source_mac: Mac(0), interface: 0 },
+        }
     }
 
     /// Why packets cannot reach a server, for people.
     pub(super) fn unreachable(&self, server: &ServerState) -> Option<&'static str> {
         let reach = self.reaches.get(server.address.ip());
-        unreachable(reach).or_else(|| {
-            (self.needs_source(server) && self.nat_range(reach).1 == 0)
-                .then_some("no source address for nat: give its interface an address, or set nat_source")
+        let forward = server.index.map(|index| self.config.services[index].forward);
+        unreachable(reach).or_else(|| match (forward, reach) {
+            (Some(Forward::Nat), _) if self.nat_range(server).1 == 0 => {
+                Some("no source address for nat: give its interface an address, or set nat_source")
+            }
+            (Some(Forward::Dsr), Some(Reach::Hop(hop))) if hop.via != *server.address.ip() => {
+                Some("it is behind a router, and dsr needs it on the balancer's link: move it, or use nat")
+            }
+            _ => None,
         })
     }
 
     /// Configured sources serve every server; otherwise the one its route prefers.
-    fn nat_range(&self, reach: Option<&Reach>) -> (u8, u8) {
+    fn nat_range(&self, server: &ServerState) -> (u8, u8) {
         let configured = self.config.datapath.nat_source.len();
         if configured > 0 {
             return (0, configured.min(NAT_SOURCES_MAX) as u8);
         }
-        let Some(Reach::Hop(hop)) = reach else { return (0, 0) };
-        match self.nat_sources.iter().position(|source| *source == hop.source) {
-            Some(position) => (position as u8, 1),
-            None => (0, 0),
-        }
+        let range = match (self.reaches.get(server.address.ip()), server.pinned) {
+            (Some(Reach::Hop(hop)), _) => {
+                let position = self.nat_sources.iter().position(|source| *source == hop.source);
+                position.map(|position| (position as u8, 1))
+            }
+            (None, Some(pinned)) => Some((pinned.nat_first, pinned.nat_count)),
+            _ => None,
+        };
+        let within =
+            |&(first, count): &(u8, u8)| usize::from(first) + usize::from(count) <= self.nat_sources.len();
+        range.filter(within).unwrap_or((0, 0))
     }
 
     /// The addresses whose reach the plan needs.
@@ -419,21 +472,39 @@ impl State {
         self.servers.values().map(|server| *server.address.ip()).collect()
     }
 
-    /// The checks the configuration asks for.
+    /// The checks the configuration asks for, and those of servers it no longer has.
     pub fn checks(&self) -> Vec<CheckTask> {
-        let mut tasks = Vec::new();
-        for (service, configured) in self.services.iter().zip(&self.config.services) {
-            if configured.check.kind == model::CheckKind::None {
-                continue;
-            }
-            for (&server, configured_server) in service.servers.iter().zip(&configured.servers) {
-                let address = configured_server.address;
-                let port = configured.check.port.unwrap_or(address.port());
-                let target = SocketAddrV4::new(*address.ip(), port);
-                tasks.push(CheckTask { server, target, check: configured.check });
+        let task = |(&server, known): (&ServerId, &ServerState)| {
+            let check = self.config.services[known.index?].check;
+            let port = check.port.unwrap_or(known.address.port());
+            let target = SocketAddrV4::new(*known.address.ip(), port);
+            (check.kind != model::CheckKind::None).then_some(CheckTask { server, target, check })
+        };
+        self.servers.iter().filter_map(task).collect()
+    }
+
+    /// What a start changes that breaks connections, one sentence each.
+    pub fn breaks(&self) -> Vec<String> {
+        let pinned = &self.installed;
+        let mut breaks = Vec::new();
+        if !pinned.services.is_empty() && pinned.hash_key != self.hash_key {
+            breaks.push(
+                "the cluster secret differs from the one in force: connections of dsr services move to other servers"
+                    .to_owned(),
+            );
+        }
+        for (state, service) in self.services.iter().zip(&self.config.services) {
+            let old = keys(service).find_map(|(key, _)| pinned.services.get(&key));
+            if service.forward == Forward::Dsr
+                && old.is_some_and(|old| old.ring_base != state.place.ring_base)
+            {
+                breaks.push(format!(
+                    "the ring of service {} gets another size: its connections move to other servers",
+                    service.name
+                ));
             }
         }
-        tasks
+        breaks
     }
 
     /// Idle time, in ticks, of a server's flows; None when its service is gone.
@@ -446,10 +517,7 @@ impl State {
 impl ServerState {
     /// Not marked down: its records count, and with a weight it takes new connections.
     fn lives(&self) -> bool {
-        match &self.check {
-            Some(checked) => checked.health.usable(),
-            None => self.lived,
-        }
+        self.health.usable()
     }
 }
 
@@ -471,19 +539,6 @@ fn unreachable(reach: Option<&Reach>) -> Option<&'static str> {
         Some(Reach::LinkUnusable) => Some("the interface of its route is down or not ethernet"),
         Some(Reach::Hop(hop)) if hop.neighbour.is_none() => Some("its next hop does not answer arp"),
         Some(Reach::Hop(_)) => None,
-    }
-}
-
-fn hop(reach: Option<&Reach>, lives: bool) -> Hop {
-    match reach {
-        Some(Reach::Hop(hop)) => Hop {
-            lives,
-            resolved: hop.neighbour.is_some(),
-            mac: hop.neighbour.map_or(Mac(0), Mac::from_bytes),
-            source_mac: Mac::from_bytes(hop.interface_mac),
-            interface: hop.interface,
-        },
-        _ => Hop { lives, resolved: false, mac: Mac(0), source_mac: Mac(0), interface: 0 },
     }
 }
 
@@ -528,7 +583,7 @@ pub fn number(protocol: Protocol) -> u8 {
     }
 }
 
-fn ticks(time: std::time::Duration) -> u32 {
+fn ticks(time: Duration) -> u32 {
     Ticks::in_ms(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
@@ -543,6 +598,16 @@ fn nat_sources(configured: &[Ipv4Addr], pinned: &[Ipv4Addr]) -> Vec<Ipv4Addr> {
 fn derive(secret: &[u8], purpose: u64) -> u64 {
     SipHasher24::new_with_keys(purpose, DERIVATION).hash(secret)
 }
+
+/// Of a server whose service is gone: nobody asks any more.
+const UNCHECKED: model::Check = model::Check {
+    kind: model::CheckKind::Tcp,
+    interval: Duration::from_secs(1),
+    timeout: Duration::from_secs(1),
+    rise: 1,
+    fall: 1,
+    port: None,
+};
 
 const DERIVATION: u64 = u64::from_be_bytes(*b"steelyrd");
 

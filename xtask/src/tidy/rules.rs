@@ -98,6 +98,9 @@ const UNSAFE_ISLANDS: &[&str] = &[
     "tests/src/bed/xdp",
     "tests/src/bed/offload",
     "tests/src/bed/namespace",
+    // A packet buffer as a frame, for the host ring; raw program runs, for the benchmark.
+    "tests/src/cases/host/frame",
+    "tests/src/bench/driver",
 ];
 
 /// The one place where a test may pause: between two looks, until true or deadline.

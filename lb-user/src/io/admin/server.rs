@@ -2,7 +2,10 @@
 
 use std::{
     io,
-    os::unix::{fs::PermissionsExt, net::UnixStream as BlockingStream},
+    os::unix::{
+        fs::{FileTypeExt, PermissionsExt},
+        net::UnixStream as BlockingStream,
+    },
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -37,6 +40,8 @@ type Answer<Q, A> = Box<dyn Fn(Q) -> Result<A, String> + Send + Sync>;
 pub enum BindError {
     #[error("another steelyard answers at {0}: stop it first, or set another [global] admin_socket")]
     InUse(PathBuf),
+    #[error("{0} exists and is not a socket: set [global] admin_socket to another path")]
+    NotSocket(PathBuf),
     #[error("cannot listen on the admin socket {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
 }
@@ -59,7 +64,11 @@ pub fn bind(path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
     }
     match BlockingStream::connect(path) {
         Ok(_) => return Err(BindError::InUse(path.to_owned())),
+        // Connecting to a file of another kind is refused, too.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            if !std::fs::symlink_metadata(path).map_err(io)?.file_type().is_socket() {
+                return Err(BindError::NotSocket(path.to_owned()));
+            }
             std::fs::remove_file(path).map_err(io)?;
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -50,7 +50,8 @@ pub struct Attached {
 pub enum AttachError {
     #[error(
         "interface {name} already runs xdp program {program} of someone else: \
-         remove it with `ip link set dev {name} xdp off`, or take {name} out of [datapath] interfaces"
+         remove it (`ip link set dev {name} xdp off`, or `bpftool link detach` when a link holds it; \
+         `steelyard detach` when it was steelyard under another name or pin), or take {name} out of [datapath] interfaces"
     )]
     Foreign { name: String, program: u32 },
     #[error(

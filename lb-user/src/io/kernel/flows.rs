@@ -78,7 +78,13 @@ impl Flows {
             }
         }
         for key in void {
-            self.remove(&key)?;
+            // A new connection may have taken its place since the batch was read.
+            if let Some(flow) = self.get(&key)?
+                && self.verdict(now, &key, &flow, idle_ticks(ServerId(flow.server), key.protocol()))?
+                    == Verdict::Remove
+            {
+                self.remove(&key)?;
+            }
         }
         sweep.cursor = next;
         Ok(next.is_none().then(|| Round {

@@ -32,7 +32,9 @@ pub enum LoadError {
          run `steelyard detach` (it ends the flows that are recorded), then start again"
     )]
     Incompatible { name: &'static str, what: &'static str, found: u64, wanted: u64 },
-    #[error("this kernel lacks what the program needs ({0}): Linux 5.15 or newer is required")]
+    #[error(
+        "the kernel refuses the program ({0}): use Linux 5.15 or newer; if it is, report this as a fault"
+    )]
     Kernel(String),
     #[error("no memory for the maps: lower [datapath] flows")]
     Memory,

@@ -9,6 +9,7 @@
 use std::{
     fs::{self, File},
     io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -26,6 +27,8 @@ pub enum PinsError {
          or set [datapath] pin to a directory on one"
     )]
     NotBpffs(PathBuf),
+    #[error("{0} is the bpf file system itself: set [datapath] pin to a directory below it")]
+    MountPoint(PathBuf),
     #[error("another steelyard uses {0}: stop it first, or set another [datapath] pin and admin_socket")]
     Locked(PathBuf),
     #[error("{path} holds state of another version ({found}): run `steelyard detach` of that version first")]
@@ -45,6 +48,9 @@ impl Pins {
     /// Creates and locks the directory.
     pub fn open(root: &Path) -> Result<Self, PinsError> {
         require_bpffs(root)?;
+        if is_mount_point(root) {
+            return Err(PinsError::MountPoint(root.to_owned()));
+        }
         let io = |source| PinsError::Io { path: root.to_owned(), source };
         fs::create_dir_all(root).map_err(io)?;
         let lock = lock(root)?;
@@ -110,6 +116,14 @@ fn require_bpffs(root: &Path) -> Result<(), PinsError> {
         Ok(stat) if stat.filesystem_type() == BPF_FS_MAGIC => Ok(()),
         Ok(_) => Err(PinsError::NotBpffs(root.to_owned())),
         Err(errno) => Err(PinsError::Io { path: existing.to_owned(), source: errno.into() }),
+    }
+}
+
+fn is_mount_point(root: &Path) -> bool {
+    let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev());
+    match (device(root), root.parent().map(device)) {
+        (Ok(own), Some(Ok(parent))) => own != parent,
+        _ => false,
     }
 }
 

@@ -118,14 +118,12 @@ impl TableMemory {
                 entry.key.set(key.0);
             }
             Step::RemoveService(key) => {
-                if let Some(entry) = self.find(*key) {
-                    entry.key.set(ServiceKey::REMOVED.0);
-                }
+                self.remove_service(*key);
             }
             Step::RemoveRing(_) => {}
             Step::RemoveServer(id) => {
                 let entry = self.server(*id).ok_or(StepError::NoSuchServer(id.0))?;
-                for word in [&entry.hop, &entry.source, &entry.egress, &entry.target] {
+                for word in [&entry.target, &entry.hop, &entry.source, &entry.egress] {
                     word.set(0);
                 }
             }
@@ -159,6 +157,20 @@ impl TableMemory {
             self.ring[(base + index) as usize].0.set(slot.0);
         }
         Ok(())
+    }
+
+    /// Leaves a mark that lets probes go on, and takes marks away where the chain ends behind them.
+    fn remove_service(&self, key: ServiceKey) {
+        let is_key = |bucket: &usize| self.services[*bucket].key.get() == key.0;
+        let Some(mut bucket) = probes(key).find(is_key) else { return };
+        self.services[bucket].key.set(ServiceKey::REMOVED.0);
+        let last = SERVICE_BUCKETS as usize - 1;
+        while self.services[(bucket + 1) & last].key.get() == ServiceKey::EMPTY.0
+            && self.services[bucket].key.get() == ServiceKey::REMOVED.0
+        {
+            self.services[bucket].key.set(ServiceKey::EMPTY.0);
+            bucket = bucket.wrapping_sub(1) & last;
+        }
     }
 
     /// The bucket of a key: its own, or the first that is not in use.

@@ -132,11 +132,73 @@ fn a_restart_changes_nothing() {
     let pinned = state.installed.clone();
     let mut again = start(config(&service("nat", THREE)), pinned.clone());
     again.attach(2);
+    assert_eq!(again.plan(), [], "nothing is known yet: the pinned way to each server holds");
+    let unasked = NextHop {
+        interface: 2,
+        interface_mac: [2, 0, 0, 0, 0, 1],
+        source: Ipv4Addr::new(10, 0, 0, 254),
+        via: Ipv4Addr::new(10, 0, 0, 1),
+        neighbour: None,
+    };
+    again.handle(Event::Reached { address: unasked.via, reach: Reach::Hop(unasked) });
+    assert_eq!(again.plan(), [], "a neighbour that is being asked for keeps its pinned mac");
     for last in 1..=3 {
         again.handle(reach(last));
     }
     assert_eq!(again.plan(), [], "a server that was down stays down until it is checked");
     assert_eq!(again.installed, pinned);
+    assert_eq!(again.breaks(), [""; 0]);
+}
+
+#[test]
+fn what_a_restart_breaks_is_told() {
+    let before = running("dsr", Tables::default());
+    let text = service("dsr", THREE).replace("slots = 256", "slots = 512");
+    let state = start(config(&text), before.installed.clone());
+    assert_eq!(state.breaks().len(), 1, "{:?}", state.breaks());
+    let start = Start {
+        config: config(&service("dsr", THREE)),
+        secret: b"other",
+        pinned: before.installed,
+        ring_slots: RING_SLOTS,
+    };
+    assert_eq!(State::new(start).expect("room for all").breaks().len(), 1);
+}
+
+#[test]
+fn nat_slots_need_no_history() {
+    let mut state = running("nat", Tables::default());
+    for passed in [false, true] {
+        let event = checked(&state, 0, passed);
+        state.handle(event);
+        state.plan();
+        assert!(slots(&state).iter().all(|slot| !slot.lookup()), "every flow is recorded anyway");
+    }
+}
+
+#[test]
+fn a_removed_server_is_checked_on() {
+    let before = running("dsr", Tables::default());
+    let removed = before.services[0].servers[0];
+    let mut state = start(config(&service("dsr", &THREE[1..])), before.installed.clone());
+    assert!(state.checks().iter().any(|task| task.server == removed));
+    state.plan();
+    let down = Event::Checked { server: removed, passed: false, detail: String::new() };
+    assert!(matches!(state.handle(down), Some(Notice::Down { .. })));
+    state.plan();
+    assert!(!state.installed.servers[&removed].hop.lives);
+}
+
+#[test]
+fn dsr_needs_the_server_on_the_link() {
+    let mut state = running("dsr", Tables::default());
+    let Event::Reached { address, reach: Reach::Hop(hop) } = reach(1) else { unreachable!() };
+    let routed = NextHop { via: Ipv4Addr::new(10, 0, 0, 99), ..hop };
+    state.handle(Event::Reached { address, reach: Reach::Hop(routed) });
+    state.plan();
+    assert!(!state.installed.servers[&state.services[0].servers[0]].hop.resolved);
+    let view = &state.snapshot().services[0].servers[0];
+    assert!(view.unreachable.is_some_and(|reason| reason.contains("router")), "{view:?}");
 }
 
 #[test]
