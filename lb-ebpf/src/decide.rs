@@ -4,7 +4,7 @@ use lb_common::{
     counter::Counter,
     entry::Service,
     flow::{Flow, FlowView, OPENING, Ticks, Tuple},
-    net::{Be16, Be32},
+    net::{Be16, Be32, UDP},
     slot::{ServerId, Slot},
 };
 
@@ -22,15 +22,31 @@ pub(crate) struct Request<'a> {
     pub hash: u32,
 }
 
+impl Request<'_> {
+    /// Whether the packet counts as a connection: a TCP SYN, or the UDP packet that a record is made for.
+    #[inline(always)]
+    pub(crate) fn opens(&self, recorded: bool) -> bool {
+        self.transport.is_syn() || recorded && self.parsed.protocol == UDP
+    }
+}
+
+/// Who gets a packet, and whether it made a record.
+#[derive(Clone, Copy)]
+pub(crate) struct Choice {
+    pub server: ServerId,
+    pub recorded: bool,
+}
+
 /// The service has no usable server.
 pub(crate) struct NoServer;
 
 /// The server of a flow that needs a record only while its slot is unsettled.
 #[inline(always)]
-pub(crate) fn server(tables: &impl Tables, request: &Request<'_>) -> Result<ServerId, NoServer> {
+pub(crate) fn server(tables: &impl Tables, request: &Request<'_>) -> Result<Choice, NoServer> {
     let slot = slot(tables, request)?;
+    let unrecorded = |server| Choice { server, recorded: false };
     if !slot.lookup() {
-        return present(slot.current());
+        return present(slot.current()).map(unrecorded);
     }
     let key = request.parsed.flow_key();
     let now = tables.now();
@@ -38,7 +54,7 @@ pub(crate) fn server(tables: &impl Tables, request: &Request<'_>) -> Result<Serv
         if counts(tables, flow, now, request) {
             flow.touch(now);
             confirm(flow, request.transport);
-            return Ok(ServerId(flow.server));
+            return Ok(unrecorded(ServerId(flow.server)));
         }
         tables.remove_flow(&key);
     }
@@ -46,14 +62,16 @@ pub(crate) fn server(tables: &impl Tables, request: &Request<'_>) -> Result<Serv
     let id = present(slot.owner(request.transport.is_syn(), base_lives))?;
     let state = if request.transport.is_syn() { OPENING } else { 0 };
     match tables.insert_flow(&key, &Flow::new(record(id, now, state))) {
-        Ok(()) => tables.count(Counter::FlowRecorded),
-        Err(InsertError::Exists) => {}
+        Ok(()) => {
+            tables.count(Counter::FlowRecorded);
+            Ok(Choice { server: id, recorded: true })
+        }
+        Err(InsertError::Exists) => Ok(unrecorded(id)),
         Err(InsertError::Full) => {
             tables.count(Counter::FlowUnrecorded);
-            return present(if base_lives { slot.base() } else { slot.current() });
+            present(if base_lives { slot.base() } else { slot.current() }).map(unrecorded)
         }
     }
-    Ok(id)
 }
 
 /// The slot of a request. A slot outside the ring map is a fault of the daemon and counts as empty.

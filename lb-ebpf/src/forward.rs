@@ -4,11 +4,10 @@ use lb_common::{
     counter::{COUNTS, Counter},
     entry::{Mode, Service},
     hash::{self, FlowTuple},
-    slot::ServerId,
 };
 
 use crate::{
-    decide::{self, Request},
+    decide::{self, Choice, Request},
     nat,
     parse::{self, Parsed},
     reset, rewrite,
@@ -116,7 +115,7 @@ fn to_server(packet: &mut impl Packet, tables: &impl Tables, parsed: &Parsed, se
     let request = Request { parsed, transport, service, hash };
     match service.mode {
         Mode::Dsr => match decide::server(tables, &request) {
-            Ok(id) => direct(packet, tables, &request, id),
+            Ok(choice) => direct(packet, tables, &request, choice),
             Err(decide::NoServer) => no_server(packet, &request),
         },
         Mode::Nat => match nat::request(packet, tables, globals, &request) {
@@ -128,8 +127,8 @@ fn to_server(packet: &mut impl Packet, tables: &impl Tables, parsed: &Parsed, se
 
 /// `dsr`: the server is reached by its MAC address and answers the client itself.
 #[inline(always)]
-fn direct(packet: &mut impl Packet, tables: &impl Tables, request: &Request<'_>, id: ServerId) -> Outcome {
-    let Some(entry) = tables.server(id) else { return Outcome::drop(Counter::DropTables) };
+fn direct(packet: &mut impl Packet, tables: &impl Tables, request: &Request<'_>, choice: Choice) -> Outcome {
+    let Some(entry) = tables.server(choice.server) else { return Outcome::drop(Counter::DropTables) };
     let hop = entry.load().hop;
     if !hop.resolved {
         return Outcome::drop(Counter::DropUnresolved);
@@ -138,7 +137,8 @@ fn direct(packet: &mut impl Packet, tables: &impl Tables, request: &Request<'_>,
     if rewrite::link(&mut frame, hop.mac, hop.source_mac).is_none() || rewrite::hop(&mut frame).is_none() {
         return Outcome::drop(Counter::DropMalformed);
     }
-    tables.count_server(id, request.parsed.total_length as u32, request.transport.is_syn());
+    let opens = request.opens(choice.recorded);
+    tables.count_server(choice.server, request.parsed.total_length as u32, opens);
     leave(packet, hop.interface, Counter::ForwardDsr)
 }
 

@@ -35,6 +35,8 @@ struct Arrival {
 struct Path {
     server: ServerId,
     rewrite: Tuple,
+    /// The packet made the pair.
+    recorded: bool,
 }
 
 /// Client to server.
@@ -66,7 +68,8 @@ pub(crate) fn request(
     {
         return Ok(Outcome::drop(Counter::DropMalformed));
     }
-    tables.count_server(path.server, request.parsed.total_length as u32, request.transport.is_syn());
+    let opens = request.opens(path.recorded);
+    tables.count_server(path.server, request.parsed.total_length as u32, opens);
     Ok(leave(packet, hop.interface, Counter::ForwardNatRequest))
 }
 
@@ -136,7 +139,7 @@ fn recorded(
             learn(twin, arrival);
         }
     }
-    Some(Path { server: ServerId(view.server), rewrite: view.rewrite })
+    Some(Path { server: ServerId(view.server), rewrite: view.rewrite, recorded: false })
 }
 
 /// Whether a pair has expired, its server died, or a SYN begins a new connection over a closed one.
@@ -228,7 +231,7 @@ fn open(
     match tables.insert_flow(key, &Flow::new(view)) {
         Ok(()) => {
             tables.count(Counter::FlowRecorded);
-            Ok(Ok(Path { server: id, rewrite }))
+            Ok(Ok(Path { server: id, rewrite, recorded: true }))
         }
         Err(error) => {
             tables.remove_flow(&key.twin(rewrite));
@@ -242,7 +245,7 @@ fn open(
 fn lost(tables: &impl Tables, key: &FlowKey, error: InsertError) -> Result<Path, Outcome> {
     match (error, tables.flow(key)) {
         (InsertError::Exists, Some(flow)) => {
-            Ok(Path { server: ServerId(flow.server), rewrite: flow.rewrite })
+            Ok(Path { server: ServerId(flow.server), rewrite: flow.rewrite, recorded: false })
         }
         (InsertError::Exists, None) | (InsertError::Full, _) => Err(Outcome::drop(Counter::DropFlowsFull)),
     }

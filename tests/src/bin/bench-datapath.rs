@@ -1,0 +1,96 @@
+//! `cargo xtask bench datapath`: prints the table, writes the rounds as JSON.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use lb_tests::bench::{Case, Plan, Report, cases, measure, pin};
+use nix::sys::signal::{SigSet, Signal};
+
+/// Nanoseconds of CPU per packet through the XDP program, net of one that only passes.
+#[derive(Parser)]
+struct Arguments {
+    /// Where the rounds of every case are written.
+    #[arg(long, value_name = "FILE", default_value = "target/bench/datapath.json")]
+    json: PathBuf,
+    /// Rounds of each case; half of them decide, so more give a steadier number.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(4..=100_000))]
+    rounds: u32,
+    /// Packets of each half of a round.
+    #[arg(long, default_value_t = 40_000, value_parser = clap::value_parser!(u32).range(1_000..=1_000_000))]
+    packets: u32,
+    /// Only cases whose name contains this.
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Only cases with this number of flows.
+    #[arg(long)]
+    flows: Option<u32>,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    end_when_asked()?;
+    let plan = Plan { rounds: arguments.rounds, packets_per_round: arguments.packets };
+    let mut report = Report::new(plan, pin()?)?;
+    for case in cases().iter().filter(|case| wanted(arguments, case)) {
+        report.add(case, measure(case, plan, &go_on)?);
+    }
+    report.save(&arguments.json)?;
+    match print(&report) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        printed => Ok(printed?),
+    }
+}
+
+fn print(report: &Report) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    write!(out, "{report}")?;
+    for line in report.missed() {
+        let (must, net) = (line.must_ns.unwrap_or_default(), line.measured.net_ns);
+        writeln!(out, "MISSED by {:.0} ns: {}, {} flows", net - must, line.name, line.flows)?;
+    }
+    Ok(())
+}
+
+fn wanted(arguments: &Arguments, case: &Case) -> bool {
+    case.name.contains(&arguments.only) && arguments.flows.is_none_or(|flows| case.flows == flows)
+}
+
+/// An interrupted measurement ends between two calls, so that nothing is left pinned.
+fn end_when_asked() -> Result<()> {
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    signals.thread_block().context("cannot block signals")?;
+    thread::spawn(move || {
+        if signals.wait().is_ok() {
+            ENDED.store(true, Ordering::Relaxed);
+        }
+    });
+    Ok(())
+}
+
+fn go_on() -> Result<()> {
+    if ENDED.load(Ordering::Relaxed) {
+        bail!("interrupted");
+    }
+    Ok(())
+}
+
+static ENDED: AtomicBool = AtomicBool::new(false);

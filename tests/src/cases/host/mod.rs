@@ -1,0 +1,9 @@
+//! The surroundings of the packet path on the host: a packet in poisoned memory, tables in ordinary maps.
+//!
+//! Must not know cases or expectations: the fuzz target includes this module as its own.
+
+mod frame;
+mod packet;
+mod tables;
+
+pub use self::{packet::HostPacket, tables::HostTables};

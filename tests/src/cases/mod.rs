@@ -1,0 +1,162 @@
+//! The named packet cases: tables, a packet, and all that must come of it.
+//!
+//! One table for two rings. The host ring runs it through the packet path compiled for this machine, the
+//! kernel ring through the loaded program; both compare everything. Expectations are built here from values,
+//! by etherparse, never by the packet path.
+//!
+//! ```text
+//! World + packet ──► host ring   ──► Effect ─┐
+//!        │      └──► kernel ring ──► Effect ─┼─ equal
+//!        └─ Case::expected ─────────────────┘
+//! ```
+
+pub mod checksum;
+mod direct;
+pub mod host;
+mod malformed;
+mod nat;
+mod on_host;
+pub mod packet;
+mod pairs;
+mod passing;
+#[cfg(test)]
+mod properties;
+mod refused;
+#[cfg(test)]
+mod ring;
+mod services;
+mod shape;
+mod unsettled;
+pub mod world;
+
+use std::collections::BTreeMap;
+
+use lb_common::{
+    counter::{Counter, TrafficCounts},
+    flow::{FlowKey, FlowView, Ticks},
+    slot::ServerId,
+};
+use lb_ebpf::Action;
+
+pub use self::on_host::on_host;
+use self::{packet::Datagram, world::World};
+
+pub struct Case {
+    pub name: String,
+    pub world: World,
+    pub packet: Vec<u8>,
+    pub ingress: u32,
+    pub expected: Effect,
+    total_length: u64,
+}
+
+/// All that a packet does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Effect {
+    pub action: Action,
+    pub packet: Vec<u8>,
+    /// Those that grew.
+    pub counters: BTreeMap<Counter, u64>,
+    pub flows: BTreeMap<FlowKey, FlowView>,
+    /// Servers that got something.
+    pub traffic: BTreeMap<ServerId, TrafficCounts>,
+}
+
+/// Every case, at one moment of the clock that stamps records.
+pub fn all(now: Ticks) -> Vec<Case> {
+    let groups = [
+        direct::cases(now),
+        unsettled::cases(now),
+        nat::cases(now),
+        pairs::cases(now),
+        refused::cases(now),
+        passing::cases(now),
+        malformed::cases(now),
+        services::cases(now),
+    ];
+    groups.into_iter().flatten().collect()
+}
+
+impl Case {
+    /// What a failed run is told by: the parts that are not as expected.
+    pub fn difference(&self, found: &Effect) -> String {
+        let expected = &self.expected;
+        let parts = [
+            ("action", format!("{:?}", found.action), format!("{:?}", expected.action)),
+            ("packet", format!("{:02x?}", found.packet), format!("{:02x?}", expected.packet)),
+            ("counters", format!("{:?}", found.counters), format!("{:?}", expected.counters)),
+            ("flows", format!("{:x?}", found.flows), format!("{:x?}", expected.flows)),
+            ("traffic", format!("{:?}", found.traffic), format!("{:?}", expected.traffic)),
+        ];
+        let differing = parts.into_iter().filter(|(_, found, expected)| found != expected);
+        let lines = differing.map(|(part, found, expected)| {
+            format!("\n  {part}:\n       found {found}\n    expected {expected}")
+        });
+        self.name.clone() + &lines.collect::<String>()
+    }
+
+    /// Until told otherwise the packet passes, and nothing changes.
+    fn new(name: &str, world: World, packet: &Datagram) -> Case {
+        let total_length = packet.total_length().into();
+        Case { total_length, ..Case::bytes(name, world, packet.bytes()) }
+    }
+
+    fn bytes(name: &str, world: World, packet: Vec<u8>) -> Case {
+        let expected = Effect {
+            action: Action::Pass,
+            packet: packet.clone(),
+            counters: BTreeMap::new(),
+            flows: world.flows.iter().copied().collect(),
+            traffic: BTreeMap::new(),
+        };
+        Case { name: name.to_owned(), world, packet, ingress: world::FRONT, expected, total_length: 0 }
+    }
+
+    fn from(mut self, interface: u32) -> Case {
+        self.ingress = interface;
+        self
+    }
+
+    fn passes(self, counter: Counter) -> Case {
+        self.counts(counter)
+    }
+
+    fn drops(mut self, counter: Counter) -> Case {
+        self.expected.action = Action::Drop;
+        self.counts(counter)
+    }
+
+    fn leaves(mut self, interface: u32, counter: Counter, packet: &Datagram) -> Case {
+        let same = interface == self.ingress;
+        self.expected.action = if same { Action::Transmit } else { Action::Redirect(interface) };
+        self.expected.packet = packet.bytes();
+        self.counts(counter)
+    }
+
+    fn counts(mut self, counter: Counter) -> Case {
+        *self.expected.counters.entry(counter).or_default() += 1;
+        self
+    }
+
+    fn serves(mut self, server: ServerId, connections: u64) -> Case {
+        let counts = TrafficCounts { packets: 1, bytes: self.total_length, connections };
+        self.expected.traffic.insert(server, counts);
+        self
+    }
+
+    /// These and no others stand in the flow table afterwards.
+    fn flows(mut self, flows: impl IntoIterator<Item = (FlowKey, FlowView)>) -> Case {
+        self.expected.flows = flows.into_iter().collect();
+        self
+    }
+
+    /// Stands in the flow table afterwards, beside or instead of what stood there.
+    fn keeps(mut self, flows: impl IntoIterator<Item = (FlowKey, FlowView)>) -> Case {
+        self.expected.flows.extend(flows);
+        self
+    }
+
+    fn records(self, flows: impl IntoIterator<Item = (FlowKey, FlowView)>) -> Case {
+        self.keeps(flows).counts(Counter::FlowRecorded)
+    }
+}

@@ -1,0 +1,298 @@
+//! `nat`: which source a flow gets, what goes out, what comes back.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use lb_common::{
+    counter::Counter::{
+        DropFlowsFull, DropNatPorts, DropTables, DropUnresolved, FlowRecorded, ForwardNatReply,
+        ForwardNatRequest, PassNoFlow, PassNoService,
+    },
+    entry::Mode,
+    flow::{NAT_REPLY, NAT_REQUEST, OPENING, Ticks, nat_port, nat_source_index},
+    hash::{self, FlowTuple},
+    limits::{NAT_PORT_TRIES, NAT_SOURCES_MAX},
+    net::{Be16, Be32, TCP, UDP},
+    slot::{ServerId, Slot},
+};
+
+use super::{
+    Case,
+    packet::{Datagram, Transport},
+    shape::{ack, fin, syn, tcp, udp},
+    world::{
+        A, A_MAC, B, B_MAC, BACK, BACK_MAC, CLIENT, FRONT, FRONT_MAC, HASH_KEY, Half, NAMES, NAT_SOURCES,
+        Pair, TARGET_A, TARGET_B, WEB, World, flow_key, record,
+    },
+};
+
+pub(super) fn cases(now: Ticks) -> Vec<Case> {
+    let groups = [opened(now), ports(now), sources(now), bounds(now), replies(now), checksums(now)];
+    groups.into_iter().flatten().collect()
+}
+
+/// The source a new flow of `client` gets at its `attempt`, where servers use one NAT source.
+pub(super) fn candidate(client: SocketAddrV4, vip: SocketAddrV4, attempt: u32) -> SocketAddrV4 {
+    SocketAddrV4::new(NAT_SOURCES[0], nat_port(again(client, vip), attempt).get())
+}
+
+/// The pair of the flow from `CLIENT`, as it stands after its first packet.
+pub(super) fn pair(server: ServerId, vip: SocketAddrV4, now: Ticks) -> Pair {
+    Pair {
+        client: CLIENT,
+        vip,
+        nat: candidate(CLIENT, vip, 0),
+        target: if server == A { TARGET_A } else { TARGET_B },
+        protocol: if vip == NAMES { UDP } else { TCP },
+        server,
+        request: Half::new(now, NAT_REQUEST),
+        reply: Half::new(now, NAT_REPLY),
+    }
+}
+
+/// What `packet` becomes on its way to the server of `pair`.
+pub(super) fn translated(packet: &Datagram, pair: &Pair) -> Datagram {
+    let mac = if pair.server == A { A_MAC } else { B_MAC };
+    packet.ends(pair.nat, pair.target).hop(mac, BACK_MAC)
+}
+
+/// `packet` as the server of `pair` sends it, and as the client gets it.
+pub(super) fn answer(packet: &Datagram, pair: &Pair) -> (Datagram, Datagram) {
+    let sent = Datagram { to: BACK_MAC, from: A_MAC, ..packet.ends(pair.target, pair.nat) };
+    let got = sent.ends(pair.vip, pair.client).hop(pair.reply.peer_mac, pair.reply.own_mac);
+    (sent, got)
+}
+
+fn opened(now: Ticks) -> Vec<Case> {
+    let nat = || World::new(Mode::Nat, now);
+    let moved = || nat().slots(Slot::new(B, A, true));
+    let new = |packet: &Datagram, source| Datagram { source, ..packet.clone() };
+    let table = [
+        ("a SYN", nat(), syn(), A),
+        ("data of a flow nobody recorded", nat(), ack(), A),
+        ("a FIN of a flow nobody recorded", nat(), fin(), A),
+        ("udp", nat(), udp(b"query"), A),
+        ("a SYN with options", nat(), tcp(b"x", options), A),
+        ("a frame of 60 bytes", nat(), syn().padded(), A),
+        ("a time to live of 2", nat(), Datagram { ttl: 2, ..syn() }, A),
+        ("an unsettled slot: a SYN opens with current", moved(), syn(), B),
+        ("an unsettled slot: later packets belong to base", moved(), ack(), A),
+        ("an unsettled slot: a dead base", moved().dead(A), ack(), B),
+        ("a settled slot asks no life", nat().dead(A), syn(), A),
+        ("a server that is its own client", nat(), new(&syn(), TARGET_A), A),
+        ("the service's address as the source", nat(), new(&syn(), WEB), A),
+    ];
+    table
+        .into_iter()
+        .map(|(name, world, packet, server)| {
+            let vip = packet.destination;
+            let (opening, connections) = opening(&packet);
+            let mut pair = Pair {
+                client: packet.source,
+                nat: candidate(packet.source, vip, 0),
+                ..pair(server, vip, now)
+            };
+            pair.request.state |= opening;
+            Case::new(&format!("nat, new flow: {name}"), world, &packet)
+                .leaves(BACK, ForwardNatRequest, &translated(&packet, &pair))
+                .serves(server, connections)
+                .records(pair.records())
+        })
+        .collect()
+}
+
+fn ports(now: Ticks) -> Vec<Case> {
+    let taken = |count: u32| {
+        (0..count).fold(World::new(Mode::Nat, now), |world, attempt| {
+            let nat = candidate(CLIENT, WEB, attempt);
+            world.flow(flow_key(TARGET_A, nat, TCP), record(A, now, NAT_REPLY))
+        })
+    };
+    let found = |name: &str, before: u32| {
+        let mut pair = Pair { nat: candidate(CLIENT, WEB, before), ..pair(A, WEB, now) };
+        pair.request.state |= OPENING;
+        Case::new(name, taken(before), &syn())
+            .leaves(BACK, ForwardNatRequest, &translated(&syn(), &pair))
+            .serves(A, 1)
+            .records(pair.records())
+    };
+    let other_server = World::new(Mode::Nat, now)
+        .flow(flow_key(TARGET_B, candidate(CLIENT, WEB, 0), TCP), record(B, now, NAT_REPLY));
+    let shared = Pair { request: Half::new(now, NAT_REQUEST | OPENING), ..pair(A, WEB, now) };
+    vec![
+        found("nat: the first port is taken", 1),
+        found("nat: all ports but the last are taken", NAT_PORT_TRIES - 1),
+        Case::new("nat: all ports are taken", taken(NAT_PORT_TRIES), &syn()).drops(DropNatPorts),
+        Case::new("nat: a port towards another server is free", other_server, &syn())
+            .leaves(BACK, ForwardNatRequest, &translated(&syn(), &shared))
+            .serves(A, 1)
+            .records(shared.records()),
+    ]
+}
+
+fn sources(now: Ticks) -> Vec<Case> {
+    let nat = |first: u8, count: u8| {
+        World::new(Mode::Nat, now).server(A, |server| (server.nat_first, server.nat_count) = (first, count))
+    };
+    let case = |name: &str, world: World, client: SocketAddrV4, source: Ipv4Addr| {
+        let packet = Datagram { source: client, ..syn() };
+        let nat = SocketAddrV4::new(source, nat_port(again(client, WEB), 0).get());
+        let request = Half::new(now, NAT_REQUEST | OPENING);
+        let pair = Pair { client, nat, request, ..pair(A, WEB, now) };
+        Case::new(name, world, &packet)
+            .leaves(BACK, ForwardNatRequest, &translated(&packet, &pair))
+            .serves(A, 1)
+            .records(pair.records())
+    };
+    vec![
+        case("nat: the second source alone", nat(1, 1), CLIENT, NAT_SOURCES[1]),
+        case("nat: two sources, a client of the first", nat(0, 2), client_of_source(0), NAT_SOURCES[0]),
+        case("nat: two sources, a client of the second", nat(0, 2), client_of_source(1), NAT_SOURCES[1]),
+        Case::new("nat: a source outside the table", nat(NAT_SOURCES_MAX as u8, 1), &syn()).drops(DropTables),
+    ]
+}
+
+fn bounds(now: Ticks) -> Vec<Case> {
+    let nat = || World::new(Mode::Nat, now);
+    let unresolved = nat().server(A, |server| server.hop.resolved = false);
+    let opened = Pair { request: Half::new(now, NAT_REQUEST | OPENING), ..pair(A, WEB, now) };
+    vec![
+        Case::new("nat, one arm: a SYN goes back where it came from", nat().one_arm(), &syn())
+            .leaves(FRONT, ForwardNatRequest, &syn().ends(opened.nat, TARGET_A).hop(A_MAC, FRONT_MAC))
+            .serves(A, 1)
+            .records(opened.records()),
+        Case::new("nat: no room for a flow", nat().full_but(0), &syn()).drops(DropFlowsFull),
+        Case::new("nat: room for half a flow", nat().full_but(1), &syn()).drops(DropFlowsFull),
+        Case::new("nat: room for one flow", nat().full_but(2), &syn())
+            .leaves(BACK, ForwardNatRequest, &translated(&syn(), &opened))
+            .serves(A, 1)
+            .records(opened.records()),
+        Case::new("nat: no room for a datagram's flow", nat().full_but(1), &udp(b"query"))
+            .drops(DropFlowsFull),
+        Case::new("nat: the way to the server is unknown", unresolved, &syn())
+            .drops(DropUnresolved)
+            .records(opened.records()),
+    ]
+}
+
+fn replies(now: Ticks) -> Vec<Case> {
+    let nat = || World::new(Mode::Nat, now);
+    let mut cases = Vec::new();
+    let synack = tcp(&[], |header| (header.syn, header.ack) = (true, true));
+    let replies = [
+        ("a SYN and ACK", synack.padded(), WEB),
+        ("data", tcp(&[0x61; 1_460], |header| header.ack = true), WEB),
+        ("options", tcp(b"x", options), WEB),
+        ("udp", udp(b"answer"), NAMES),
+        ("no udp checksum", Datagram { transport: Transport::UdpWithoutChecksum, ..udp(b"answer") }, NAMES),
+    ];
+    for (name, packet, vip) in replies {
+        let pair = pair(A, vip, now);
+        let (sent, got) = answer(&packet, &pair);
+        cases.push(Case::new(&format!("nat, reply: {name}"), nat().pair(pair), &sent).from(BACK).leaves(
+            FRONT,
+            ForwardNatReply,
+            &got,
+        ));
+        cases.push(
+            Case::new(&format!("nat, reply, one arm: {name}"), nat().one_arm().pair(pair), &sent).leaves(
+                FRONT,
+                ForwardNatReply,
+                &got,
+            ),
+        );
+    }
+    cases.extend(strays(now));
+    cases
+}
+
+/// To a NAT source, or nearly.
+fn strays(now: Ticks) -> [Case; 4] {
+    let nat = || World::new(Mode::Nat, now);
+    let (sent, _) = answer(&ack(), &pair(A, WEB, now));
+    let elsewhere = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 99), 2_000);
+    let request = flow_key(TARGET_A, pair(A, WEB, now).nat, TCP);
+    let late = pair(A, WEB, now);
+    let (to_late, got) = answer(&ack(), &late);
+    [
+        Case::new("to a NAT source, of no flow", nat(), &sent).from(BACK).passes(PassNoFlow),
+        Case::new("to an address of nobody", nat(), &sent.ends(TARGET_A, elsewhere))
+            .from(BACK)
+            .passes(PassNoService),
+        Case::new(
+            "to a NAT source, and the record is no reply's",
+            nat().flow(request, record(A, now, NAT_REQUEST)),
+            &sent,
+        )
+        .from(BACK)
+        .passes(PassNoFlow),
+        Case::new("nat, reply: of a server that died meanwhile", nat().dead(A).pair(late), &to_late)
+            .from(BACK)
+            .leaves(FRONT, ForwardNatReply, &got),
+    ]
+}
+
+fn checksums(now: Ticks) -> Vec<Case> {
+    let nat = || World::new(Mode::Nat, now);
+    let pair = pair(A, NAMES, now);
+    let without = Datagram { transport: Transport::UdpWithoutChecksum, ..udp(b"query") };
+    let asked = vanishing(|payload| (udp(payload), translated(&udp(payload), &pair)));
+    let told = vanishing(|payload| answer(&udp(payload), &pair));
+    let recorded = |case: Case| case.serves(A, 1).counts(FlowRecorded).keeps(pair.records());
+    vec![
+        recorded(Case::new("nat: a datagram without checksum stays without", nat(), &without).leaves(
+            BACK,
+            ForwardNatRequest,
+            &translated(&without, &pair),
+        )),
+        recorded(Case::new("nat: a udp checksum that becomes 0 is sent as all ones", nat(), &asked).leaves(
+            BACK,
+            ForwardNatRequest,
+            &translated(&asked, &pair),
+        )),
+        Case::new("nat, reply: a udp checksum that becomes 0 is sent as all ones", nat().pair(pair), &told)
+            .from(BACK)
+            .leaves(FRONT, ForwardNatReply, &answer(&udp(&told.payload), &pair).1),
+    ]
+}
+
+/// The packet that arrives, such that the one that leaves sums up to nothing. `packets` makes both of a payload.
+fn vanishing(packets: impl Fn(&[u8]) -> (Datagram, Datagram)) -> Datagram {
+    let checksum = |packet: &Datagram| [packet.bytes()[UDP_CHECKSUM], packet.bytes()[UDP_CHECKSUM + 1]];
+    let (_, leaving) = packets(&[0, 0]);
+    let (arriving, leaving) = packets(&checksum(&leaving));
+    assert_eq!(checksum(&leaving), [0xff; 2], "adding the complement of a sum leaves all ones");
+    assert_ne!(checksum(&arriving), [0xff; 2], "only what leaves is special");
+    arriving
+}
+
+/// The record's mark, and what counts as a connection.
+fn opening(packet: &Datagram) -> (u64, u64) {
+    match &packet.transport {
+        Transport::Tcp(header) if header.syn && !header.ack => (OPENING, 1),
+        Transport::Tcp(_) => (0, 0),
+        Transport::Udp | Transport::UdpWithoutChecksum => (0, 1),
+    }
+}
+
+fn options(header: &mut etherparse::TcpHeader) {
+    header.syn = true;
+    header.set_options_raw(&[2, 4, 5, 180]).expect("four bytes of options fit a header");
+}
+
+fn client_of_source(index: u32) -> SocketAddrV4 {
+    (40_000..41_000)
+        .map(|port| SocketAddrV4::new(*CLIENT.ip(), port))
+        .find(|&client| nat_source_index(again(client, WEB), 2) == index)
+        .expect("of a thousand ports some fall on either source")
+}
+
+fn again(client: SocketAddrV4, vip: SocketAddrV4) -> u32 {
+    let tuple = FlowTuple {
+        source: Be32::from(*client.ip()),
+        source_port: Be16::new(client.port()),
+        destination_port: Be16::new(vip.port()),
+    };
+    hash::again(hash::flow(HASH_KEY, tuple))
+}
+
+const UDP_CHECKSUM: usize = 14 + 20 + 6;

@@ -1,0 +1,145 @@
+//! Not for us, or not to be judged here: the packet passes, untouched.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use etherparse::{EtherType, IpNumber};
+use lb_common::{
+    counter::Counter::{
+        self, DropMalformed, PassFragment, PassNoService, PassNotIpv4, PassOptions, PassProtocol,
+        PassTruncated,
+    },
+    entry::Mode,
+    flow::Ticks,
+};
+
+use super::{
+    Case,
+    packet::{Datagram, Fragment, arp},
+    shape::{ack, syn, tcp, udp},
+    world::{NAMES, WEB, World, key},
+};
+
+pub(super) fn cases(now: Ticks) -> Vec<Case> {
+    let groups = [strangers(now), other_packets(now), odd_headers(now), cut(now)];
+    groups.into_iter().flatten().collect()
+}
+
+/// Whole packets that no service wants.
+fn strangers(now: Ticks) -> Vec<Case> {
+    let dsr = || World::new(Mode::Dsr, now);
+    let to = |destination| Datagram { destination, ..syn() };
+    let mut bare = dsr();
+    bare.tables.services.clear();
+    let mut gone = dsr();
+    gone.tables.services.clear();
+    gone.removed.push(key(WEB, 6));
+    let mut cases = vec![
+        Case::new("no service at all", bare, &syn()),
+        Case::new("a service that was removed", gone, &syn()),
+        Case::new("another port", dsr(), &to(SocketAddrV4::new(*WEB.ip(), 81))),
+        Case::new("port 0", dsr(), &to(SocketAddrV4::new(*WEB.ip(), 0))),
+        Case::new("another address", dsr(), &to(SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 81), 80))),
+        Case::new("another protocol: udp for tcp", dsr(), &Datagram { destination: WEB, ..udp(b"quic") }),
+        Case::new("another protocol: tcp for udp", dsr(), &to(NAMES)),
+        Case::new("from a service", dsr(), &syn().ends(WEB, super::world::CLIENT)),
+        Case::new(
+            "a time to live of 1, for somebody else",
+            dsr(),
+            &Datagram { ttl: 1, ..to(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 80)) },
+        ),
+    ];
+    for case in &mut cases {
+        case.expected.counters.insert(PassNoService, 1);
+    }
+    cases
+}
+
+fn other_packets(now: Ticks) -> Vec<Case> {
+    let dsr = || World::new(Mode::Dsr, now);
+    let typed = |ether_type: EtherType, behind: &[u8]| [syn().link(ether_type).as_slice(), behind].concat();
+    let ip = &syn().bytes()[14..];
+    let table = [
+        ("an arp request for the service", arp(*WEB.ip()), PassNotIpv4),
+        ("ipv6", typed(EtherType::IPV6, &[0x60; 40]), PassNotIpv4),
+        ("a vlan tag", typed(EtherType::VLAN_TAGGED_FRAME, &[&[0, 7, 8, 0], ip].concat()), PassNotIpv4),
+        ("two vlan tags", typed(EtherType::PROVIDER_BRIDGING, &[&[0, 7, 0x81, 0], ip].concat()), PassNotIpv4),
+        ("mpls", typed(EtherType(0x8847), &[&[0, 0, 0x11, 0x40], ip].concat()), PassNotIpv4),
+        ("a length instead of a type", typed(EtherType(46), ip), PassNotIpv4),
+        ("icmp", protocol(IpNumber::ICMP), PassProtocol),
+        ("gre", protocol(IpNumber::GRE), PassProtocol),
+        ("ip in ip", protocol(IpNumber::IPV4), PassProtocol),
+        ("sctp", protocol(IpNumber::SCTP), PassProtocol),
+        ("vrrp", protocol(IpNumber(112)), PassProtocol),
+        ("protocol 0", protocol(IpNumber(0)), PassProtocol),
+    ];
+    each(table, dsr)
+}
+
+fn odd_headers(now: Ticks) -> Vec<Case> {
+    let dsr = || World::new(Mode::Dsr, now);
+    let fragment = |fragment, packet: Datagram| {
+        Datagram { fragment, dont_fragment: false, payload: vec![1; 64], ..packet }.bytes()
+    };
+    let table = [
+        ("the first fragment of tcp", fragment(Fragment::First, ack()), PassFragment),
+        ("a later fragment of tcp", fragment(Fragment::Later(185), ack()), PassFragment),
+        ("the first fragment of udp", fragment(Fragment::First, udp(&[])), PassFragment),
+        ("a later fragment of udp", fragment(Fragment::Later(1), udp(&[])), PassFragment),
+        ("the last fragment there can be", fragment(Fragment::Later(8_191), udp(&[])), PassFragment),
+        ("ip options", first_byte(0x46), PassOptions),
+        ("all ip options there can be", first_byte(0x4f), PassOptions),
+        ("a header shorter than itself", first_byte(0x44), PassNotIpv4),
+        ("no header length", first_byte(0x40), PassNotIpv4),
+        ("ip version 5", first_byte(0x55), PassNotIpv4),
+        ("ip version 6 of type 0x0800", first_byte(0x65), PassNotIpv4),
+        ("ip version 0", first_byte(0x05), PassNotIpv4),
+    ];
+    each(table, dsr)
+}
+
+/// Every length a frame can be cut to within its headers, for a service and for nobody.
+fn cut(now: Ticks) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let stranger = SocketAddrV4::new(*WEB.ip(), 81);
+    for (name, packet) in [
+        ("tcp", tcp(&[], |header| header.syn = true)),
+        ("udp", udp(&[])),
+        ("other tcp", syn().ends(WEB, stranger)),
+    ] {
+        let whole = packet.bytes();
+        for length in 0..whole.len() {
+            let mode = if length % 2 == 0 { Mode::Dsr } else { Mode::Nat };
+            let world = World::new(mode, now);
+            let case = Case::bytes(&format!("{name} cut to {length} bytes"), world, whole[..length].to_vec());
+            cases.push(match length {
+                0..PORTS_END => case.passes(PassTruncated),
+                _ if packet.destination == stranger => case.passes(PassNoService),
+                _ => case.drops(DropMalformed),
+            });
+        }
+    }
+    cases
+}
+
+fn each<const N: usize>(table: [(&str, Vec<u8>, Counter); N], world: impl Fn() -> World) -> Vec<Case> {
+    table
+        .into_iter()
+        .map(|(name, bytes, counter)| Case::bytes(name, world(), bytes).passes(counter))
+        .collect()
+}
+
+/// An IP packet to the service's address, of another protocol.
+fn protocol(protocol: IpNumber) -> Vec<u8> {
+    let mut header = etherparse::Ipv4Header { protocol, ..syn().ip() };
+    header.header_checksum = header.calc_header_checksum();
+    [syn().link(EtherType::IPV4).as_slice(), &header.to_bytes(), &syn().bytes()[34..]].concat()
+}
+
+/// Version and header length of a SYN to the service; there is room for any options.
+fn first_byte(byte: u8) -> Vec<u8> {
+    let mut bytes = tcp(&[1; 40], |header| header.syn = true).bytes();
+    bytes[14] = byte;
+    bytes
+}
+
+const PORTS_END: usize = 14 + 20 + 4;

@@ -1,0 +1,161 @@
+//! Properties of the packet path that hold for any packet.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use etherparse::TcpHeader;
+use lb_common::{
+    entry::Mode,
+    flow::Ticks,
+    slot::{ServerId, Slot},
+};
+use lb_ebpf::{Action, forward};
+use proptest::{collection::vec, prelude::*};
+
+use super::{
+    checksum::Checksums,
+    host::{HostPacket, HostTables},
+    nat::{answer, candidate, pair, translated},
+    on_host::tables,
+    packet::{Datagram, Transport},
+    shape::{ack, udp},
+    world::{A, A_MAC, B, BACK, BACK_MAC, FRONT, NAMES, Pair, World},
+};
+
+proptest! {
+    #[test]
+    fn dsr_changes_link_and_time_to_live_alone(packet in datagram()) {
+        let (action, sent) = send(&tables(&World::new(Mode::Dsr, NOW)), &packet.bytes(), FRONT);
+        prop_assert_eq!(action, Action::Redirect(BACK));
+        prop_assert_eq!(sent, packet.hop(A_MAC, BACK_MAC).bytes());
+    }
+
+    /// The expected bytes carry checksums summed up anew.
+    #[test]
+    fn nat_and_back_restores_the_ends(packet in datagram(), reply in datagram()) {
+        let tables = tables(&World::new(Mode::Nat, NOW));
+        let vip = packet.destination;
+        let pair =
+            Pair { client: packet.source, nat: candidate(packet.source, vip, 0), ..pair(A, vip, NOW) };
+        let (action, sent) = send(&tables, &packet.bytes(), FRONT);
+        prop_assert_eq!(action, Action::Redirect(BACK));
+        prop_assert_eq!(sent, translated(&packet, &pair).bytes());
+
+        let reply = Datagram { transport: like(&packet, &reply), ..reply };
+        let (told, heard) = answer(&reply, &pair);
+        prop_assert_eq!((heard.source, heard.destination), (packet.destination, packet.source));
+        let (action, sent) = send(&tables, &told.bytes(), BACK);
+        prop_assert_eq!(action, Action::Redirect(FRONT));
+        prop_assert_eq!(sent, heard.bytes());
+    }
+
+    #[test]
+    fn any_bytes_are_survived(bytes in vec(any::<u8>(), 0..200), world in 0..WORLDS) {
+        judge(&bytes, world)?;
+    }
+
+    #[test]
+    fn any_damage_is_survived(
+        packet in datagram(),
+        damage in vec((0..60usize, any::<u8>()), 0..4),
+        cut in prop_oneof![Just(usize::MAX), 0..120usize],
+        world in 0..WORLDS,
+    ) {
+        let mut bytes = packet.bytes();
+        for (place, value) in damage {
+            let length = bytes.len();
+            bytes[place % length] = value;
+        }
+        bytes.truncate(cut);
+        judge(&bytes, world)?;
+    }
+}
+
+/// What holds for every packet, whole or not.
+fn judge(bytes: &[u8], world: usize) -> Result<(), TestCaseError> {
+    let (action, sent) = send(&tables(&worlds(world)), bytes, FRONT);
+    if action == Action::Pass {
+        prop_assert_eq!(&sent, bytes);
+    }
+    prop_assert!(sent.len() <= bytes.len());
+    let leaves = matches!(action, Action::Transmit | Action::Redirect(_));
+    if let (true, Some(before)) = (leaves && sent.len() == bytes.len(), Checksums::of(bytes)) {
+        prop_assert_eq!(Checksums::of(&sent), Some(before));
+    }
+    Ok(())
+}
+
+fn send(tables: &HostTables, bytes: &[u8], interface: u32) -> (Action, Vec<u8>) {
+    let mut packet = HostPacket::new(bytes, interface, 0xa5);
+    let outcome = forward(&mut packet, tables);
+    assert!(packet.stayed_within(), "wrote outside the packet");
+    (outcome.action(), packet.bytes())
+}
+
+fn worlds(index: usize) -> World {
+    let world = |mode| World::new(mode, NOW);
+    match index {
+        0 => world(Mode::Dsr),
+        1 => world(Mode::Nat),
+        2 => world(Mode::Dsr).slots(Slot::new(B, A, true)),
+        3 => world(Mode::Nat).slots(Slot::new(B, A, true)),
+        4 => world(Mode::Dsr).slots(Slot::settled(ServerId::NONE)),
+        _ => world(Mode::Nat).full_but(1),
+    }
+}
+
+/// A whole packet for one of the services, from anybody.
+fn datagram() -> impl Strategy<Value = Datagram> {
+    let ip = (any::<u32>(), any::<u16>(), 2..=u8::MAX, 0..64u8, any::<u16>(), any::<bool>());
+    (ip, transport(), vec(any::<u8>(), 0..300), 0..8usize).prop_map(|(ip, transport, payload, padding)| {
+        let (address, port, ttl, dscp, identification, dont_fragment) = ip;
+        let destination = if let Transport::Tcp(_) = transport { ack().destination } else { NAMES };
+        Datagram {
+            source: SocketAddrV4::new(Ipv4Addr::from_bits(address), port),
+            destination,
+            ttl,
+            dscp,
+            identification,
+            dont_fragment,
+            transport,
+            payload,
+            padding: vec![0xee; padding],
+            ..udp(&[])
+        }
+    })
+}
+
+fn transport() -> impl Strategy<Value = Transport> {
+    let tcp = (any::<[bool; 8]>(), any::<[u32; 2]>(), any::<[u16; 2]>(), 0..11usize).prop_map(
+        |(flags, [sequence_number, acknowledgment_number], [window_size, urgent_pointer], words)| {
+            let [fin, syn, rst, psh, ack, urg, ece, cwr] = flags;
+            let mut header = TcpHeader {
+                sequence_number,
+                acknowledgment_number,
+                window_size,
+                urgent_pointer,
+                fin,
+                syn,
+                rst,
+                psh,
+                ack,
+                urg,
+                ece,
+                cwr,
+                ..TcpHeader::default()
+            };
+            header.set_options_raw(&vec![1; words * 4]).expect("at most forty bytes of options");
+            Transport::Tcp(Box::new(header))
+        },
+    );
+    prop_oneof![4 => tcp, 3 => Just(Transport::Udp), 1 => Just(Transport::UdpWithoutChecksum)]
+}
+
+/// The transport of `reply` where it is of the same protocol as `packet`, else that of `packet`.
+fn like(packet: &Datagram, reply: &Datagram) -> Transport {
+    let is_tcp = |datagram: &Datagram| matches!(datagram.transport, Transport::Tcp(_));
+    let same = is_tcp(packet) == is_tcp(reply);
+    if same { reply.transport.clone() } else { packet.transport.clone() }
+}
+
+const NOW: Ticks = Ticks(100_000);
+const WORLDS: usize = 6;

@@ -1,0 +1,56 @@
+//! The packets most cases begin with.
+
+use etherparse::TcpHeader;
+
+use super::{
+    packet::{Datagram, Fragment, Transport},
+    world::{CLIENT, CLIENT_MAC, FRONT_MAC, NAMES, WEB},
+};
+
+/// From the client to the web service; `shape` sets flags, numbers and options.
+pub(super) fn tcp(payload: &[u8], shape: impl FnOnce(&mut TcpHeader)) -> Datagram {
+    let mut header = TcpHeader { sequence_number: 1_000, window_size: 64_000, ..TcpHeader::default() };
+    shape(&mut header);
+    datagram(Transport::Tcp(Box::new(header)), payload)
+}
+
+pub(super) fn syn() -> Datagram {
+    tcp(&[], |header| header.syn = true)
+}
+
+pub(super) fn ack() -> Datagram {
+    tcp(b"GET / HTTP/1.1\r\n\r\n", |header| {
+        header.ack = true;
+        header.acknowledgment_number = 77_000;
+    })
+}
+
+pub(super) fn fin() -> Datagram {
+    tcp(&[], |header| (header.fin, header.ack) = (true, true))
+}
+
+pub(super) fn rst() -> Datagram {
+    tcp(&[], |header| header.rst = true)
+}
+
+/// From the client to the name service.
+pub(super) fn udp(payload: &[u8]) -> Datagram {
+    Datagram { destination: NAMES, ..datagram(Transport::Udp, payload) }
+}
+
+fn datagram(transport: Transport, payload: &[u8]) -> Datagram {
+    Datagram {
+        to: FRONT_MAC,
+        from: CLIENT_MAC,
+        source: CLIENT,
+        destination: WEB,
+        ttl: 64,
+        dscp: 0,
+        identification: 0x1234,
+        dont_fragment: true,
+        fragment: Fragment::Whole,
+        transport,
+        payload: payload.to_vec(),
+        padding: Vec::new(),
+    }
+}

@@ -1,0 +1,81 @@
+//! The kernel ring: every packet case through the loaded program, by BPF_PROG_TEST_RUN.
+//!
+//! The host ring runs the same table. What the kernel does must equal what the host does and what the case
+//! expects: action, bytes, records, counters.
+
+mod rig;
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, ensure};
+use lb_tests::cases::{Case, all, on_host};
+use lb_user::io::kernel::now;
+
+use self::rig::{Entry, Rigs, inside};
+
+#[test]
+fn every_case_has_the_effect_it_has_on_the_host() -> Result<()> {
+    inside(|| every_case(Entry::Direct))
+}
+
+#[test]
+fn no_case_depends_on_the_headroom() -> Result<()> {
+    inside(|| every_case(Entry::Poisoned))
+}
+
+fn every_case(entry: Entry) -> Result<()> {
+    let (mut rigs, mut failed) = (Rigs::default(), Vec::new());
+    for case in all(now()).iter().filter(|case| takes(case)) {
+        let found = rigs.prepare(case)?.run(case, entry)?;
+        if found != rig::seen_by_kernel(&case.expected) || found != rig::seen_by_kernel(&on_host(case, 0xa5))
+        {
+            failed.push(case.difference(&found));
+        }
+    }
+    ensure!(failed.is_empty(), "{} cases failed:\n\n{}", failed.len(), failed.join("\n\n"));
+    Ok(())
+}
+
+/// The kernel itself refuses what is left out of `every_case`.
+#[test]
+fn frames_without_an_ethernet_header_cannot_be_run() -> Result<()> {
+    inside(|| {
+        let mut rigs = Rigs::default();
+        for case in all(now()).iter().filter(|case| !takes(case)) {
+            let refused = rigs.prepare(case)?.run(case, Entry::Direct).is_err();
+            ensure!(refused, "{}: the kernel takes it now, so run it with the others", case.name);
+        }
+        Ok(())
+    })
+}
+
+fn takes(case: &Case) -> bool {
+    case.packet.len() >= ETHERNET
+}
+
+#[test]
+fn the_program_is_small_and_holds_no_debugging() -> Result<()> {
+    inside(|| {
+        let mut rigs = Rigs::default();
+        let rig = rigs.prepare(&all(now())[0])?;
+        let info = rig.program()?.info()?;
+        let verified = info.verified_instruction_count().unwrap_or(u32::MAX);
+        println!("the verifier walked {verified} instructions");
+        ensure!(verified < VERIFIED_MAX, "the verifier walked {verified} instructions");
+        let maps: BTreeSet<String> = rig.map_names()?;
+        ensure!(maps == MAPS.map(String::from).into(), "the program uses {maps:?}");
+        Ok(())
+    })?;
+    for symbol in ["rust_begin_unwind", "panic_fmt", "AYA_LOG"] {
+        let found = OBJECT.windows(symbol.len()).any(|bytes| bytes == symbol.as_bytes());
+        ensure!(!found, "the object mentions {symbol}");
+    }
+    Ok(())
+}
+
+static OBJECT: &[u8] = include_bytes!(env!("STEELYARD_XDP"));
+
+const ETHERNET: usize = 14;
+/// A fifth of what the kernel allows.
+const VERIFIED_MAX: u32 = 200_000;
+const MAPS: [&str; 8] = ["counters", "devices", "flows", "globals", "ring", "servers", "services", "traffic"];
