@@ -37,8 +37,12 @@ counters! {
     ForwardNatReply = "forward_nat_reply",
     /// Answered with a TCP RST: the service has no usable server.
     ResetNoServer = "reset_no_server",
+    /// Answered with a TCP RST: within a NAT connection that is not recorded.
+    ResetNoFlow = "reset_no_flow",
     /// Passed to the kernel: not IPv4.
     PassNotIpv4 = "pass_not_ipv4",
+    /// Passed to the kernel: the frame is for a group of machines.
+    PassMulticast = "pass_multicast",
     /// Passed to the kernel: the frame ends within its headers.
     PassTruncated = "pass_truncated",
     /// Passed to the kernel: the IPv4 header has options.
@@ -57,6 +61,10 @@ counters! {
     DropTtl = "drop_ttl",
     /// Dropped: the service has no usable server.
     DropNoServer = "drop_no_server",
+    /// Dropped: a TCP RST within a NAT connection that is not recorded.
+    DropNoFlow = "drop_no_flow",
+    /// Dropped: the interface to leave through is gone.
+    DropDevice = "drop_device",
     /// Dropped: the MAC address of the server's next hop is not known.
     DropUnresolved = "drop_unresolved",
     /// Dropped: no free NAT source port within the bounded number of tries.

@@ -206,6 +206,9 @@ pub struct Globals {
     pub hash_key: [Word; 2],
     /// `hash::address_bit` of every NAT source: most other destinations need no flow lookup.
     pub nat_filter: Word,
+    /// Of the flow table.
+    pub flow_buckets: Word,
+    pub flow_seed: Word,
     /// An address in the low half of each word.
     pub nat_sources: [Word; NAT_SOURCES_MAX],
 }
@@ -228,6 +231,8 @@ impl Default for Globals {
         Globals {
             hash_key: Default::default(),
             nat_filter: Word::new(0),
+            flow_buckets: Word::new(0),
+            flow_seed: Word::new(0),
             nat_sources: [const { Word::new(0) }; NAT_SOURCES_MAX],
         }
     }
@@ -246,7 +251,7 @@ pub fn first_bucket(key: ServiceKey) -> u32 {
 
 const _: () = assert!(size_of::<ServiceEntry>() == 32 && align_of::<ServiceEntry>() == 8);
 const _: () = assert!(size_of::<ServerEntry>() == 32 && align_of::<ServerEntry>() == 8);
-const _: () = assert!(size_of::<Globals>() == 24 + 8 * NAT_SOURCES_MAX);
+const _: () = assert!(size_of::<Globals>() == 40 + 8 * NAT_SOURCES_MAX);
 const _: () = assert!(size_of::<SlotEntry>() == 8);
 const _: () = assert!(NAT_SOURCES_MAX <= u8::MAX as usize);
 

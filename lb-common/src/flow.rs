@@ -48,7 +48,7 @@ impl Ticks {
 
 /// Ends of one direction of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct Tuple {
     pub source: Be32,
     pub destination: Be32,
@@ -57,6 +57,28 @@ pub struct Tuple {
 }
 
 impl Tuple {
+    /// Source low.
+    #[inline(always)]
+    const fn addresses(self) -> u64 {
+        self.source.0 as u64 | (self.destination.0 as u64) << 32
+    }
+
+    /// Source low.
+    #[inline(always)]
+    const fn ports(self) -> u32 {
+        self.source_port.0 as u32 | (self.destination_port.0 as u32) << 16
+    }
+
+    #[inline(always)]
+    const fn from_words(addresses: u64, ports: u32) -> Self {
+        Tuple {
+            source: Be32(addresses as u32),
+            destination: Be32((addresses >> 32) as u32),
+            source_port: Be16(ports as u16),
+            destination_port: Be16((ports >> 16) as u16),
+        }
+    }
+
     #[inline(always)]
     pub const fn reversed(self) -> Self {
         Tuple {
@@ -68,170 +90,181 @@ impl Tuple {
     }
 }
 
-/// Key of the IPv4 flow table.
+/// Key of the IPv4 flow table: the words of a record. The second is never 0, so that a record without a key is
+/// told from any other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
-pub struct FlowKey {
-    pub tuple: Tuple,
-    /// IP protocol number; the rest of the word is zero, since the kernel compares it too.
-    protocol: u32,
-}
+pub struct FlowKey([u64; 2]);
 
 impl FlowKey {
     #[inline(always)]
     pub const fn new(tuple: Tuple, protocol: u8) -> Self {
-        FlowKey { tuple, protocol: protocol as u32 }
+        FlowKey([tuple.addresses(), tuple.ports() as u64 | (protocol as u64) << 32 | KEY_USED])
     }
 
-    /// From the key as the map holds it.
-    pub const fn from_words(w: [u64; 2]) -> Self {
-        let tuple = Tuple {
-            source: Be32(w[0] as u32),
-            destination: Be32((w[0] >> 32) as u32),
-            source_port: Be16(w[1] as u16),
-            destination_port: Be16((w[1] >> 16) as u16),
-        };
-        FlowKey { tuple, protocol: (w[1] >> 32) as u32 }
+    /// None: no key.
+    pub const fn from_words(words: [u64; 2]) -> Option<Self> {
+        if words[1] & KEY_USED == 0 { None } else { Some(FlowKey(words)) }
+    }
+
+    #[inline(always)]
+    pub const fn words(&self) -> [u64; 2] {
+        self.0
+    }
+
+    pub const fn tuple(&self) -> Tuple {
+        Tuple::from_words(self.0[0], self.0[1] as u32)
     }
 
     #[inline(always)]
     pub const fn protocol(&self) -> u8 {
-        self.protocol as u8
+        (self.0[1] >> 32) as u8
     }
 
     /// The key of the other half of a NAT flow whose packets are rewritten to `rewrite`.
     #[inline(always)]
     pub const fn twin(&self, rewrite: Tuple) -> FlowKey {
-        FlowKey { tuple: rewrite.reversed(), protocol: self.protocol }
+        FlowKey::new(rewrite.reversed(), self.protocol())
     }
 }
 
-/// A flow record. What several CPUs change is a `Word`. The rest is fixed when it is inserted.
-#[derive(Debug)]
-#[repr(C)]
+/// A flow record: one cache line. Removed and reused at any time, so every word is shared.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
 pub struct Flow {
-    /// `Ticks` of the last packet in this direction.
-    pub seen: Word,
-    /// Bits below.
-    pub state: Word,
-    /// Interface the client's packets arrive on; replies leave there.
-    pub interface: Word,
-    /// NAT only: the client side's next hop, and our own address towards it.
-    pub peer_mac: Word,
-    pub own_mac: Word,
-    /// NAT only: what packets of this half become.
-    pub rewrite: Tuple,
-    pub server: u32,
-    zero: u64,
+    /// The second word is written last and cleared first.
+    key: [Word; 2],
+    /// `Ticks` of the last packet in this direction, and above them the bits below.
+    clock: Word,
+    /// NAT only: the addresses that packets of this half get, source low.
+    addresses: Word,
+    /// NAT only: the ports they get, source lowest; in the high half the server's id.
+    ports_server: Word,
+    /// NAT only: the client side's next hop, our own address towards it, and the interface it arrives on.
+    peer_mac: Word,
+    own_mac: Word,
+    interface: Word,
 }
 
-/// Made by a SYN, and no later packet of the client seen yet.
-pub const OPENING: u64 = 1;
+const KEY_USED: u64 = 1 << 63;
+
+/// Made by a SYN, and no later packet of the client seen yet. On both halves of a NAT flow.
+pub const OPENING: u32 = 1;
 /// A FIN passed in this direction.
-pub const FIN: u64 = 1 << 1;
+pub const FIN: u32 = 1 << 1;
 /// A RST passed in this direction.
-pub const RST: u64 = 1 << 2;
+pub const RST: u32 = 1 << 2;
 /// The client's half of a NAT flow.
-pub const NAT_REQUEST: u64 = 1 << 3;
+pub const NAT_REQUEST: u32 = 1 << 3;
 /// The server's half of a NAT flow.
-pub const NAT_REPLY: u64 = 1 << 4;
+pub const NAT_REPLY: u32 = 1 << 4;
 
 /// How long a record counts that a SYN made and no later packet confirmed (LVS: syn_recv).
 pub const OPENING_TICKS: u32 = Ticks::in_ms(60_000);
 /// One side closed: RFC 5382, section 5, allows transitory connections four minutes.
 pub const CLOSING_TICKS: u32 = Ticks::in_ms(240_000);
-/// Both sides closed: two times the 30 s most systems use for the maximum segment lifetime.
-pub const CLOSED_TICKS: u32 = Ticks::in_ms(60_000);
+/// Both sides closed: time for the last acknowledgment to be repeated. Short, since a closed flow holds its NAT
+/// port (DPVS: 7 s).
+pub const CLOSED_TICKS: u32 = Ticks::in_ms(10_000);
 /// After a RST: time for its retransmissions.
 pub const RESET_TICKS: u32 = Ticks::in_ms(10_000);
 
-/// The values of a record, read once.
+/// The values of a record, read once. Laid out so that what the compiler reads together, and the verifier then
+/// wants aligned on the stack, is aligned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
 pub struct FlowView {
-    pub server: u32,
     pub seen: Ticks,
-    pub state: u64,
-    pub interface: u32,
+    pub state: u32,
     pub rewrite: Tuple,
     pub peer_mac: u64,
     pub own_mac: u64,
-}
-
-impl FlowView {
-    /// From the value as the map holds it.
-    pub const fn from_words(w: &[u64; 8]) -> Self {
-        FlowView {
-            seen: Ticks(w[0] as u32),
-            state: w[1],
-            interface: w[2] as u32,
-            peer_mac: w[3],
-            own_mac: w[4],
-            rewrite: Tuple {
-                source: Be32(w[5] as u32),
-                destination: Be32((w[5] >> 32) as u32),
-                source_port: Be16(w[6] as u16),
-                destination_port: Be16((w[6] >> 16) as u16),
-            },
-            server: (w[6] >> 32) as u32,
-        }
-    }
+    pub interface: u32,
+    pub server: u32,
 }
 
 impl Flow {
     #[inline(always)]
-    pub fn new(view: FlowView) -> Self {
-        Flow {
-            seen: Word::new(view.seen.0 as u64),
-            state: Word::new(view.state),
-            interface: Word::new(view.interface as u64),
-            peer_mac: Word::new(view.peer_mac),
-            own_mac: Word::new(view.own_mac),
-            rewrite: view.rewrite,
-            server: view.server,
-            zero: 0,
-        }
+    pub fn is(&self, key: &FlowKey) -> bool {
+        let [low, high] = key.words();
+        self.key[0].get() == low && self.key[1].get() == high
+    }
+
+    /// None: the place is free, or its record is being written.
+    pub fn key(&self) -> Option<FlowKey> {
+        FlowKey::from_words([self.key[0].get(), self.key[1].get()])
+    }
+
+    /// Fills a place that is the caller's and publishes it.
+    #[inline(always)]
+    pub(crate) fn write(&self, key: &FlowKey, view: &FlowView) {
+        let [low, high] = key.words();
+        self.clock.set(view.seen.0 as u64 | (view.state as u64) << 32);
+        self.addresses.set(view.rewrite.addresses());
+        self.ports_server.set(view.rewrite.ports() as u64 | (view.server as u64) << 32);
+        self.peer_mac.set(view.peer_mac);
+        self.own_mac.set(view.own_mac);
+        self.interface.set(view.interface as u64);
+        self.key[0].set(low);
+        // A full barrier: whoever looks for others with this key afterwards has shown its own.
+        self.key[1].swap(high);
+    }
+
+    #[inline(always)]
+    pub(crate) fn clear(&self) {
+        self.key[1].swap(0);
     }
 
     #[inline(always)]
     pub fn view(&self) -> FlowView {
+        let (clock, addresses, ports) = (self.clock.get(), self.addresses.get(), self.ports_server.get());
         FlowView {
-            server: self.server,
-            seen: self.last_seen(),
-            state: self.state.get(),
+            server: (ports >> 32) as u32,
+            seen: Ticks(clock as u32),
+            state: (clock >> 32) as u32,
             interface: self.interface.get() as u32,
-            rewrite: self.rewrite,
+            rewrite: Tuple::from_words(addresses, ports as u32),
             peer_mac: self.peer_mac.get(),
             own_mac: self.own_mac.get(),
         }
     }
 
+    /// Stamps the record and changes its bits, writing only a change. Two CPUs that see packets of one
+    /// direction at once may lose a bit; the record then only lives longer.
     #[inline(always)]
-    pub fn last_seen(&self) -> Ticks {
-        Ticks(self.seen.get() as u32)
-    }
-
-    /// Stamps the record, writing only when the tick has changed.
-    #[inline(always)]
-    pub fn touch(&self, now: Ticks) {
-        if self.last_seen() != now {
-            self.seen.set(now.0 as u64);
-        }
-    }
-
-    /// Sets and clears bits, writing only a change. Two CPUs that see packets of one direction at once
-    /// may lose a bit; the record then only lives longer.
-    #[inline(always)]
-    pub fn mark(&self, set: u64, clear: u64) {
-        let old = self.state.get();
-        let new = old & !clear | set;
+    pub fn touch(&self, now: Ticks, set: u32, clear: u32) {
+        let old = self.clock.get();
+        let state = (old >> 32) as u32 & !clear | set;
+        let new = now.0 as u64 | (state as u64) << 32;
         if new != old {
-            self.state.set(new);
+            self.clock.set(new);
         }
+    }
+
+    /// Changes bits without stamping the record.
+    #[inline(always)]
+    pub fn clear_state(&self, clear: u32) {
+        self.clock.set(self.clock.get() & !((clear as u64) << 32));
+    }
+
+    /// Made by a SYN at least `ticks` ago, and not confirmed since.
+    #[inline(always)]
+    pub(crate) fn is_half_open_since(&self, now: Ticks, ticks: u32) -> bool {
+        let clock = self.clock.get();
+        (clock >> 32) as u32 & OPENING != 0 && now.since(Ticks(clock as u32)) >= ticks
+    }
+
+    /// Where replies of a NAT flow go.
+    #[inline(always)]
+    pub fn set_peer(&self, interface: u32, peer_mac: u64, own_mac: u64) {
+        self.interface.set(interface as u64);
+        self.peer_mac.set(peer_mac);
+        self.own_mac.set(own_mac);
     }
 
     /// Ticks of silence after which this half is void by itself, given the service's idle time.
     #[inline(always)]
-    pub fn idle_ticks(state: u64, idle_ticks: u32) -> u32 {
+    pub fn idle_ticks(state: u32, idle_ticks: u32) -> u32 {
         if state & OPENING != 0 && OPENING_TICKS < idle_ticks { OPENING_TICKS } else { idle_ticks }
     }
 }
@@ -256,7 +289,7 @@ pub const fn nat_source_index(hash: u32, count: u32) -> u32 {
 }
 
 /// Ticks of silence after which a NAT flow is void, from the bits of both halves.
-pub const fn nat_idle_ticks(request: u64, reply: u64, idle_ticks: u32) -> u32 {
+pub const fn nat_idle_ticks(request: u32, reply: u32, idle_ticks: u32) -> u32 {
     let own = if (request | reply) & RST != 0 {
         RESET_TICKS
     } else if request & FIN != 0 && reply & FIN != 0 {
@@ -271,8 +304,7 @@ pub const fn nat_idle_ticks(request: u64, reply: u64, idle_ticks: u32) -> u32 {
     if own < idle_ticks { own } else { idle_ticks }
 }
 
-const _: () = assert!(size_of::<FlowKey>() == 16 && align_of::<FlowKey>() == 4);
-const _: () = assert!(size_of::<Flow>() == 64 && align_of::<Flow>() == 8);
+const _: () = assert!(size_of::<Flow>() == 64 && align_of::<Flow>() == 64);
 
 #[cfg(test)]
 mod tests {
@@ -286,7 +318,7 @@ mod tests {
             Tuple { source: Be32(5), destination: Be32(6), source_port: Be16(7), destination_port: Be16(8) };
         let key = FlowKey::new(request, 6);
         let twin = key.twin(rewritten);
-        assert_eq!(twin.tuple, rewritten.reversed());
+        assert_eq!(twin.tuple(), rewritten.reversed());
         assert_eq!(twin.twin(request.reversed()), key);
     }
 

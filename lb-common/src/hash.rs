@@ -38,7 +38,17 @@ pub fn again(hash: u32) -> u32 {
 /// Bucket of a service key, before masking.
 #[inline(always)]
 pub fn service(key: u64) -> u32 {
-    (key.wrapping_mul(MIX_1) >> 40) as u32
+    // The port stands in the high half, where a product alone would not carry it far.
+    ((key ^ key >> 29).wrapping_mul(MIX_1) >> 40) as u32
+}
+
+/// Of a flow record's key: both buckets and the tag.
+#[inline(always)]
+pub fn record(seed: u64, key: [u64; 2]) -> u64 {
+    let x = (key[0] ^ seed).wrapping_mul(MIX_1);
+    let x = (x ^ x >> 32 ^ key[1]).wrapping_mul(seed | 1);
+    let x = (x ^ x >> 32).wrapping_mul(MIX_1);
+    x ^ x >> 29
 }
 
 /// One bit of 64: whether an address may be a NAT source.
@@ -85,6 +95,37 @@ mod tests {
         check_uniform("even ports", (0..32_768u16).map(|n| flow(KEY, tuple(0x0a00_0001, n * 2))));
         check_uniform("no key", (0..=u16::MAX).map(|n| flow(HashKey([0, 0]), tuple(0x0a00_0001, n))));
         check_uniform("second value", (0..=u16::MAX).map(|n| again(flow(KEY, tuple(0x0a00_0001, n)))));
+    }
+
+    /// 4 096 keys, as many as a table may hold, in the patterns that operators configure.
+    #[test]
+    fn services_find_a_bucket_near() {
+        use crate::{
+            entry::{ServiceKey, first_bucket},
+            limits::{PROBES_MAX, SERVICE_BUCKETS, SERVICE_KEYS_MAX},
+        };
+        let key = |address: u32, port: u32, protocol| {
+            ServiceKey::new(Be32::new(0x0a00_0000 + address), Be16::new(port as u16), protocol)
+        };
+        let patterns: [(&str, &dyn Fn(u32) -> ServiceKey); 5] = [
+            ("one address, ports in a row, both protocols", &|n| {
+                key(1, 1_000 + n / 2, if n % 2 == 0 { 6 } else { 17 })
+            }),
+            ("one address, ports in a row", &|n| key(1, 1 + n, 6)),
+            ("addresses in a row, one port", &|n| key(n, 443, 6)),
+            ("addresses in a row, two ports", &|n| key(n / 2, if n % 2 == 0 { 80 } else { 443 }, 6)),
+            ("every 16th address, ports in a row", &|n| key(n / 64 * 16, 8_000 + n % 64, 6)),
+        ];
+        for (name, pattern) in patterns {
+            let mut table = [false; SERVICE_BUCKETS as usize];
+            for n in 0..SERVICE_KEYS_MAX {
+                let first = first_bucket(pattern(n));
+                let places =
+                    (0..PROBES_MAX).map(|probe| (first.wrapping_add(probe) & (SERVICE_BUCKETS - 1)) as usize);
+                let free = places.into_iter().find(|&place| !table[place]);
+                table[free.unwrap_or_else(|| panic!("{name}: key {n} finds no bucket"))] = true;
+            }
+        }
     }
 
     #[test]

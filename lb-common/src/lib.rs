@@ -4,14 +4,17 @@
 //!
 //! ```text
 //! daemon ── one aligned store a word ──► services ─► ring ─► servers      (mapped arrays)
-//! kernel ── inserts, stamps ───────────► flows                            (hash map)
+//! kernel ── inserts, stamps ───────────► flows                            (mapped arrays, no locks)
 //! kernel ── adds ──────────────────────► counters, server traffic         (per CPU)
 //! ```
 #![no_std]
+// Rust offers no compare-and-swap for BPF but these; the BPF half is compiled with unstable features anyway.
+#![cfg_attr(target_arch = "bpf", feature(core_intrinsics), expect(internal_features))]
 
 pub mod counter;
 pub mod entry;
 pub mod flow;
+pub mod flow_table;
 pub mod hash;
 pub mod limits;
 pub mod net;

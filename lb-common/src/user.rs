@@ -1,14 +1,9 @@
 //! aya's marker for what may be copied to and from a map.
 #![expect(unsafe_code, reason = "aya's Pod is an unsafe trait")]
 
-use crate::{
-    counter::{Counts, TrafficCounts},
-    flow::FlowKey,
-};
+use crate::counter::{Counts, TrafficCounts};
 
 // SAFETY: repr(C), no padding (sizes are asserted beside the types), and every bit pattern is a value.
-unsafe impl aya::Pod for FlowKey {}
-// SAFETY: as above.
 unsafe impl aya::Pod for TrafficCounts {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Counts {}

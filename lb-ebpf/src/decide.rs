@@ -4,13 +4,14 @@ use lb_common::{
     counter::Counter,
     entry::Service,
     flow::{Flow, FlowView, OPENING, Ticks, Tuple},
+    flow_table::{self, InsertError},
     net::{Be16, Be32, UDP},
     slot::{ServerId, Slot},
 };
 
 use crate::{
     parse::{Parsed, Transport},
-    tables::{InsertError, Tables},
+    tables::Tables,
 };
 
 /// A packet for a service, parsed and hashed.
@@ -27,6 +28,12 @@ impl Request<'_> {
     #[inline(always)]
     pub(crate) fn opens(&self, recorded: bool) -> bool {
         self.transport.is_syn() || recorded && self.parsed.protocol == UDP
+    }
+
+    /// Bits of the record that the packet ends: after the SYN it shows that the client got an answer.
+    #[inline(always)]
+    pub(crate) fn confirmed(&self) -> u32 {
+        if self.transport.is_syn() { 0 } else { OPENING }
     }
 }
 
@@ -50,18 +57,17 @@ pub(crate) fn server(tables: &impl Tables, request: &Request<'_>) -> Result<Choi
     }
     let key = request.parsed.flow_key();
     let now = tables.now();
-    if let Some(flow) = tables.flow(&key) {
-        if counts(tables, flow, now, request) {
-            flow.touch(now);
-            confirm(flow, request.transport);
-            return Ok(unrecorded(ServerId(flow.server)));
+    if let Some((flow, view)) = flow_table::read(tables, &key) {
+        if counts(tables, &view, now, request) {
+            flow.touch(now, 0, request.confirmed());
+            return Ok(unrecorded(ServerId(view.server)));
         }
-        tables.remove_flow(&key);
+        flow_table::remove(tables, &key);
     }
     let base_lives = lives(tables, slot.base());
     let id = present(slot.owner(request.transport.is_syn(), base_lives))?;
     let state = if request.transport.is_syn() { OPENING } else { 0 };
-    match tables.insert_flow(&key, &Flow::new(record(id, now, state))) {
+    match flow_table::insert(tables, &key, &record(id, now, state)) {
         Ok(()) => {
             tables.count(Counter::FlowRecorded);
             Ok(Choice { server: id, recorded: true })
@@ -93,22 +99,13 @@ pub(crate) fn lives(tables: &impl Tables, id: ServerId) -> bool {
 
 /// A record counts while it is younger than its idle time and its server lives.
 #[inline(always)]
-fn counts(tables: &impl Tables, flow: &Flow, now: Ticks, request: &Request<'_>) -> bool {
-    let view = flow.view();
+fn counts(tables: &impl Tables, view: &FlowView, now: Ticks, request: &Request<'_>) -> bool {
     let idle = Flow::idle_ticks(view.state, request.service.idle_ticks);
     now.since(view.seen) < idle && lives(tables, ServerId(view.server))
 }
 
-/// A packet after the SYN shows that the client got an answer.
 #[inline(always)]
-pub(crate) fn confirm(flow: &Flow, transport: Transport) {
-    if !transport.is_syn() {
-        flow.mark(0, OPENING);
-    }
-}
-
-#[inline(always)]
-fn record(id: ServerId, now: Ticks, state: u64) -> FlowView {
+fn record(id: ServerId, now: Ticks, state: u32) -> FlowView {
     const NOT_REWRITTEN: Tuple =
         Tuple { source: Be32(0), destination: Be32(0), source_port: Be16(0), destination_port: Be16(0) };
     FlowView { server: id.0, seen: now, state, interface: 0, rewrite: NOT_REWRITTEN, peer_mac: 0, own_mac: 0 }

@@ -154,7 +154,7 @@ pub(crate) fn leave(packet: &impl Packet, interface: u32, counter: Counter) -> O
 #[inline(always)]
 fn no_server(packet: &mut impl Packet, request: &Request<'_>) -> Outcome {
     if request.service.reset {
-        reset::refuse(packet, request.parsed)
+        reset::refuse(packet, request.parsed, Counter::ResetNoServer, Counter::DropNoServer)
     } else {
         Outcome::drop(Counter::DropNoServer)
     }

@@ -22,4 +22,4 @@ mod rewrite;
 pub mod tables;
 
 pub use forward::{Action, Outcome, forward};
-pub use tables::{InsertError, Packet, Tables};
+pub use tables::{Packet, Tables};

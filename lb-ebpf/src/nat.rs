@@ -2,14 +2,15 @@
 
 use lb_common::{
     counter::Counter,
-    entry::{Globals, Server},
+    entry::{Globals, Server, ServiceKey},
     flow::{
         FIN, Flow, FlowKey, FlowView, NAT_REPLY, NAT_REQUEST, OPENING, RST, Ticks, Tuple, nat_idle_ticks,
         nat_port, nat_source_index,
     },
+    flow_table::{self, InsertError},
     hash,
     limits::NAT_PORT_TRIES,
-    net::{Be32, Mac},
+    net::{Be32, Mac, TCP},
     slot::ServerId,
 };
 
@@ -18,8 +19,8 @@ use crate::{
     forward::{Outcome, leave},
     header::{Ethernet, TCP_FIN, TCP_RST},
     parse::{self, Parsed},
-    rewrite,
-    tables::{InsertError, Packet, Tables},
+    reset, rewrite,
+    tables::{Packet, Tables, find_service},
 };
 
 /// Where the client side's packets come from, so that replies find the way back.
@@ -52,6 +53,11 @@ pub(crate) fn request(
     let now = tables.now();
     let path = match recorded(tables, &key, request, now, arrival) {
         Some(path) => path,
+        // Within a connection that nobody recorded, so that no server knows its source port: answered here,
+        // since a record for each such packet would let anyone fill the table.
+        None if request.parsed.protocol == TCP && !request.transport.is_syn() => {
+            return Ok(reset::refuse(packet, request.parsed, Counter::ResetNoFlow, Counter::DropNoFlow));
+        }
         None => match open(tables, globals, &key, request, now, arrival)? {
             Ok(path) => path,
             Err(outcome) => return Ok(outcome),
@@ -81,8 +87,8 @@ pub(crate) fn reply(packet: &mut impl Packet, tables: &impl Tables, parsed: &Par
     if globals.nat_filter.get() & hash::address_bit(parsed.tuple.destination) == 0 {
         return NO_SERVICE;
     }
-    let Some(flow) = tables.flow(&parsed.flow_key()) else { return Outcome::pass(Counter::PassNoFlow) };
-    let view = flow.view();
+    let found = flow_table::read(tables, &parsed.flow_key());
+    let Some((flow, view)) = found else { return Outcome::pass(Counter::PassNoFlow) };
     if view.state & NAT_REPLY == 0 {
         return Outcome::pass(Counter::PassNoFlow);
     }
@@ -90,8 +96,7 @@ pub(crate) fn reply(packet: &mut impl Packet, tables: &impl Tables, parsed: &Par
         Ok(transport) => transport,
         Err(outcome) => return outcome,
     };
-    flow.touch(tables.now());
-    mark(flow, transport.flags);
+    flow.touch(tables.now(), ended(transport.flags), 0);
     let mut frame = packet.frame();
     if rewrite::link(&mut frame, Mac::from_word(view.peer_mac), Mac::from_word(view.own_mac)).is_none()
         || rewrite::ends(&mut frame, parsed.tuple, view.rewrite, parsed.protocol).is_none()
@@ -118,16 +123,20 @@ fn recorded(
     now: Ticks,
     arrival: Arrival,
 ) -> Option<Path> {
-    let flow = tables.flow(key)?;
-    let view = flow.view();
+    let (flow, view) = flow_table::read(tables, key)?;
     if view.state & NAT_REQUEST == 0 || is_void(tables, key, &view, request, now) {
-        tables.remove_flow(&key.twin(view.rewrite));
-        tables.remove_flow(key);
+        if twin(tables, key, &view).is_some() {
+            flow_table::remove(tables, &key.twin(view.rewrite));
+        }
+        flow_table::remove(tables, key);
         return None;
     }
-    flow.touch(now);
-    decide::confirm(flow, request.transport);
-    mark(flow, request.transport.flags);
+    flow.touch(now, ended(request.transport.flags), request.confirmed());
+    if view.state & request.confirmed() != 0
+        && let Some((twin, _)) = twin(tables, key, &view)
+    {
+        twin.clear_state(OPENING);
+    }
     let known = Arrival {
         interface: view.interface,
         peer_mac: Mac::from_word(view.peer_mac),
@@ -135,7 +144,7 @@ fn recorded(
     };
     if known != arrival {
         learn(flow, arrival);
-        if let Some(twin) = tables.flow(&key.twin(view.rewrite)) {
+        if let Some((twin, _)) = twin(tables, key, &view) {
             learn(twin, arrival);
         }
     }
@@ -156,11 +165,8 @@ fn is_void(tables: &impl Tables, key: &FlowKey, view: &FlowView, request: &Reque
     if !request.transport.is_syn() && !closed {
         return silent >= idle && twin_silent(tables, key, view, now) >= idle;
     }
-    let (reply_state, reply_silent) = match tables.flow(&key.twin(view.rewrite)) {
-        Some(twin) => {
-            let twin = twin.view();
-            (twin.state, now.since(twin.seen))
-        }
+    let (reply_state, reply_silent) = match twin(tables, key, view) {
+        Some((_, twin)) => (twin.state, now.since(twin.seen)),
         None => return true,
     };
     if request.transport.is_syn() && (view.state | reply_state) & (FIN | RST) != 0 {
@@ -172,29 +178,35 @@ fn is_void(tables: &impl Tables, key: &FlowKey, view: &FlowView, request: &Reque
 
 #[inline(always)]
 fn twin_silent(tables: &impl Tables, key: &FlowKey, view: &FlowView, now: Ticks) -> u32 {
-    match tables.flow(&key.twin(view.rewrite)) {
-        Some(twin) => now.since(twin.last_seen()),
+    match twin(tables, key, view) {
+        Some((_, twin)) => now.since(twin.seen),
         None => u32::MAX,
     }
 }
 
+/// The other half of a pair. Once that half gave way, another flow may have its port and so its key.
 #[inline(always)]
-fn learn(flow: &Flow, arrival: Arrival) {
-    flow.interface.set(arrival.interface as u64);
-    flow.peer_mac.set(arrival.peer_mac.0);
-    flow.own_mac.set(arrival.own_mac.0);
+fn twin<'a>(tables: &'a impl Tables, key: &FlowKey, view: &FlowView) -> Option<(&'a Flow, FlowView)> {
+    let (flow, twin) = flow_table::read(tables, &key.twin(view.rewrite))?;
+    (twin.rewrite == key.tuple().reversed()).then_some((flow, twin))
 }
 
 #[inline(always)]
-fn mark(flow: &Flow, tcp_flags: u8) {
-    let mut seen = 0;
+fn learn(flow: &Flow, arrival: Arrival) {
+    flow.set_peer(arrival.interface, arrival.peer_mac.0, arrival.own_mac.0);
+}
+
+/// Bits of the record that a packet sets.
+#[inline(always)]
+fn ended(tcp_flags: u8) -> u32 {
+    let mut ended = 0;
     if tcp_flags & TCP_FIN != 0 {
-        seen |= FIN;
+        ended |= FIN;
     }
     if tcp_flags & TCP_RST != 0 {
-        seen |= RST;
+        ended |= RST;
     }
-    flow.mark(seen, 0);
+    ended
 }
 
 /// Chooses a server and a source port, and records the pair whole or not at all.
@@ -207,34 +219,33 @@ fn open(
     now: Ticks,
     arrival: Arrival,
 ) -> Result<Result<Path, Outcome>, NoServer> {
-    let slot = decide::slot(tables, request)?;
-    let base_lives = slot.lookup() && decide::lives(tables, slot.base());
-    let id = decide::present(slot.owner(request.transport.is_syn(), base_lives))?;
+    // Every flow has a record, so what has none is new.
+    let id = decide::present(decide::slot(tables, request)?.current())?;
     let Some(entry) = tables.server(id) else { return Ok(Err(Outcome::drop(Counter::DropTables))) };
     let server = entry.load();
     let opening = if request.transport.is_syn() { OPENING } else { 0 };
     let mut view = FlowView {
         server: id.0,
         seen: now,
-        state: NAT_REPLY,
+        state: NAT_REPLY | opening,
         interface: arrival.interface,
         rewrite: request.parsed.tuple.reversed(),
         peer_mac: arrival.peer_mac.0,
         own_mac: arrival.own_mac.0,
     };
-    let rewrite = match reserve(tables, globals, &server, request, &Flow::new(view)) {
+    let rewrite = match reserve(tables, globals, &server, request, &view) {
         Ok(rewrite) => rewrite,
         Err(outcome) => return Ok(Err(outcome)),
     };
     view.state = NAT_REQUEST | opening;
     view.rewrite = rewrite;
-    match tables.insert_flow(key, &Flow::new(view)) {
+    match flow_table::insert(tables, key, &view) {
         Ok(()) => {
             tables.count(Counter::FlowRecorded);
             Ok(Ok(Path { server: id, rewrite, recorded: true }))
         }
         Err(error) => {
-            tables.remove_flow(&key.twin(rewrite));
+            flow_table::remove(tables, &key.twin(rewrite));
             Ok(lost(tables, key, error))
         }
     }
@@ -243,8 +254,8 @@ fn open(
 /// The pair was not inserted: another CPU was faster with a packet of this flow, or the table is full.
 #[inline(always)]
 fn lost(tables: &impl Tables, key: &FlowKey, error: InsertError) -> Result<Path, Outcome> {
-    match (error, tables.flow(key)) {
-        (InsertError::Exists, Some(flow)) => {
+    match (error, flow_table::read(tables, key)) {
+        (InsertError::Exists, Some((_, flow))) => {
             Ok(Path { server: ServerId(flow.server), rewrite: flow.rewrite, recorded: false })
         }
         (InsertError::Exists, None) | (InsertError::Full, _) => Err(Outcome::drop(Counter::DropFlowsFull)),
@@ -258,7 +269,7 @@ fn reserve(
     globals: &Globals,
     server: &Server,
     request: &Request<'_>,
-    reply: &Flow,
+    reply: &FlowView,
 ) -> Result<Tuple, Outcome> {
     let start = hash::again(request.hash);
     let source = source(globals, server, start).ok_or(Outcome::drop(Counter::DropTables))?;
@@ -269,7 +280,12 @@ fn reserve(
             source_port: nat_port(start, attempt),
             destination_port: server.port,
         };
-        match tables.insert_flow(&request.parsed.flow_key().twin(rewrite), reply) {
+        // The address may be a VIP, too: a reply to a service's port would count as a request.
+        let taken = ServiceKey::new(source, rewrite.source_port, request.parsed.protocol);
+        if find_service(tables, taken).is_some() {
+            continue;
+        }
+        match flow_table::insert(tables, &request.parsed.flow_key().twin(rewrite), reply) {
             Ok(()) => return Ok(rewrite),
             Err(InsertError::Exists) => {}
             Err(InsertError::Full) => return Err(Outcome::drop(Counter::DropFlowsFull)),

@@ -41,9 +41,13 @@ impl Parsed {
 #[inline(always)]
 pub(crate) fn parse(frame: &mut Frame<'_>) -> Result<Parsed, Outcome> {
     const TRUNCATED: Outcome = Outcome::pass(Counter::PassTruncated);
-    let ethernet = frame.at::<Ethernet>(0).ok_or(TRUNCATED)?;
+    let ethernet = *frame.at::<Ethernet>(0).ok_or(TRUNCATED)?;
     if ethernet.ethertype != ETHERTYPE_IPV4 {
         return Err(Outcome::pass(Counter::PassNotIpv4));
+    }
+    // Flooded to many: another balancer would forward it a second time.
+    if ethernet.destination.is_multicast() {
+        return Err(Outcome::pass(Counter::PassMulticast));
     }
     let ip = *frame.at::<Ipv4>(IPV4_OFFSET).ok_or(TRUNCATED)?;
     if ip.version_ihl != VERSION_IHL_20 {

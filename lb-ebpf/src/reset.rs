@@ -21,29 +21,28 @@ const TTL: u8 = 64;
 
 /// Turns the packet into its own refusal. A RST is never answered, nor is a frame sent to many.
 #[inline(always)]
-pub(crate) fn refuse(packet: &mut impl Packet, parsed: &Parsed) -> Outcome {
-    const DROP: Outcome = Outcome::drop(Counter::DropNoServer);
+pub(crate) fn refuse(packet: &mut impl Packet, parsed: &Parsed, reset: Counter, drop: Counter) -> Outcome {
     if parsed.protocol != TCP {
-        return DROP;
+        return Outcome::drop(drop);
     }
     let mut frame = packet.frame();
-    let Some(&mut tcp) = frame.at::<Tcp>(L4_OFFSET) else { return DROP };
-    let Some(ethernet) = frame.at::<Ethernet>(0) else { return DROP };
+    let Some(&mut tcp) = frame.at::<Tcp>(L4_OFFSET) else { return Outcome::drop(drop) };
+    let Some(ethernet) = frame.at::<Ethernet>(0) else { return Outcome::drop(drop) };
     let (from, to) = (ethernet.source, ethernet.destination);
     if tcp.flags & TCP_RST != 0 || from.is_multicast() || to.is_multicast() {
-        return DROP;
+        return Outcome::drop(drop);
     }
     ethernet.destination = from;
     ethernet.source = to;
 
-    let Some(ip) = frame.at::<Ipv4>(IPV4_OFFSET) else { return DROP };
+    let Some(ip) = frame.at::<Ipv4>(IPV4_OFFSET) else { return Outcome::drop(drop) };
     *ip = answer_ip(parsed);
     let answer = answer_tcp(parsed, &tcp);
-    let Some(place) = frame.at::<Tcp>(L4_OFFSET) else { return DROP };
+    let Some(place) = frame.at::<Tcp>(L4_OFFSET) else { return Outcome::drop(drop) };
     *place = answer;
     match packet.truncate(LENGTH) {
-        Some(()) => Outcome::transmit(Counter::ResetNoServer),
-        None => DROP,
+        Some(()) => Outcome::transmit(reset),
+        None => Outcome::drop(drop),
     }
 }
 

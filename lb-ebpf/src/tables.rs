@@ -5,7 +5,8 @@
 use lb_common::{
     counter::Counter,
     entry::{Globals, ServerEntry, Service, ServiceEntry, ServiceKey, first_bucket},
-    flow::{Flow, FlowKey, Ticks},
+    flow::Ticks,
+    flow_table::FlowMemory,
     limits::{PROBES_MAX, SERVICE_BUCKETS},
     slot::{ServerId, Slot},
 };
@@ -22,23 +23,11 @@ pub trait Packet {
     fn truncate(&mut self, length: u32) -> Option<()>;
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InsertError {
-    Exists,
-    /// The table has no room.
-    Full,
-}
-
-pub trait Tables {
+pub trait Tables: FlowMemory {
     fn globals(&self) -> Option<&Globals>;
     fn service_bucket(&self, index: u32) -> Option<&ServiceEntry>;
     fn slot(&self, index: u32) -> Option<Slot>;
     fn server(&self, id: ServerId) -> Option<&ServerEntry>;
-
-    fn flow(&self, key: &FlowKey) -> Option<&Flow>;
-    /// Never replaces a record.
-    fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> Result<(), InsertError>;
-    fn remove_flow(&self, key: &FlowKey);
 
     fn now(&self) -> Ticks;
 

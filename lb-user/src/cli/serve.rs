@@ -8,7 +8,11 @@ use super::{CliError, args::Common, color::Paint, print};
 use crate::{
     daemon,
     io::{file, kernel},
-    pure::config::{Parsed, Source, model::Config, parse_files},
+    pure::config::{
+        Parsed, Source,
+        model::{Config, Secret},
+        parse_files,
+    },
 };
 
 pub(super) const CONFIG: &str = "/etc/steelyard/steelyard.toml";
@@ -22,6 +26,9 @@ pub(super) fn run(common: &Common, detach: bool) -> Result<(), CliError> {
 
 pub(super) fn check(common: &Common) -> Result<(), CliError> {
     let config = load_aloud(common)?;
+    if let Secret::File(path) = &config.cluster.secret {
+        file::secret(path).map_err(CliError::File)?;
+    }
     let servers: usize = config.services.iter().map(|service| service.servers.len()).sum();
     print(&format!("ok: {} services, {servers} servers\n", config.services.len()))
 }

@@ -10,6 +10,7 @@ use std::{
 use lb_common::{
     entry::{Server, ServerEntry, Service, ServiceKey},
     flow::{FlowKey, FlowView, Ticks},
+    flow_table,
     hash::HashKey,
     slot::{ServerId, Slot},
 };
@@ -112,7 +113,7 @@ impl Live for LiveTables<'_> {
     }
 
     fn flow(&self, key: &FlowKey) -> Option<FlowView> {
-        self.0.flows.get(key).ok().flatten()
+        flow_table::read(&*self.0.memory, key).map(|(_, view)| view)
     }
 
     fn now(&self) -> Ticks {

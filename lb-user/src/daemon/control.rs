@@ -1,32 +1,29 @@
 //! The one writer: takes events, plans, carries the plan out, publishes what readers see.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
+use lb_common::counter::Counter;
 use tokio::{
     select,
     sync::{mpsc, watch},
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, sleep_until},
 };
 use tracing::{info, warn};
 
 use super::answers::Situation;
 use crate::{
     io::{
-        kernel::{self, Flows, Kernel, Mode, Sweep, Target},
-        net::{
-            AttachedMode, Interface, Net,
-            follow::{LinkEvent, LinkState, NetEvent},
-        },
+        kernel::{self, Kernel, Sweep},
+        net::{Net, follow::NetEvent},
     },
     pure::{
         config::model::XdpMode,
         snapshot::Snapshot,
         state::{Event, Notice, State},
-        status::InterfaceStatus,
     },
 };
 
@@ -34,13 +31,20 @@ use crate::{
 pub(super) const INBOX: usize = 1_024;
 /// Events taken in before a plan.
 const EVENTS_PER_PLAN: usize = 256;
+/// The shortest time from a change to its plan, so that changes that come together are planned together.
+pub(super) const PLAN_PAUSE_MIN: Duration = Duration::from_millis(2);
+/// And as many times as long as the last plan took: planning uses a fifth of a CPU at the most.
+const PLAN_PAUSE: u32 = 4;
+/// Lines that one batch of events may write to the log.
+const NOTICES_MAX: usize = 20;
+/// How long a warning about a full table outlives the last refusal.
+const FULL_SHOWN: Duration = Duration::from_secs(30);
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// The sweep's share of an interval: 4 % of a CPU at the most.
 const SWEEP_TIME: Duration = Duration::from_millis(20);
 
 pub(super) struct Control {
     pub kernel: Kernel,
-    pub flows: Flows,
     pub state: State,
     pub net: Net,
     pub mode: XdpMode,
@@ -48,6 +52,9 @@ pub(super) struct Control {
     pub snapshot: watch::Sender<Arc<Snapshot>>,
     /// Configured interfaces without the program.
     pub unattached: BTreeSet<String>,
+    /// From a change to its plan.
+    pub pause: Duration,
+    pub rooms: BTreeMap<&'static str, Room>,
 }
 
 impl Control {
@@ -57,37 +64,53 @@ impl Control {
         events: &mut mpsc::Receiver<Event>,
         net_events: &mut mpsc::Receiver<NetEvent>,
     ) {
-        let mut sweep = Sweep::new();
+        let mut sweep = Sweep::default();
         let mut ticks = interval(SWEEP_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::with_capacity(EVENTS_PER_PLAN);
+        let mut net_batch = Vec::with_capacity(EVENTS_PER_PLAN);
+        // When to plan what has changed; events that come until then are planned together.
+        let mut due: Option<Instant> = None;
         loop {
             select! {
                 taken = events.recv_many(&mut batch, EVENTS_PER_PLAN) => {
                     if taken == 0 {
                         return;
                     }
-                    for event in batch.drain(..) {
-                        self.handle(event);
-                    }
-                    while let Ok(event) = net_events.try_recv() {
-                        self.handle_net(event);
-                    }
+                    self.handle_all(batch.drain(..));
                 }
-                Some(event) = net_events.recv() => self.handle_net(event),
+                _ = net_events.recv_many(&mut net_batch, EVENTS_PER_PLAN) => {
+                    let hops: Vec<_> = net_batch.drain(..).filter_map(|event| self.handle_net(event)).collect();
+                    self.handle_all(hops.into_iter());
+                }
                 _ = ticks.tick() => {
                     self.sweep(&mut sweep);
+                    self.watch_room();
+                    self.check_pins();
                     self.attach_missing().await;
                     self.publish();
                 }
+                () = at(due) => {
+                    let started = Instant::now();
+                    self.settle();
+                    self.pause = (started.elapsed() * PLAN_PAUSE).max(PLAN_PAUSE_MIN);
+                    due = None;
+                }
             }
-            self.settle();
+            if due.is_none() && self.state.is_stale() {
+                due = Some(Instant::now() + self.pause);
+            }
         }
     }
 
-    pub(super) fn handle(&mut self, event: Event) {
-        if let Some(notice) = self.state.handle(event) {
-            say(&notice);
+    /// Takes events in, and says what an operator should read of them.
+    pub(super) fn handle_all(&mut self, events: impl Iterator<Item = Event>) {
+        let notices: Vec<_> = events.filter_map(|event| self.state.handle(event)).collect();
+        for notice in notices.iter().take(NOTICES_MAX) {
+            say(notice);
+        }
+        if notices.len() > NOTICES_MAX {
+            warn!("and {} more such changes at once: see `steelyard status`", notices.len() - NOTICES_MAX);
         }
     }
 
@@ -120,47 +143,19 @@ impl Control {
         });
     }
 
-    fn handle_net(&mut self, event: NetEvent) {
+    /// What the state has to know of a network event.
+    fn handle_net(&mut self, event: NetEvent) -> Option<Event> {
         match event {
-            NetEvent::Hop(hop) => self.handle(Event::Reached { address: hop.address, reach: hop.reach }),
-            NetEvent::Link(link) => self.handle_link(link),
-        }
-    }
-
-    /// An interface that was replaced has lost the program.
-    fn handle_link(&mut self, link: LinkEvent) {
-        let known = self.attached_index(&link.name);
-        let (up, index) = match link.state {
-            LinkState::Up { index } => (true, Some(index)),
-            LinkState::Down { index } => (false, Some(index)),
-            LinkState::Absent => (false, None),
-        };
-        if let Some(known) = known
-            && index != Some(known)
-        {
-            self.state.detached(known);
-            if let Ok(mut situation) = self.situation.lock() {
-                situation.interfaces.retain(|interface| interface.name != link.name);
+            NetEvent::Hop(hop) => Some(Event::Reached { address: hop.address, reach: hop.reach }),
+            NetEvent::Link(link) => {
+                self.handle_link(link);
+                None
             }
-            self.unattached.insert(link.name.clone());
-        }
-        let state = if index.is_some() { "down" } else { "gone" };
-        let trouble = (!up).then(|| format!("interface {} is {state}", link.name));
-        self.trouble(&format!("link {}", link.name), trouble);
-    }
-
-    /// Interfaces that came back.
-    async fn attach_missing(&mut self) {
-        for name in self.unattached.clone() {
-            // Its absence is in the warnings already.
-            let Ok(interface) = self.net.interface(&name).await else { continue };
-            let failure = self.attach(&interface).err().map(|error| error.to_string());
-            self.trouble(&format!("attach {name}"), failure);
         }
     }
 
     /// What the status warns of and the log says once; None: it is over.
-    fn trouble(&self, about: &str, what: Option<String>) {
+    pub(super) fn trouble(&self, about: &str, what: Option<String>) {
         let Ok(mut situation) = self.situation.lock() else { return };
         match what {
             Some(what) if situation.warnings.get(about) != Some(&what) => {
@@ -172,69 +167,60 @@ impl Control {
         }
     }
 
-    fn attached_index(&self, name: &str) -> Option<u32> {
-        let situation = self.situation.lock().ok()?;
-        situation.interfaces.iter().find(|interface| interface.name == name).map(|interface| interface.index)
-    }
-
-    /// Attaches to one interface, and tells the readers. True: the link is new, not one taken over.
-    pub(super) fn attach(&mut self, interface: &Interface) -> Result<bool, kernel::AttachError> {
-        let attached = self.kernel.attach(&target(interface), self.mode)?;
-        let (name, mode) = (&interface.name, attached.mode.name());
-        if attached.replaced {
-            info!("took over interface {name} ({mode} mode)");
-        } else {
-            info!("attached to interface {name} ({mode} mode)");
-        }
-        let slow = (attached.mode == Mode::Generic && self.mode == XdpMode::Auto).then(|| {
-            let cause = attached.fallback.unwrap_or_else(|| "as before the restart".to_owned());
-            format!(
-                "interface {name} runs xdp in generic mode, several times slower than native: {cause}; \
-                 see `ethtool -i {name}` for its driver, or set [datapath] mode = \"generic\" to accept it"
-            )
-        });
-        self.trouble(&format!("mode {name}"), slow);
-        self.state.attach(interface.index);
-        self.unattached.remove(name);
-        if let Ok(mut situation) = self.situation.lock() {
-            situation.interfaces.retain(|known| known.name != *name);
-            let (name, mode) = (name.clone(), mode.to_owned());
-            situation.interfaces.push(InterfaceStatus { name, index: interface.index, mode });
-        }
-        Ok(!attached.replaced)
-    }
-
     /// Passes until the round over the table is complete or the tick's share of time is used.
     fn sweep(&mut self, sweep: &mut Sweep) {
         let started = Instant::now();
-        let failure = loop {
+        let memory = self.kernel.memory();
+        loop {
             let state = &self.state;
-            match self.flows.sweep(sweep, kernel::now(), |id, protocol| state.idle_ticks(id, protocol)) {
-                Ok(Some(round)) => {
-                    self.handle(Event::Swept { records: round.records, named: round.named });
-                    break None;
-                }
-                Ok(None) if started.elapsed() < SWEEP_TIME => {}
-                Ok(None) => break None,
-                Err(failure) => break Some(format!("sweeping the flow table failed: {failure}")),
+            let round = sweep.pass(&memory, kernel::now(), |id, protocol| state.idle_ticks(id, protocol));
+            if let Some(round) = round {
+                self.state.handle(Event::Swept { records: round.records, named: round.named });
+                return;
             }
-        };
-        self.trouble("sweep", failure);
+            if started.elapsed() > SWEEP_TIME {
+                return;
+            }
+        }
+    }
+
+    /// Warns while flows are refused for want of room, and a while after.
+    fn watch_room(&mut self) {
+        let Ok(counters) = self.kernel.counters().all() else { return };
+        let count = |counter: Counter| counters.get(counter.name()).copied().unwrap_or(0);
+        let refused = [
+            (
+                "flow table",
+                count(Counter::DropFlowsFull) + count(Counter::FlowUnrecorded),
+                "raise [datapath] flows",
+            ),
+            ("nat ports", count(Counter::DropNatPorts), "give [datapath] nat_source more addresses"),
+        ];
+        for (what, total, remedy) in refused {
+            let room = self.rooms.entry(what).or_insert(Room { total, refused_at: None });
+            if total > room.total {
+                room.refused_at = Some(Instant::now());
+                room.total = total;
+            }
+            let full = room.refused_at.is_some_and(|at| at.elapsed() < FULL_SHOWN);
+            self.trouble(
+                what,
+                full.then(|| format!("{what}: no room, new flows are refused or not recorded; {remedy}")),
+            );
+        }
     }
 }
 
-pub(super) fn target(interface: &Interface) -> Target {
-    Target {
-        index: interface.index,
-        name: interface.name.clone(),
-        attached: interface.xdp.as_ref().map(|xdp| (xdp.program_id, mode(xdp.mode))),
-    }
+/// What has been refused for want of room.
+pub(super) struct Room {
+    total: u64,
+    refused_at: Option<Instant>,
 }
 
-fn mode(mode: AttachedMode) -> Mode {
-    match mode {
-        AttachedMode::Generic => Mode::Generic,
-        AttachedMode::Native | AttachedMode::Hardware => Mode::Native,
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
     }
 }
 

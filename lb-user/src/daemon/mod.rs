@@ -11,6 +11,7 @@
 mod answers;
 mod checks;
 mod control;
+mod interfaces;
 mod start;
 
 pub use self::start::{Options, RunError, run};

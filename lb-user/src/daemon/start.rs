@@ -19,7 +19,8 @@ use tracing::{info, warn};
 use super::{
     answers::{Situation, Sources, answers},
     checks,
-    control::{Control, INBOX, target},
+    control::{Control, INBOX, PLAN_PAUSE_MIN},
+    interfaces::target,
 };
 use crate::{
     io::{
@@ -130,7 +131,7 @@ impl Daemon {
         let Parts { net, interfaces, listener, socket } = Parts::new(&config).await?;
         let sizes = Sizes { flows: config.datapath.flows, ring_slots: place::ring_slots(&config) };
         let kernel = Kernel::load(pins, sizes)?;
-        let (reader, flows) = (kernel.reader()?, kernel.flows()?);
+        let reader = kernel.reader()?;
         let mode = config.datapath.mode;
         for interface in &interfaces {
             kernel.inspect(&target(interface), mode)?;
@@ -154,13 +155,14 @@ impl Daemon {
         let (publisher, snapshot) = watch::channel(Arc::new(state.snapshot()));
         let mut control = Control {
             kernel,
-            flows,
             state,
             net,
             mode,
             situation: Arc::clone(&situation),
             snapshot: publisher,
             unattached: BTreeSet::new(),
+            pause: PLAN_PAUSE_MIN,
+            rooms: BTreeMap::new(),
         };
         control.first_look(&mut net_events, Instant::now() + FIRST_LOOK).await;
         attach_all(&mut control, &interfaces)?;
@@ -215,18 +217,24 @@ impl Control {
                     if is_answered(&hop.reach) {
                         missing.remove(&hop.address);
                     }
-                    self.handle(Event::Reached { address: hop.address, reach: hop.reach });
+                    self.handle_all([Event::Reached { address: hop.address, reach: hop.reach }].into_iter());
                 }
                 Ok(Some(NetEvent::Link(_))) => {}
                 Ok(None) | Err(_) => break,
             }
         }
-        for address in missing {
-            warn!("{} does not answer arp yet", self.state.servers_at(address));
+        let silent: Vec<_> =
+            missing.iter().take(SILENT_SHOWN).map(|&address| self.state.servers_at(address)).collect();
+        if !silent.is_empty() {
+            let more = missing.len() - silent.len();
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            warn!("no answer to arp yet from {}{more}", silent.join(", "));
         }
         self.settle();
     }
 }
+
+const SILENT_SHOWN: usize = 5;
 
 /// A neighbour that is being asked for may still answer.
 fn is_answered(reach: &Reach) -> bool {

@@ -21,6 +21,8 @@ pub enum FileError {
     Config { path: PathBuf, source: io::Error },
     #[error("{0} holds no file that ends in .toml: add one, or name a file with -c")]
     Empty(PathBuf),
+    #[error("{path} is not valid utf-8: save it as utf-8 text")]
+    NotText { path: PathBuf },
     #[error("{path} is larger than {} MiB: split it, or name another file", SIZE_MAX >> 20)]
     TooLarge { path: PathBuf },
     #[error("cannot read the secret in {path}: {source}; correct [cluster] secret_file or the file's mode")]
@@ -30,8 +32,12 @@ pub enum FileError {
 /// The text of a file, or of every `*.toml` in a directory in the order of their names.
 pub fn config(path: &Path) -> Result<Vec<ConfigText>, FileError> {
     let io = |source| FileError::Config { path: path.to_owned(), source };
-    if !fs::metadata(path).map_err(io)?.is_dir() {
+    let meta = fs::metadata(path).map_err(io)?;
+    if meta.is_file() {
         return Ok(vec![text(path)?]);
+    }
+    if !meta.is_dir() {
+        return Err(io(io::Error::new(io::ErrorKind::InvalidInput, "it is neither a file nor a directory")));
     }
     let mut paths = Vec::new();
     for entry in fs::read_dir(path).map_err(io)? {
@@ -63,8 +69,7 @@ pub fn secret(path: &Path) -> Result<Vec<u8>, FileError> {
 fn text(path: &Path) -> Result<ConfigText, FileError> {
     let io = |source| FileError::Config { path: path.to_owned(), source };
     let bytes = read(path).map_err(io)?.ok_or_else(|| FileError::TooLarge { path: path.to_owned() })?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| io(io::Error::new(io::ErrorKind::InvalidData, "it is not valid utf-8")))?;
+    let text = String::from_utf8(bytes).map_err(|_| FileError::NotText { path: path.to_owned() })?;
     Ok(ConfigText { name: path.display().to_string(), text })
 }
 

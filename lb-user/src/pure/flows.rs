@@ -49,7 +49,7 @@ mod tests {
     const IDLE: u32 = 6_000;
     const NOW: Ticks = Ticks(1_000_000);
 
-    fn flow(state: u64, silent: u32) -> FlowView {
+    fn flow(state: u32, silent: u32) -> FlowView {
         let rewrite =
             Tuple { source: Be32(1), destination: Be32(2), source_port: Be16(3), destination_port: Be16(4) };
         FlowView {

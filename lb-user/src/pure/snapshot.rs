@@ -31,6 +31,8 @@ pub struct ServiceView {
     pub slots: u32,
     pub slots_unsettled: u32,
     pub servers: Vec<ServerView>,
+    /// No longer configured, but named by a slot or a record.
+    pub leaving: Vec<ServerId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +72,7 @@ pub trait Counts {
 impl State {
     pub fn snapshot(&self) -> Snapshot {
         let services = self.services.iter().zip(&self.config.services);
+        let mut leaving = self.leaving();
         Snapshot {
             services: services
                 .map(|(state, service)| {
@@ -84,6 +87,7 @@ impl State {
                         no_server: service.no_server,
                         slots: service.slots,
                         slots_unsettled: state.slots.unsettled,
+                        leaving: leaving.remove(&state.place.id).unwrap_or_default(),
                         servers: servers
                             .map(|(&id, server)| {
                                 let slots = state.slots.current.get(&id).copied().unwrap_or(0);
@@ -158,7 +162,9 @@ impl Snapshot {
 impl ServiceView {
     fn status(&self, around: &Surroundings<'_>, counts: &impl Counts) -> ServiceStatus {
         let servers: Vec<_> = self.servers.iter().map(|server| server.status(around, counts)).collect();
-        let moved = servers.iter().map(|server| server.traffic).chain([counts.retired(self.id)]);
+        let leaving = self.leaving.iter().map(|&id| counts.server(id));
+        let moved =
+            servers.iter().map(|server| server.traffic).chain(leaving).chain([counts.retired(self.id)]);
         ServiceStatus {
             name: self.name.clone(),
             addresses: self.endpoints(),

@@ -9,6 +9,8 @@
 //!
 //! Must not know how an event arrives or a step is carried out.
 
+mod way;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddrV4},
@@ -21,7 +23,7 @@ use lb_common::{
     flow::Ticks,
     hash::HashKey,
     limits::NAT_SOURCES_MAX,
-    net::{Be16, Mac, TCP, UDP},
+    net::{Be16, TCP, UDP},
     slot::{ServerId, Slot},
 };
 use siphasher::sip::SipHasher24;
@@ -56,6 +58,7 @@ pub struct State {
     pub(super) services: Vec<ServiceState>,
     pub(super) servers: BTreeMap<ServerId, ServerState>,
     ids: ServerIds,
+    by_address: BTreeMap<Ipv4Addr, BTreeSet<ServerId>>,
     pub(super) reaches: BTreeMap<Ipv4Addr, Reach>,
     nat_sources: Vec<Ipv4Addr>,
     /// What the tables hold once the last plan is carried out.
@@ -146,8 +149,9 @@ impl State {
             services: Vec::new(),
             servers: BTreeMap::new(),
             ids: ServerIds::default(),
+            by_address: BTreeMap::new(),
             reaches: BTreeMap::new(),
-            nat_sources: nat_sources(&config.datapath.nat_source, &pinned.nat_sources),
+            nat_sources: way::nat_sources(&config.datapath.nat_source, &pinned.nat_sources),
             flows: 0,
             stale: true,
             installed: pinned,
@@ -163,15 +167,20 @@ impl State {
                 slots: SlotCounts::default(),
             });
         }
+        for (&id, server) in &state.servers {
+            state.by_address.entry(*server.address.ip()).or_default().insert(id);
+        }
         Ok(state)
     }
 
     /// Every pinned server keeps its id; those the configuration still has are claimed by `enter_servers`.
     fn adopt_servers(&mut self, places: &[Place]) {
+        let by_id: BTreeMap<_, _> =
+            places.iter().enumerate().map(|(index, place)| (place.id, index)).collect();
         for (&id, server) in &self.installed.servers {
             let address = SocketAddrV4::new(server.address.into(), server.port.get());
             self.ids.adopt(id, ServerKey { service: server.service, address });
-            let index = places.iter().position(|place| place.id == server.service);
+            let index = by_id.get(&server.service).copied();
             let check = index.map_or(UNCHECKED, |index| self.config.services[index].check);
             let known = ServerState {
                 address,
@@ -254,10 +263,10 @@ impl State {
         {
             self.nat_sources.push(hop.source);
         }
-        let reason = unreachable(Some(&reach))?;
+        let reason = way::unreachable(Some(&reach))?;
         // A neighbour that nobody has asked for yet is no news; the caller tells who did not answer at all.
         let first = before.is_none() && matches!(reach, Reach::Hop(_));
-        let known = before.is_some_and(|before| unreachable(Some(&before)) == Some(reason));
+        let known = before.is_some_and(|before| way::unreachable(Some(&before)) == Some(reason));
         (!first && !known).then(|| Notice::Unreachable { server: self.servers_at(address), reason })
     }
 
@@ -275,7 +284,11 @@ impl State {
         let released: Vec<_> =
             self.servers.iter().filter(|(id, server)| !kept(id, server)).map(|(&id, _)| id).collect();
         for id in released {
-            self.servers.remove(&id);
+            if let Some(server) = self.servers.remove(&id)
+                && let Some(others) = self.by_address.get_mut(server.address.ip())
+            {
+                others.remove(&id);
+            }
             self.ids.release(id);
             self.stale = true;
         }
@@ -294,9 +307,14 @@ impl State {
 
     /// The servers with an address, for messages.
     pub fn servers_at(&self, address: Ipv4Addr) -> String {
-        let at = self.servers.iter().filter(|(_, server)| *server.address.ip() == address);
-        let names: Vec<_> = at.map(|(&id, _)| self.name(id)).collect();
+        let names: Vec<_> =
+            self.by_address.get(&address).into_iter().flatten().map(|&id| self.name(id)).collect();
         format!("{address} ({})", names.join(", "))
+    }
+
+    /// Whether a plan would find anything to do.
+    pub fn is_stale(&self) -> bool {
+        self.stale
     }
 
     /// The steps towards what the tables should hold now. The caller carries all of them out.
@@ -310,6 +328,15 @@ impl State {
         let steps = diff(&self.installed, &desired);
         self.installed = desired;
         steps
+    }
+
+    /// Servers that are gone from the configuration, by their service's id.
+    pub(super) fn leaving(&self) -> BTreeMap<u32, Vec<ServerId>> {
+        let mut leaving: BTreeMap<u32, Vec<ServerId>> = BTreeMap::new();
+        for (&id, server) in self.servers.iter().filter(|(_, server)| server.position.is_none()) {
+            leaving.entry(server.service).or_default().push(id);
+        }
+        leaving
     }
 
     /// The program now runs on an interface, and packets may leave through it.
@@ -409,64 +436,6 @@ impl State {
         }
     }
 
-    /// The layer-2 way to a server: the pinned one until netlink has told of one that works.
-    fn hop(&self, server: &ServerState) -> Hop {
-        let reach = self.reaches.get(server.address.ip());
-        let unasked = match reach {
-            None => true,
-            Some(Reach::Hop(hop)) => {
-                hop.neighbour.is_none()
-                    && server.pinned.is_some_and(|pinned| pinned.hop.interface == hop.interface)
-            }
-            Some(Reach::NoRoute | Reach::Local | Reach::LinkUnusable) => false,
-        };
-        match (server.pinned, reach) {
-            (Some(pinned), _) if unasked => pinned.hop,
-            (_, Some(Reach::Hop(hop))) if self.unreachable(server).is_none() => Hop {
-                lives: true,
-                resolved: true,
-                mac: hop.neighbour.map_or(Mac(0), Mac::from_bytes),
-                source_mac: Mac::from_bytes(hop.interface_mac),
-                interface: hop.interface,
-            },
-            _ => Hop { lives: true, resolved: false, mac: Mac(0), source_mac: Mac(0), interface: 0 },
-        }
-    }
-
-    /// Why packets cannot reach a server, for people.
-    pub(super) fn unreachable(&self, server: &ServerState) -> Option<&'static str> {
-        let reach = self.reaches.get(server.address.ip());
-        let forward = server.index.map(|index| self.config.services[index].forward);
-        unreachable(reach).or_else(|| match (forward, reach) {
-            (Some(Forward::Nat), _) if self.nat_range(server).1 == 0 => {
-                Some("no source address for nat: give its interface an address, or set nat_source")
-            }
-            (Some(Forward::Dsr), Some(Reach::Hop(hop))) if hop.via != *server.address.ip() => {
-                Some("it is behind a router, and dsr needs it on the balancer's link: move it, or use nat")
-            }
-            _ => None,
-        })
-    }
-
-    /// Configured sources serve every server; otherwise the one its route prefers.
-    fn nat_range(&self, server: &ServerState) -> (u8, u8) {
-        let configured = self.config.datapath.nat_source.len();
-        if configured > 0 {
-            return (0, configured.min(NAT_SOURCES_MAX) as u8);
-        }
-        let range = match (self.reaches.get(server.address.ip()), server.pinned) {
-            (Some(Reach::Hop(hop)), _) => {
-                let position = self.nat_sources.iter().position(|source| *source == hop.source);
-                position.map(|position| (position as u8, 1))
-            }
-            (None, Some(pinned)) => Some((pinned.nat_first, pinned.nat_count)),
-            _ => None,
-        };
-        let within =
-            |&(first, count): &(u8, u8)| usize::from(first) + usize::from(count) <= self.nat_sources.len();
-        range.filter(within).unwrap_or((0, 0))
-    }
-
     /// The addresses whose reach the plan needs.
     pub fn targets(&self) -> BTreeSet<Ipv4Addr> {
         self.servers.values().map(|server| *server.address.ip()).collect()
@@ -530,18 +499,6 @@ fn count(slots: &[Slot]) -> SlotCounts {
     counts
 }
 
-/// Why packets cannot reach a server, for people.
-fn unreachable(reach: Option<&Reach>) -> Option<&'static str> {
-    match reach {
-        None => Some("its route is not looked up yet"),
-        Some(Reach::NoRoute) => Some("no route leads to it: add one"),
-        Some(Reach::Local) => Some("it is an address of this machine, which xdp cannot forward to"),
-        Some(Reach::LinkUnusable) => Some("the interface of its route is down or not ethernet"),
-        Some(Reach::Hop(hop)) if hop.neighbour.is_none() => Some("its next hop does not answer arp"),
-        Some(Reach::Hop(_)) => None,
-    }
-}
-
 fn entries<'a>(
     place: &'a Place,
     service: &'a model::Service,
@@ -585,13 +542,6 @@ pub fn number(protocol: Protocol) -> u8 {
 
 fn ticks(time: Duration) -> u32 {
     Ticks::in_ms(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// The configured sources first. The list never becomes shorter than it was: the plan changes servers after
-/// it, and until then they refer to its tail.
-fn nat_sources(configured: &[Ipv4Addr], pinned: &[Ipv4Addr]) -> Vec<Ipv4Addr> {
-    let tail = pinned.get(configured.len()..).unwrap_or_default();
-    configured.iter().chain(tail).copied().take(NAT_SOURCES_MAX).collect()
 }
 
 /// Independent values from the cluster secret, equal on every node and in every version.

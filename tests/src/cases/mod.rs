@@ -11,6 +11,8 @@
 //! ```
 
 pub mod checksum;
+mod crowded;
+mod device;
 mod direct;
 pub mod host;
 mod malformed;
@@ -26,6 +28,7 @@ mod refused;
 mod ring;
 mod services;
 mod shape;
+mod unrecorded;
 mod unsettled;
 pub mod world;
 
@@ -69,12 +72,19 @@ pub fn all(now: Ticks) -> Vec<Case> {
         unsettled::cases(now),
         nat::cases(now),
         pairs::cases(now),
+        unrecorded::cases(now),
+        crowded::cases(now),
         refused::cases(now),
         passing::cases(now),
         malformed::cases(now),
         services::cases(now),
     ];
     groups.into_iter().flatten().collect()
+}
+
+/// Those that the kernel half decides after the packet path: they run in the kernel ring alone.
+pub fn kernel_alone(now: Ticks) -> Vec<Case> {
+    device::cases(now)
 }
 
 impl Case {

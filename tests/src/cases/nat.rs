@@ -8,7 +8,7 @@ use lb_common::{
         ForwardNatRequest, PassNoFlow, PassNoService,
     },
     entry::Mode,
-    flow::{NAT_REPLY, NAT_REQUEST, OPENING, Ticks, nat_port, nat_source_index},
+    flow::{NAT_REPLY, NAT_REQUEST, Ticks, nat_port, nat_source_index},
     hash::{self, FlowTuple},
     limits::{NAT_PORT_TRIES, NAT_SOURCES_MAX},
     net::{Be16, Be32, TCP, UDP},
@@ -18,7 +18,7 @@ use lb_common::{
 use super::{
     Case,
     packet::{Datagram, Transport},
-    shape::{ack, fin, syn, tcp, udp},
+    shape::{ack, syn, tcp, udp},
     world::{
         A, A_MAC, B, B_MAC, BACK, BACK_MAC, CLIENT, FRONT, FRONT_MAC, HASH_KEY, Half, NAMES, NAT_SOURCES,
         Pair, TARGET_A, TARGET_B, WEB, World, flow_key, record,
@@ -26,7 +26,15 @@ use super::{
 };
 
 pub(super) fn cases(now: Ticks) -> Vec<Case> {
-    let groups = [opened(now), ports(now), sources(now), bounds(now), replies(now), checksums(now)];
+    let groups = [
+        opened(now),
+        ports(now),
+        service_ports(now),
+        sources(now),
+        bounds(now),
+        replies(now),
+        checksums(now),
+    ];
     groups.into_iter().flatten().collect()
 }
 
@@ -68,16 +76,17 @@ fn opened(now: Ticks) -> Vec<Case> {
     let new = |packet: &Datagram, source| Datagram { source, ..packet.clone() };
     let table = [
         ("a SYN", nat(), syn(), A),
-        ("data of a flow nobody recorded", nat(), ack(), A),
-        ("a FIN of a flow nobody recorded", nat(), fin(), A),
         ("udp", nat(), udp(b"query"), A),
         ("a SYN with options", nat(), tcp(b"x", options), A),
         ("a frame of 60 bytes", nat(), syn().padded(), A),
         ("a time to live of 2", nat(), Datagram { ttl: 2, ..syn() }, A),
         ("an unsettled slot: a SYN opens with current", moved(), syn(), B),
-        ("an unsettled slot: later packets belong to base", moved(), ack(), A),
-        ("an unsettled slot: a dead base", moved().dead(A), ack(), B),
+        ("an unsettled slot: udp opens with current", moved(), udp(b"query"), B),
+        ("an unsettled slot: no base", nat().slots(Slot::new(B, ServerId::NONE, true)), udp(b"query"), B),
+        ("an unsettled slot: a dead base", moved().dead(A), udp(b"query"), B),
+        ("an unsettled slot asks no life", moved().dead(B), udp(b"query"), B),
         ("a settled slot asks no life", nat().dead(A), syn(), A),
+        ("a settled slot asks no base", nat().slots(Slot::new(B, A, false)), syn(), B),
         ("a server that is its own client", nat(), new(&syn(), TARGET_A), A),
         ("the service's address as the source", nat(), new(&syn(), WEB), A),
     ];
@@ -85,16 +94,15 @@ fn opened(now: Ticks) -> Vec<Case> {
         .into_iter()
         .map(|(name, world, packet, server)| {
             let vip = packet.destination;
-            let (opening, connections) = opening(&packet);
-            let mut pair = Pair {
+            let pair = Pair {
                 client: packet.source,
                 nat: candidate(packet.source, vip, 0),
                 ..pair(server, vip, now)
             };
-            pair.request.state |= opening;
+            let pair = if vip == NAMES { pair } else { pair.opening() };
             Case::new(&format!("nat, new flow: {name}"), world, &packet)
                 .leaves(BACK, ForwardNatRequest, &translated(&packet, &pair))
-                .serves(server, connections)
+                .serves(server, 1)
                 .records(pair.records())
         })
         .collect()
@@ -107,26 +115,85 @@ fn ports(now: Ticks) -> Vec<Case> {
             world.flow(flow_key(TARGET_A, nat, TCP), record(A, now, NAT_REPLY))
         })
     };
-    let found = |name: &str, before: u32| {
-        let mut pair = Pair { nat: candidate(CLIENT, WEB, before), ..pair(A, WEB, now) };
-        pair.request.state |= OPENING;
-        Case::new(name, taken(before), &syn())
-            .leaves(BACK, ForwardNatRequest, &translated(&syn(), &pair))
-            .serves(A, 1)
-            .records(pair.records())
-    };
+    let found =
+        |name: &str, before: u32| opens(name, taken(before), &syn(), candidate(CLIENT, WEB, before), now);
     let other_server = World::new(Mode::Nat, now)
         .flow(flow_key(TARGET_B, candidate(CLIENT, WEB, 0), TCP), record(B, now, NAT_REPLY));
-    let shared = Pair { request: Half::new(now, NAT_REQUEST | OPENING), ..pair(A, WEB, now) };
     vec![
         found("nat: the first port is taken", 1),
         found("nat: all ports but the last are taken", NAT_PORT_TRIES - 1),
         Case::new("nat: all ports are taken", taken(NAT_PORT_TRIES), &syn()).drops(DropNatPorts),
-        Case::new("nat: a port towards another server is free", other_server, &syn())
-            .leaves(BACK, ForwardNatRequest, &translated(&syn(), &shared))
-            .serves(A, 1)
-            .records(shared.records()),
+        opens(
+            "nat: a port towards another server is free",
+            other_server,
+            &syn(),
+            candidate(CLIENT, WEB, 0),
+            now,
+        ),
     ]
+}
+
+/// A NAT source may be the address of services, too: what comes to their ports is no reply.
+fn service_ports(now: Ticks) -> Vec<Case> {
+    let nat = || World::new(Mode::Nat, now);
+    let port = |attempt| candidate(CLIENT, WEB, attempt);
+    let standing = |count: u32| (0..count).fold(nat(), |world, attempt| world.service(port(attempt), TCP));
+    let elsewhere = SocketAddrV4::new(NAT_SOURCES[1], port(0).port());
+    let beside = SocketAddrV4::new(NAT_SOURCES[0], port(0).port() + 1);
+    let taken = (flow_key(TARGET_A, port(1), TCP), record(A, now, NAT_REPLY));
+    let query = udp(b"query");
+    let names = |attempt| candidate(CLIENT, NAMES, attempt);
+    vec![
+        opens("nat: a service's port is skipped", standing(1), &syn(), port(1), now),
+        opens(
+            "nat: all ports but the last are services'",
+            standing(NAT_PORT_TRIES - 1),
+            &syn(),
+            port(NAT_PORT_TRIES - 1),
+            now,
+        ),
+        Case::new("nat: all ports are services'", standing(NAT_PORT_TRIES), &syn()).drops(DropNatPorts),
+        opens(
+            "nat: a service's port, then a taken one",
+            standing(1).flow(taken.0, taken.1),
+            &syn(),
+            port(2),
+            now,
+        ),
+        opens(
+            "nat: the port of a service of another protocol is free",
+            nat().service(port(0), UDP),
+            &syn(),
+            port(0),
+            now,
+        ),
+        opens(
+            "nat: the port of a service of another address is free",
+            nat().service(elsewhere, TCP),
+            &syn(),
+            port(0),
+            now,
+        ),
+        opens("nat: the port beside a service's is free", nat().service(beside, TCP), &syn(), port(0), now),
+        opens("nat: a udp service's port is skipped", nat().service(names(0), UDP), &query, names(1), now),
+        opens(
+            "nat: the port of a tcp service is free for udp",
+            nat().service(names(0), TCP),
+            &query,
+            names(0),
+            now,
+        ),
+    ]
+}
+
+/// The first packet of `CLIENT`'s flow, which gets the source `nat`.
+fn opens(name: &str, world: World, packet: &Datagram, nat: SocketAddrV4, now: Ticks) -> Case {
+    let pair = Pair { nat, ..pair(A, packet.destination, now) };
+    let pair = if packet.destination == NAMES { pair } else { pair.opening() };
+    Case::new(name, world, packet)
+        .leaves(BACK, ForwardNatRequest, &translated(packet, &pair))
+        .serves(A, 1)
+        .records(pair.records())
 }
 
 fn sources(now: Ticks) -> Vec<Case> {
@@ -136,8 +203,7 @@ fn sources(now: Ticks) -> Vec<Case> {
     let case = |name: &str, world: World, client: SocketAddrV4, source: Ipv4Addr| {
         let packet = Datagram { source: client, ..syn() };
         let nat = SocketAddrV4::new(source, nat_port(again(client, WEB), 0).get());
-        let request = Half::new(now, NAT_REQUEST | OPENING);
-        let pair = Pair { client, nat, request, ..pair(A, WEB, now) };
+        let pair = Pair { client, nat, ..pair(A, WEB, now) }.opening();
         Case::new(name, world, &packet)
             .leaves(BACK, ForwardNatRequest, &translated(&packet, &pair))
             .serves(A, 1)
@@ -154,7 +220,7 @@ fn sources(now: Ticks) -> Vec<Case> {
 fn bounds(now: Ticks) -> Vec<Case> {
     let nat = || World::new(Mode::Nat, now);
     let unresolved = nat().server(A, |server| server.hop.resolved = false);
-    let opened = Pair { request: Half::new(now, NAT_REQUEST | OPENING), ..pair(A, WEB, now) };
+    let opened = pair(A, WEB, now).opening();
     vec![
         Case::new("nat, one arm: a SYN goes back where it came from", nat().one_arm(), &syn())
             .leaves(FRONT, ForwardNatRequest, &syn().ends(opened.nat, TARGET_A).hop(A_MAC, FRONT_MAC))
@@ -263,15 +329,6 @@ fn vanishing(packets: impl Fn(&[u8]) -> (Datagram, Datagram)) -> Datagram {
     assert_eq!(checksum(&leaving), [0xff; 2], "adding the complement of a sum leaves all ones");
     assert_ne!(checksum(&arriving), [0xff; 2], "only what leaves is special");
     arriving
-}
-
-/// The record's mark, and what counts as a connection.
-fn opening(packet: &Datagram) -> (u64, u64) {
-    match &packet.transport {
-        Transport::Tcp(header) if header.syn && !header.ack => (OPENING, 1),
-        Transport::Tcp(_) => (0, 0),
-        Transport::Udp | Transport::UdpWithoutChecksum => (0, 1),
-    }
 }
 
 fn options(header: &mut etherparse::TcpHeader) {

@@ -26,7 +26,7 @@ pub fn on_host(case: &Case, poison: u8) -> Effect {
 }
 
 pub(super) fn tables(world: &World) -> HostTables {
-    let mut tables = HostTables::new(world.now, world.capacity, RING_SLOTS, PACKETS_MAX);
+    let mut tables = HostTables::new(world.now, world.capacity, RING_SLOTS);
     for step in world.steps() {
         apply(&mut tables, &step);
     }
@@ -51,6 +51,3 @@ fn apply(tables: &mut HostTables, step: &Step) {
         Step::RemoveServer(id) => tables.remove_server(*id),
     }
 }
-
-/// Through the tables of one world.
-const PACKETS_MAX: u32 = 8;

@@ -22,14 +22,15 @@ use super::{
 };
 
 pub(super) fn cases(now: Ticks) -> Vec<Case> {
-    let groups: [Vec<Case>; 5] = [kept(now), renewed(now), marked(now), learned(now), odd(now)];
+    let groups: [Vec<Case>; 6] =
+        [kept(now), renewed(now), marked(now), unconfirmed(now), learned(now), odd(now)];
     groups.into_iter().flatten().collect()
 }
 
 /// States and ages, in ticks, of the request's and the reply's half.
-type Halves = [(u64, u32); 2];
+pub(super) type Halves = [(u32, u32); 2];
 
-fn aged(vip: std::net::SocketAddrV4, halves: Halves, now: Ticks) -> Pair {
+pub(super) fn aged(vip: std::net::SocketAddrV4, halves: Halves, now: Ticks) -> Pair {
     let [(request, request_age), (reply, reply_age)] = halves;
     Pair {
         request: Half::new(ago(now, request_age), NAT_REQUEST | request),
@@ -42,24 +43,38 @@ fn aged(vip: std::net::SocketAddrV4, halves: Halves, now: Ticks) -> Pair {
 fn kept(now: Ticks) -> Vec<Case> {
     let moved = || World::new(Mode::Nat, now).slots(Slot::settled(B));
     let table = [
-        ("a second packet", ack(), [(0, 0), (0, 0)], 0),
-        ("a later packet stamps it", ack(), [(0, 100), (0, 90)], 0),
-        ("a packet after the SYN confirms it", ack(), [(OPENING, 2), (0, 1)], 0),
-        ("a SYN sent again", syn(), [(OPENING, 8), (0, 8)], OPENING),
-        ("a SYN sent again, the reply is silent", syn(), [(OPENING, 8), (0, OPENING_TICKS)], OPENING),
-        ("a SYN into a living connection", syn(), [(0, 8), (0, 8)], 0),
-        ("at its last tick", ack(), [(0, TCP_IDLE - 1), (0, TCP_IDLE + 5)], 0),
-        ("only the server spoke lately", ack(), [(0, TCP_IDLE + 5), (0, 3)], 0),
-        ("opening at its last tick", ack(), [(OPENING, OPENING_TICKS - 1), (0, OPENING_TICKS)], 0),
-        ("closing at its last tick", ack(), [(FIN, CLOSING_TICKS - 1), (0, CLOSING_TICKS)], FIN),
-        ("closed at its last tick", ack(), [(FIN, CLOSED_TICKS - 1), (FIN, CLOSED_TICKS)], FIN),
-        ("reset at its last tick", ack(), [(RST, RESET_TICKS - 1), (0, RESET_TICKS)], RST),
+        ("a second packet", ack(), [(0, 0), (0, 0)], [0, 0]),
+        ("a later packet stamps it", ack(), [(0, 100), (0, 90)], [0, 0]),
+        ("a packet after the SYN confirms both halves", ack(), [(OPENING, 2), (OPENING, 1)], [0, 0]),
+        ("a FIN after the SYN confirms both halves", fin(), [(OPENING, 2), (OPENING, 1)], [FIN, 0]),
+        ("a RST after the SYN confirms both halves", rst(), [(OPENING, 2), (OPENING, 1)], [RST, 0]),
+        (
+            "the server's FIN stays when the client confirms",
+            ack(),
+            [(OPENING, 2), (OPENING | FIN, 1)],
+            [0, FIN],
+        ),
+        ("confirmed in the other half already", ack(), [(OPENING, 2), (0, 1)], [0, 0]),
+        ("a SYN sent again", syn(), [(OPENING, 8), (OPENING, 8)], [OPENING; 2]),
+        (
+            "a SYN sent again, the reply is silent",
+            syn(),
+            [(OPENING, 8), (OPENING, OPENING_TICKS)],
+            [OPENING; 2],
+        ),
+        ("a SYN into a living connection", syn(), [(0, 8), (0, 8)], [0, 0]),
+        ("at its last tick", ack(), [(0, TCP_IDLE - 1), (0, TCP_IDLE + 5)], [0, 0]),
+        ("only the server spoke lately", ack(), [(0, TCP_IDLE + 5), (0, 3)], [0, 0]),
+        ("opening at its last tick", ack(), [(OPENING, OPENING_TICKS - 1), (OPENING, OPENING_TICKS)], [0, 0]),
+        ("closing at its last tick", ack(), [(FIN, CLOSING_TICKS - 1), (0, CLOSING_TICKS)], [FIN, 0]),
+        ("closed at its last tick", ack(), [(FIN, CLOSED_TICKS - 1), (FIN, CLOSED_TICKS)], [FIN, FIN]),
+        ("reset at its last tick", ack(), [(RST, RESET_TICKS - 1), (0, RESET_TICKS)], [RST, 0]),
     ];
     let mut cases: Vec<Case> = table
         .into_iter()
-        .map(|(name, packet, halves, state)| {
+        .map(|(name, packet, halves, [request, reply])| {
             let before = aged(WEB, halves, now);
-            let after = Pair { request: Half::new(now, NAT_REQUEST | state), ..before };
+            let after = aged(WEB, [(request, 0), (reply, halves[1].1)], now);
             let syn = u64::from(packet.bytes()[TCP_FLAGS] & 0x12 == 2);
             Case::new(&format!("nat, pair stays: {name}"), moved().pair(before), &packet)
                 .leaves(BACK, ForwardNatRequest, &translated(&packet, &after))
@@ -78,37 +93,31 @@ fn kept(now: Ticks) -> Vec<Case> {
     cases
 }
 
-/// The pair no longer counts: both halves go, and the packet opens a flow with server B.
+/// The pair no longer counts: both halves go, and a SYN opens a flow with server B.
 fn renewed(now: Ticks) -> Vec<Case> {
     let moved = || World::new(Mode::Nat, now).slots(Slot::settled(B));
     let table = [
-        ("both sides silent for the idle time", moved(), ack(), [(0, TCP_IDLE), (0, TCP_IDLE)]),
-        ("a SYN after the idle time", moved(), syn(), [(0, TCP_IDLE), (0, TCP_IDLE)]),
-        ("opening for 60 s", moved(), ack(), [(OPENING, OPENING_TICKS), (0, OPENING_TICKS)]),
-        ("a SYN after opening for 60 s", moved(), syn(), [(OPENING, OPENING_TICKS), (0, OPENING_TICKS)]),
-        ("closing for too long", moved(), ack(), [(FIN, CLOSING_TICKS), (0, CLOSING_TICKS)]),
-        ("closed for too long", moved(), ack(), [(FIN, CLOSED_TICKS), (FIN, CLOSED_TICKS)]),
-        ("reset for too long", moved(), ack(), [(RST, RESET_TICKS), (0, RESET_TICKS)]),
-        ("a SYN over a closed flow", moved(), syn(), [(FIN, 1), (FIN, 1)]),
-        ("a SYN over a flow the client closed", moved(), syn(), [(FIN, 1), (0, 1)]),
-        ("a SYN over a flow the server closed", moved(), syn(), [(0, 1), (FIN, 1)]),
-        ("a SYN over a flow the server reset", moved(), syn(), [(OPENING, 1), (RST, 1)]),
-        ("its server died", moved().dead(A), ack(), [(0, 1), (0, 1)]),
-        ("its server died, SYN", moved().dead(A), syn(), [(OPENING, 1), (0, 1)]),
-        ("a full table has the room of the old one", moved().dead(A), ack(), [(0, 1), (0, 1)]),
+        ("a SYN after the idle time", moved(), [(0, TCP_IDLE), (0, TCP_IDLE)]),
+        ("a SYN after opening for 60 s", moved(), [(OPENING, OPENING_TICKS), (OPENING, OPENING_TICKS)]),
+        ("a SYN over a closed flow", moved(), [(FIN, 1), (FIN, 1)]),
+        ("a SYN over a flow the client closed", moved(), [(FIN, 1), (0, 1)]),
+        ("a SYN over a flow the server closed", moved(), [(0, 1), (FIN, 1)]),
+        ("a SYN over a flow the client reset", moved(), [(RST, 1), (0, 1)]),
+        ("a SYN over a flow the server refused", moved(), [(OPENING, 1), (OPENING | RST, 1)]),
+        ("its server died", moved().dead(A), [(0, 1), (0, 1)]),
+        ("its server died before it answered", moved().dead(A), [(OPENING, 1), (OPENING, 1)]),
+        ("a full table has the room of the old one", moved().dead(A), [(0, 1), (0, 1)]),
     ];
     let mut cases: Vec<Case> = table
         .into_iter()
-        .map(|(name, world, packet, halves)| {
+        .map(|(name, world, halves)| {
             let world = world.pair(aged(WEB, halves, now));
             let world = if name.starts_with("a full") { world.full_but(0) } else { world };
             let strangers: Vec<_> = world.flows[2..].to_vec();
-            let opening = packet.bytes()[TCP_FLAGS] & 0x12 == 2;
-            let state = if opening { NAT_REQUEST | OPENING } else { NAT_REQUEST };
-            let after = Pair { request: Half::new(now, state), ..pair(B, WEB, now) };
-            Case::new(&format!("nat, pair anew: {name}"), world, &packet)
-                .leaves(BACK, ForwardNatRequest, &translated(&packet, &after))
-                .serves(B, opening.into())
+            let after = pair(B, WEB, now).opening();
+            Case::new(&format!("nat, pair anew: {name}"), world, &syn())
+                .leaves(BACK, ForwardNatRequest, &translated(&syn(), &after))
+                .serves(B, 1)
                 .flows(strangers)
                 .records(after.records())
         })
@@ -151,6 +160,30 @@ fn marked(now: Ticks) -> Vec<Case> {
     cases
 }
 
+/// What the server sends before the client confirms leaves both halves half open.
+fn unconfirmed(now: Ticks) -> Vec<Case> {
+    let nat = || World::new(Mode::Nat, now);
+    let synack = tcp(&[], |header| (header.syn, header.ack) = (true, true));
+    let table = [
+        ("SYN and ACK", synack, OPENING),
+        ("data", ack(), OPENING),
+        ("RST", rst(), OPENING | RST),
+        ("FIN", fin(), OPENING | FIN),
+    ];
+    table
+        .into_iter()
+        .map(|(name, packet, state)| {
+            let before = aged(WEB, [(OPENING, 9), (OPENING, 8)], now);
+            let after = Pair { reply: Half::new(now, NAT_REPLY | state), ..before };
+            let (sent, got) = answer(&packet, &before);
+            Case::new(&format!("nat, reply: the server's {name} confirms nothing"), nat().pair(before), &sent)
+                .from(BACK)
+                .leaves(FRONT, ForwardNatReply, &got)
+                .keeps(after.records())
+        })
+        .collect()
+}
+
 /// The client's packets come by another way: replies follow them.
 fn learned(now: Ticks) -> Vec<Case> {
     let nat = || World::new(Mode::Nat, now);
@@ -161,7 +194,7 @@ fn learned(now: Ticks) -> Vec<Case> {
         ("address of ours", Datagram { to: other_mac, ..ack() }, FRONT),
         ("interface", ack(), BACK),
     ];
-    let mut cases = Vec::new();
+    let mut cases = vec![confirmed_elsewhere(now)];
     for (name, packet, interface) in ways {
         let at = |seen, state| Half {
             interface,
@@ -189,13 +222,28 @@ fn learned(now: Ticks) -> Vec<Case> {
     cases
 }
 
+/// The reply's half learns the way and loses its mark, and keeps its stamp.
+fn confirmed_elsewhere(now: Ticks) -> Case {
+    let packet = Datagram { from: [2, 0, 0, 0, 9, 9], ..ack() };
+    let before = aged(WEB, [(OPENING, 4), (OPENING, 3)], now);
+    let half = |seen, state| Half { peer_mac: packet.from, ..Half::new(seen, state) };
+    let after = Pair { request: half(now, NAT_REQUEST), reply: half(ago(now, 3), NAT_REPLY), ..before };
+    Case::new(
+        "nat: a new way of the client is learned as it confirms",
+        World::new(Mode::Nat, now).pair(before),
+        &packet,
+    )
+    .leaves(BACK, ForwardNatRequest, &translated(&packet, &before))
+    .serves(A, 0)
+    .keeps(after.records())
+}
+
 fn odd(now: Ticks) -> Vec<Case> {
     let nat = || World::new(Mode::Nat, now);
     let before = aged(WEB, [(0, 4), (0, 3)], now);
     let [request, reply] = before.records();
-    let fresh = Pair { request: Half::new(now, NAT_REQUEST | OPENING), ..pair(A, WEB, now) };
+    let fresh = pair(A, WEB, now).opening();
     let second = Pair { nat: candidate(CLIENT, WEB, 1), ..fresh };
-    let again = pair(A, WEB, now);
     let (sent, _) = answer(&ack(), &before);
     let mut short = sent.bytes();
     short.pop();
@@ -225,10 +273,10 @@ fn odd(now: Ticks) -> Vec<Case> {
         .from(BACK)
         .drops(DropTtl),
         Case::bytes("nat, reply: cut short", nat().pair(before), short).from(BACK).drops(DropMalformed),
-        Case::new("nat: a void pair gives its port back", nat().pair(before).dead(A), &ack())
-            .leaves(BACK, ForwardNatRequest, &translated(&ack(), &again))
-            .serves(A, 0)
-            .records(again.records()),
+        Case::new("nat: a void pair gives its port back", nat().pair(before).dead(A), &syn())
+            .leaves(BACK, ForwardNatRequest, &translated(&syn(), &fresh))
+            .serves(A, 1)
+            .records(fresh.records()),
     ]
 }
 

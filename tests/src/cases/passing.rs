@@ -5,22 +5,24 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use etherparse::{EtherType, IpNumber};
 use lb_common::{
     counter::Counter::{
-        self, DropMalformed, PassFragment, PassNoService, PassNotIpv4, PassOptions, PassProtocol,
-        PassTruncated,
+        self, DropMalformed, PassFragment, PassMulticast, PassNoService, PassNotIpv4, PassOptions,
+        PassProtocol, PassTruncated,
     },
     entry::Mode,
     flow::Ticks,
+    slot::{ServerId, Slot},
 };
 
 use super::{
     Case,
+    nat::{answer, pair},
     packet::{Datagram, Fragment, arp},
-    shape::{ack, syn, tcp, udp},
-    world::{NAMES, WEB, World, key},
+    shape::{ack, rst, syn, tcp, udp},
+    world::{A, NAMES, WEB, World, key},
 };
 
 pub(super) fn cases(now: Ticks) -> Vec<Case> {
-    let groups = [strangers(now), other_packets(now), odd_headers(now), cut(now)];
+    let groups = [strangers(now), to_many(now), other_packets(now), odd_headers(now), cut(now)];
     groups.into_iter().flatten().collect()
 }
 
@@ -51,6 +53,55 @@ fn strangers(now: Ticks) -> Vec<Case> {
     for case in &mut cases {
         case.expected.counters.insert(PassNoService, 1);
     }
+    cases
+}
+
+/// Frames for a group of machines, whatever they carry: each of them has a copy.
+fn to_many(now: Ticks) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let groups = [
+        ("everybody", [0xff; 6]),
+        ("an ip group", [0x01, 0, 0x5e, 0, 0, 0x12]),
+        ("a group of local meaning", [0x03, 0, 0, 0, 0, 1]),
+    ];
+    let flow = pair(A, WEB, now);
+    let (reply, _) = answer(&ack(), &flow);
+    let packets = [
+        ("a SYN", syn()),
+        ("data", ack()),
+        ("a RST", rst()),
+        ("udp", udp(b"query")),
+        ("a reply", reply),
+        ("tcp for nobody", syn().ends(WEB, SocketAddrV4::new(*WEB.ip(), 81))),
+        ("a time to live of 1", Datagram { ttl: 1, ..syn() }),
+        ("a fragment", Datagram { fragment: Fragment::First, dont_fragment: false, ..udp(&[1; 64]) }),
+    ];
+    for (group, to) in groups {
+        for (name, packet) in &packets {
+            let packet = Datagram { to, ..packet.clone() };
+            for (mode, word) in [(Mode::Dsr, "dsr"), (Mode::Nat, "nat")] {
+                let world = World::new(mode, now).pair(flow);
+                let name = format!("to {group}, {word}: {name}");
+                cases.push(Case::new(&name, world, &packet).passes(PassMulticast));
+            }
+        }
+    }
+    let all = Datagram { to: [0xff; 6], ..syn() };
+    let none = World::new(Mode::Nat, now).slots(Slot::settled(ServerId::NONE));
+    let ether_type = |ether_type| [all.link(ether_type).as_slice(), &all.bytes()[14..]].concat();
+    let bare = World::new(Mode::Dsr, now);
+    cases.extend([
+        Case::new("to everybody, of a service without a server", none, &all).passes(PassMulticast),
+        Case::bytes(
+            "to everybody, an ethernet header of ipv4 alone",
+            bare.clone(),
+            all.link(EtherType::IPV4),
+        )
+        .passes(PassMulticast),
+        Case::bytes("to everybody, an ethernet header cut short", bare.clone(), all.bytes()[..13].to_vec())
+            .passes(PassTruncated),
+        Case::bytes("to everybody, not ipv4", bare, ether_type(EtherType::IPV6)).passes(PassNotIpv4),
+    ]);
     cases
 }
 

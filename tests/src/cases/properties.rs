@@ -4,20 +4,23 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use etherparse::TcpHeader;
 use lb_common::{
+    counter::Counter,
     entry::Mode,
-    flow::Ticks,
+    flow::{OPENING, OPENING_TICKS, Ticks},
+    flow_table::WAYS,
     slot::{ServerId, Slot},
 };
 use lb_ebpf::{Action, forward};
 use proptest::{collection::vec, prelude::*};
 
 use super::{
-    checksum::Checksums,
+    checksum::{self, Checksums},
     host::{HostPacket, HostTables},
     nat::{answer, candidate, pair, translated},
     on_host::tables,
     packet::{Datagram, Transport},
-    shape::{ack, udp},
+    refused::refusal,
+    shape::{ack, syn, udp},
     world::{A, A_MAC, B, BACK, BACK_MAC, FRONT, NAMES, Pair, World},
 };
 
@@ -33,6 +36,7 @@ proptest! {
     #[test]
     fn nat_and_back_restores_the_ends(packet in datagram(), reply in datagram()) {
         let tables = tables(&World::new(Mode::Nat, NOW));
+        open(&tables, &packet);
         let vip = packet.destination;
         let pair =
             Pair { client: packet.source, nat: candidate(packet.source, vip, 0), ..pair(A, vip, NOW) };
@@ -46,6 +50,33 @@ proptest! {
         let (action, sent) = send(&tables, &told.bytes(), BACK);
         prop_assert_eq!(action, Action::Redirect(FRONT));
         prop_assert_eq!(sent, heard.bytes());
+    }
+
+    #[test]
+    fn nat_records_nothing_but_what_opens(packet in datagram()) {
+        let Transport::Tcp(header) = &packet.transport else { return Ok(()) };
+        prop_assume!(!header.syn || header.ack);
+        let tables = tables(&World::new(Mode::Nat, NOW));
+        let (action, sent) = send(&tables, &packet.bytes(), FRONT);
+        if header.rst {
+            prop_assert_eq!(action, Action::Drop);
+        } else {
+            prop_assert_eq!(action, Action::Transmit);
+            prop_assert_eq!(sent, refusal(&packet).bytes());
+        }
+        prop_assert!(tables.flows().is_empty());
+        prop_assert!(tables.traffic().is_empty());
+    }
+
+    #[test]
+    fn nobody_forwards_what_is_for_a_group(packet in datagram(), to in any::<[u8; 6]>(), world in 0..WORLDS) {
+        let packet = Datagram { to: [to[0] | 1, to[1], to[2], to[3], to[4], to[5]], ..packet };
+        let world = worlds(world);
+        let tables = tables(&world);
+        let (action, sent) = send(&tables, &packet.bytes(), FRONT);
+        prop_assert_eq!(action, Action::Pass);
+        prop_assert_eq!(sent, packet.bytes());
+        prop_assert_eq!(tables.flows(), world.flows.into_iter().collect());
     }
 
     #[test]
@@ -72,21 +103,39 @@ proptest! {
 
 /// What holds for every packet, whole or not.
 fn judge(bytes: &[u8], world: usize) -> Result<(), TestCaseError> {
-    let (action, sent) = send(&tables(&worlds(world)), bytes, FRONT);
-    if action == Action::Pass {
-        prop_assert_eq!(&sent, bytes);
+    let tables = tables(&worlds(world));
+    let (action, sent) = send(&tables, bytes, FRONT);
+    let counters = tables.counters();
+    if counters.contains_key(&Counter::ResetNoServer) || counters.contains_key(&Counter::ResetNoFlow) {
+        prop_assert_eq!(action, Action::Transmit);
+        let right = Checksums { ip: true, transport: checksum::Transport::Right };
+        prop_assert_eq!(Checksums::of(&sent), Some(right));
+        return Ok(());
     }
-    prop_assert!(sent.len() <= bytes.len());
-    let leaves = matches!(action, Action::Transmit | Action::Redirect(_));
-    if let (true, Some(before)) = (leaves && sent.len() == bytes.len(), Checksums::of(bytes)) {
-        prop_assert_eq!(Checksums::of(&sent), Some(before));
+    match action {
+        Action::Pass => prop_assert_eq!(&sent, bytes),
+        Action::Drop => {}
+        Action::Transmit | Action::Redirect(_) => {
+            prop_assert_eq!(sent.len(), bytes.len());
+            prop_assert_eq!(Checksums::of(&sent), Checksums::of(bytes));
+        }
     }
     Ok(())
+}
+
+/// Makes the pair of a TCP flow; a datagram makes its own.
+fn open(tables: &HostTables, packet: &Datagram) {
+    if let Transport::Tcp(_) = packet.transport {
+        let first = Datagram { transport: syn().transport, ..packet.clone() };
+        let (action, _) = send(tables, &first.bytes(), FRONT);
+        assert_eq!(action, Action::Redirect(BACK), "a SYN opens a flow");
+    }
 }
 
 fn send(tables: &HostTables, bytes: &[u8], interface: u32) -> (Action, Vec<u8>) {
     let mut packet = HostPacket::new(bytes, interface, 0xa5);
     let outcome = forward(&mut packet, tables);
+    tables.count_outcome(outcome);
     assert!(packet.stayed_within(), "wrote outside the packet");
     (outcome.action(), packet.bytes())
 }
@@ -99,7 +148,9 @@ fn worlds(index: usize) -> World {
         2 => world(Mode::Dsr).slots(Slot::new(B, A, true)),
         3 => world(Mode::Nat).slots(Slot::new(B, A, true)),
         4 => world(Mode::Dsr).slots(Slot::settled(ServerId::NONE)),
-        _ => world(Mode::Nat).full_but(1),
+        5 => world(Mode::Nat).full_but(1),
+        6 => world(Mode::Dsr).slots(Slot::new(B, A, true)).strangers(WAYS, OPENING_TICKS, OPENING),
+        _ => world(Mode::Nat).strangers(WAYS, OPENING_TICKS, OPENING),
     }
 }
 
@@ -158,4 +209,4 @@ fn like(packet: &Datagram, reply: &Datagram) -> Transport {
 }
 
 const NOW: Ticks = Ticks(100_000);
-const WORLDS: usize = 6;
+const WORLDS: usize = 8;

@@ -2,7 +2,9 @@
 
 use etherparse::TcpHeader;
 use lb_common::{
-    counter::Counter::{DropNoServer, DropTables, DropUnresolved, ResetNoServer},
+    counter::Counter::{
+        self, DropNoFlow, DropNoServer, DropTables, DropUnresolved, ResetNoFlow, ResetNoServer,
+    },
     entry::Mode,
     flow::Ticks,
     slot::{ServerId, Slot},
@@ -61,15 +63,16 @@ pub(super) fn cases(now: Ticks) -> Vec<Case> {
     let mut cases = Vec::new();
     for (mode, word) in [(Mode::Dsr, "dsr"), (Mode::Nat, "nat")] {
         for (name, packet) in &answered {
+            let (reset, _) = reasons(mode, packet);
             cases.push(
                 Case::new(&format!("no server, {word}: {name}, answered by a RST"), empty(mode), packet)
-                    .leaves(FRONT, ResetNoServer, &refusal(packet)),
+                    .leaves(FRONT, reset, &refusal(packet)),
             );
         }
         for (name, packet) in silent() {
+            let (_, drop) = reasons(mode, &packet);
             cases.push(
-                Case::new(&format!("no server, {word}: {name}, dropped"), empty(mode), &packet)
-                    .drops(DropNoServer),
+                Case::new(&format!("no server, {word}: {name}, dropped"), empty(mode), &packet).drops(drop),
             );
         }
         let quiet = empty(mode).services(|service| service.reset = false);
@@ -82,11 +85,20 @@ pub(super) fn cases(now: Ticks) -> Vec<Case> {
     cases
 }
 
-fn silent() -> [(&'static str, Datagram); 5] {
+/// Why a packet is refused where no server is left: a NAT service asks for the flow first.
+fn reasons(mode: Mode, packet: &Datagram) -> (Counter, Counter) {
+    match &packet.transport {
+        Transport::Tcp(header) if mode == Mode::Nat && (header.ack || !header.syn) => {
+            (ResetNoFlow, DropNoFlow)
+        }
+        _ => (ResetNoServer, DropNoServer),
+    }
+}
+
+fn silent() -> [(&'static str, Datagram); 4] {
     [
         ("a RST", rst()),
         ("a RST and ACK", tcp(&[], |header| (header.rst, header.ack) = (true, true))),
-        ("a frame to everybody", Datagram { to: [0xff; 6], ..syn() }),
         ("a frame from a group", Datagram { from: [3, 0, 0, 0, 0, 1], ..syn() }),
         ("udp", udp(b"query")),
     ]
@@ -122,7 +134,7 @@ fn broken(mode: Mode, word: &str, now: Ticks) -> [Case; 4] {
             Mode::Nat => Case::new(
                 &name("a server without a NAT source"),
                 world().server(A, |server| server.nat_count = 0),
-                &ack(),
+                &syn(),
             )
             .drops(DropTables),
         },

@@ -8,7 +8,7 @@ use lb_ebpf::Action;
 use super::{
     Case, all,
     checksum::{Checksums, Transport},
-    on_host,
+    kernel_alone, on_host,
 };
 
 #[test]
@@ -48,8 +48,8 @@ fn the_cases_are_many_and_their_names_are_unique() {
 
 #[test]
 fn every_counter_is_reached() {
-    let reached: BTreeSet<Counter> =
-        all(MOMENTS[0]).iter().flat_map(|case| case.expected.counters.keys().copied()).collect();
+    let cases = all(MOMENTS[0]).into_iter().chain(kernel_alone(MOMENTS[0]));
+    let reached: BTreeSet<Counter> = cases.flat_map(|case| case.expected.counters.into_keys()).collect();
     let missed: Vec<_> = Counter::ALL.iter().filter(|counter| !reached.contains(counter)).collect();
     assert!(missed.is_empty(), "{missed:?}");
 }

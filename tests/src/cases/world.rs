@@ -11,7 +11,8 @@ use std::{
 
 use lb_common::{
     entry::{Hop, Mode, Server, Service, ServiceKey},
-    flow::{FlowKey, FlowView, Ticks, Tuple},
+    flow::{FlowKey, FlowView, OPENING, Ticks, Tuple},
+    flow_table::WAYS,
     hash::HashKey,
     limits::SLOTS_MIN,
     net::{Be16, Be32, Mac, TCP, UDP},
@@ -90,6 +91,13 @@ impl World {
         self
     }
 
+    /// Another service, with servers and slots of the web service.
+    pub fn service(mut self, vip: SocketAddrV4, protocol: u8) -> World {
+        let web = self.tables.services[&key(WEB, TCP)];
+        self.tables.services.insert(key(vip, protocol), web);
+        self
+    }
+
     pub fn flow(mut self, key: FlowKey, view: FlowView) -> World {
         self.flows.push((key, view));
         self
@@ -100,13 +108,19 @@ impl World {
         self
     }
 
-    /// Leaves `room` free places in a flow table of eight.
-    pub fn full_but(mut self, room: u32) -> World {
-        self.capacity = 8;
-        let strangers = self.capacity - room - self.flows.len() as u32;
-        for port in (20_000..).take(strangers as usize) {
-            let client = SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 1), port);
-            self.flows.push((flow_key(client, WEB, TCP), record(A, self.now, 0)));
+    /// Leaves `room` free places in a flow table of one bucket; strangers have the others.
+    pub fn full_but(self, room: u32) -> World {
+        let taken = self.flows.len() as u32;
+        self.strangers(WAYS - room - taken, 0, 0)
+    }
+
+    /// `count` records in a flow table of one bucket, made `age` ticks ago, with the bits of `state`.
+    pub fn strangers(mut self, count: u32, age: u32, state: u32) -> World {
+        self.capacity = WAYS;
+        let seen = ago(self.now, age);
+        for _ in 0..count {
+            let stranger = stranger(self.flows.len() as u16);
+            self.flows.push((flow_key(stranger, WEB, TCP), record(A, seen, state)));
         }
         self
     }
@@ -137,7 +151,7 @@ pub struct Pair {
 #[derive(Debug, Clone, Copy)]
 pub struct Half {
     pub seen: Ticks,
-    pub state: u64,
+    pub state: u32,
     pub interface: u32,
     pub peer_mac: [u8; 6],
     pub own_mac: [u8; 6],
@@ -145,12 +159,19 @@ pub struct Half {
 
 impl Half {
     /// As a packet from the client by the usual way leaves it.
-    pub fn new(seen: Ticks, state: u64) -> Half {
+    pub fn new(seen: Ticks, state: u32) -> Half {
         Half { seen, state, interface: FRONT, peer_mac: CLIENT_MAC, own_mac: FRONT_MAC }
     }
 }
 
 impl Pair {
+    /// As a SYN makes it.
+    pub fn opening(mut self) -> Pair {
+        self.request.state |= OPENING;
+        self.reply.state |= OPENING;
+        self
+    }
+
     pub fn records(&self) -> [(FlowKey, FlowView); 2] {
         let view = |half: Half, source: SocketAddrV4, destination: SocketAddrV4| FlowView {
             server: self.server.0,
@@ -168,8 +189,13 @@ impl Pair {
     }
 }
 
+/// One of many clients that no case sends packets of.
+fn stranger(number: u16) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 1), 20_000 + number)
+}
+
 /// A record of a flow that is not rewritten.
-pub fn record(server: ServerId, seen: Ticks, state: u64) -> FlowView {
+pub fn record(server: ServerId, seen: Ticks, state: u32) -> FlowView {
     let none = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
     let rewrite = tuple(none, none);
     FlowView { server: server.0, seen, state, interface: 0, rewrite, peer_mac: 0, own_mac: 0 }

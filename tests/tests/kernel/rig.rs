@@ -10,12 +10,13 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{HashMap, Map, MapData, ProgramArray, loaded_maps},
+    maps::{MapData, ProgramArray, loaded_maps},
     programs::{TestRun, TestRunOptions, Xdp},
 };
 use lb_common::{
     counter::{Counter, TrafficCounts},
     flow::{FlowKey, FlowView, Ticks},
+    flow_table::{self, FlowMemory, WAYS},
     slot::ServerId,
 };
 use lb_ebpf::Action;
@@ -69,7 +70,6 @@ pub(crate) struct Rig {
     /// Some until it is taken down.
     kernel: Option<Kernel>,
     reader: Reader,
-    flows: HashMap<MapData, FlowKey, FlowWords>,
     poison: Poison,
 }
 
@@ -79,7 +79,7 @@ impl Rig {
         let sizes = Sizes { flows: world.capacity, ring_slots: RING_SLOTS };
         let mut kernel = Kernel::load(pins, sizes)?;
         match open(&mut kernel, world) {
-            Ok((reader, flows, poison)) => Ok(Rig { kernel: Some(kernel), reader, flows, poison }),
+            Ok((reader, poison)) => Ok(Rig { kernel: Some(kernel), reader, poison }),
             Err(error) => {
                 // The first error is the one to report.
                 let _ = kernel.pins.remove();
@@ -166,23 +166,32 @@ impl Rig {
 
     /// The case's records and no others, as if they were made `moved` ticks later.
     fn fill_flows(&mut self, case: &Case, moved: u32) -> Result<()> {
-        for key in self.flows.keys().collect::<Result<Vec<_>, _>>()? {
-            self.flows.remove(&key)?;
+        let memory = &*self.reader.memory;
+        for index in 0..memory.flow_buckets() * WAYS {
+            if memory.flow_record(index).is_some_and(|flow| flow.key().is_some()) {
+                flow_table::release(memory, index);
+            }
         }
         for (key, view) in &case.world.flows {
             let seen = Ticks(view.seen.0.wrapping_add(moved));
-            self.flows.insert(key, words(&FlowView { seen, ..*view }), 0)?;
+            let inserted = flow_table::insert(memory, key, &FlowView { seen, ..*view });
+            ensure!(inserted.is_ok(), "{key:?}: {inserted:?}");
         }
         Ok(())
     }
 
+    /// Every tag must have its record, and every record its tag.
     fn flows(&self, moved: u32) -> Result<BTreeMap<FlowKey, FlowView>> {
+        let memory = &*self.reader.memory;
         let mut flows = BTreeMap::new();
-        for entry in self.flows.iter() {
-            let (key, value) = entry?;
-            let view = FlowView::from_words(&value);
-            ensure!(words(&view) == value, "a record with bits that mean nothing: {value:x?}");
-            flows.insert(key, FlowView { seen: Ticks(view.seen.0.wrapping_sub(moved)), ..view });
+        for index in 0..memory.flow_buckets() * WAYS {
+            let used = memory.flow_tags(index / WAYS).is_some_and(|tags| tags.is_used(index % WAYS));
+            let found = memory.flow_record(index).and_then(|flow| Some((flow.key()?, flow.view())));
+            ensure!(found.is_some() == used, "place {index}: tag {used}, record {found:?}");
+            if let Some((key, view)) = found {
+                let seen = Ticks(view.seen.0.wrapping_sub(moved));
+                ensure!(flows.insert(key, FlowView { seen, ..view }).is_none(), "{key:?} stands twice");
+            }
         }
         Ok(flows)
     }
@@ -222,18 +231,11 @@ pub(crate) fn seen_by_kernel(effect: &Effect) -> Effect {
     Effect { action, ..effect.clone() }
 }
 
-type FlowWords = [u64; 8];
-
-fn open(
-    kernel: &mut Kernel,
-    world: &World,
-) -> Result<(Reader, HashMap<MapData, FlowKey, FlowWords>, Poison)> {
+fn open(kernel: &mut Kernel, world: &World) -> Result<(Reader, Poison)> {
     for step in world.steps() {
         kernel.apply(&step)?;
     }
-    let pinned = MapData::from_pin(kernel.pins.maps().join("flows"))?;
-    let flows = HashMap::try_from(Map::HashMap(pinned))?;
-    Ok((kernel.reader()?, flows, Poison::load(kernel.program()?)?))
+    Ok((kernel.reader()?, Poison::load(kernel.program()?)?))
 }
 
 struct Poison {
@@ -271,23 +273,6 @@ impl XdpContext {
         let fields: [u32; 6] = [data, self.end, data_meta, self.ingress, queue, egress];
         fields.iter().flat_map(|field| field.to_ne_bytes()).collect()
     }
-}
-
-/// A record as the map holds it.
-fn words(view: &FlowView) -> FlowWords {
-    let rewrite = view.rewrite;
-    [
-        view.seen.0.into(),
-        view.state,
-        view.interface.into(),
-        view.peer_mac,
-        view.own_mac,
-        u64::from(rewrite.source.0) | u64::from(rewrite.destination.0) << 32,
-        u64::from(rewrite.source_port.0)
-            | u64::from(rewrite.destination_port.0) << 16
-            | u64::from(view.server) << 32,
-        0,
-    ]
 }
 
 fn action(value: u32) -> Result<Action> {

@@ -7,6 +7,7 @@ mod maps;
 mod packet;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use lb_common::counter::Counter;
 use lb_ebpf::{Action, forward};
 
 use crate::{maps::Maps, packet::XdpPacket};
@@ -14,13 +15,20 @@ use crate::{maps::Maps, packet::XdpPacket};
 #[xdp]
 fn steelyard(context: XdpContext) -> u32 {
     let outcome = forward(&mut XdpPacket::new(&context), &Maps);
-    maps::count(outcome.counter());
-    match outcome.action() {
+    let action = match outcome.action() {
         Action::Pass => xdp_action::XDP_PASS,
         Action::Drop => xdp_action::XDP_DROP,
         Action::Transmit => xdp_action::XDP_TX,
-        Action::Redirect(interface) => maps::redirect(interface),
-    }
+        Action::Redirect(interface) => match maps::redirect(interface) {
+            Some(action) => action,
+            None => {
+                maps::count(Counter::DropDevice as usize);
+                return xdp_action::XDP_DROP;
+            }
+        },
+    };
+    maps::count(outcome.counter());
+    action
 }
 
 #[panic_handler]

@@ -2,19 +2,20 @@
 #![expect(unsafe_code, reason = "map values are pointers into kernel memory")]
 
 use aya_ebpf::{
-    bindings::{BPF_F_MMAPABLE, BPF_NOEXIST, xdp_action},
+    bindings::{BPF_F_MMAPABLE, xdp_action},
     helpers::bpf_ktime_get_coarse_ns,
     macros::map,
-    maps::{Array, DevMapHash, HashMap, PerCpuArray},
+    maps::{Array, DevMapHash, PerCpuArray},
 };
 use lb_common::{
     counter::{COUNTS, Counter, Counts, TrafficCounts},
     entry::{Globals, ServerEntry, ServiceEntry},
-    flow::{Flow, FlowKey, Ticks},
-    limits::{DEVICES_MAX, FLOWS_DEFAULT, RING_SLOTS_MIN, SERVERS_MAX, SERVICE_BUCKETS, SERVICES_MAX},
+    flow::{Flow, Ticks},
+    flow_table::{FlowMemory, Tags, WAYS},
+    limits::{DEVICES_MAX, RING_SLOTS_MIN, SERVERS_MAX, SERVICE_BUCKETS, SERVICES_MAX},
     slot::{ServerId, Slot},
 };
-use lb_ebpf::{InsertError, Tables};
+use lb_ebpf::Tables;
 
 #[map(name = "globals")]
 static GLOBALS: Array<Globals> = Array::with_max_entries(1, BPF_F_MMAPABLE);
@@ -25,9 +26,11 @@ static SERVICES: Array<ServiceEntry> = Array::with_max_entries(SERVICE_BUCKETS, 
 static RING: Array<u64> = Array::with_max_entries(RING_SLOTS_MIN, BPF_F_MMAPABLE);
 #[map(name = "servers")]
 static SERVERS: Array<ServerEntry> = Array::with_max_entries(SERVERS_MAX, BPF_F_MMAPABLE);
-/// The daemon sets the size when it creates the map.
+/// The daemon sets both sizes when it creates the maps.
+#[map(name = "flow_tags")]
+static FLOW_TAGS: Array<Tags> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map(name = "flows")]
-static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(FLOWS_DEFAULT, 0);
+static FLOWS: Array<Flow> = Array::with_max_entries(WAYS, BPF_F_MMAPABLE);
 #[map(name = "counters")]
 static COUNTERS: PerCpuArray<Counts> = PerCpuArray::with_max_entries(1, 0);
 /// By server id; behind them, by service id, the daemon's account of servers that are gone.
@@ -37,6 +40,28 @@ static TRAFFIC: PerCpuArray<TrafficCounts> = PerCpuArray::with_max_entries(SERVE
 static DEVICES: DevMapHash = DevMapHash::with_max_entries(DEVICES_MAX, 0);
 
 pub(crate) struct Maps;
+
+impl FlowMemory for Maps {
+    #[inline(always)]
+    fn flow_buckets(&self) -> u32 {
+        GLOBALS.get(0).map_or(0, |globals| globals.flow_buckets.get() as u32)
+    }
+
+    #[inline(always)]
+    fn flow_seed(&self) -> u64 {
+        GLOBALS.get(0).map_or(0, |globals| globals.flow_seed.get())
+    }
+
+    #[inline(always)]
+    fn flow_tags(&self, bucket: u32) -> Option<&Tags> {
+        FLOW_TAGS.get(bucket)
+    }
+
+    #[inline(always)]
+    fn flow_record(&self, index: u32) -> Option<&Flow> {
+        FLOWS.get(index)
+    }
+}
 
 impl Tables for Maps {
     #[inline(always)]
@@ -60,28 +85,6 @@ impl Tables for Maps {
     #[inline(always)]
     fn server(&self, id: ServerId) -> Option<&ServerEntry> {
         SERVERS.get(id.0)
-    }
-
-    #[inline(always)]
-    fn flow(&self, key: &FlowKey) -> Option<&Flow> {
-        // SAFETY: what several CPUs change is atomic. A record removed meanwhile may be another flow's for
-        // the rest of this packet: the packet is then sent by that record, as if it had come a moment later.
-        unsafe { FLOWS.get(key) }
-    }
-
-    #[inline(always)]
-    fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
-        match FLOWS.insert(key, flow, BPF_NOEXIST as u64) {
-            Ok(()) => Ok(()),
-            Err(error) if error == -EEXIST => Err(InsertError::Exists),
-            Err(_) => Err(InsertError::Full),
-        }
-    }
-
-    #[inline(always)]
-    fn remove_flow(&self, key: &FlowKey) {
-        // Absent already: another CPU removed it.
-        let _ = FLOWS.remove(key);
     }
 
     #[inline(always)]
@@ -116,10 +119,8 @@ pub(crate) fn count(counter: usize) {
     counts[counter & (COUNTS - 1)] += 1;
 }
 
-/// To another interface; an interface the daemon did not enter drops the packet.
+/// To another interface; None: the daemon did not enter it, or it is gone.
 #[inline(always)]
-pub(crate) fn redirect(interface: u32) -> u32 {
-    DEVICES.redirect(interface, xdp_action::XDP_DROP as u64).unwrap_or_else(|action| action)
+pub(crate) fn redirect(interface: u32) -> Option<u32> {
+    DEVICES.redirect(interface, xdp_action::XDP_DROP as u64).ok()
 }
-
-const EEXIST: i32 = 17;

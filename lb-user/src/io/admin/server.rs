@@ -12,7 +12,7 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::{Path as PathParameter, Query, State},
+    extract::{Path as PathParameter, Query, State, rejection::QueryRejection},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::get,
@@ -101,6 +101,9 @@ fn router(answers: Arc<Answers>) -> Router {
         .fallback(async || {
             refuse(StatusCode::NOT_FOUND, "no such page: see docs/api.md for the pages there are")
         })
+        .method_not_allowed_fallback(async || {
+            refuse(StatusCode::METHOD_NOT_ALLOWED, "this page is for GET only")
+        })
         .with_state(answers)
 }
 
@@ -154,7 +157,13 @@ struct ExplainQuery {
     vip: String,
 }
 
-async fn explain(State(answers): State<Arc<Answers>>, Query(query): Query<ExplainQuery>) -> Response {
+async fn explain(
+    State(answers): State<Arc<Answers>>,
+    query: Result<Query<ExplainQuery>, QueryRejection>,
+) -> Response {
+    let Ok(Query(query)) = query else {
+        return refuse(StatusCode::BAD_REQUEST, "expected ?client=ADDRESS:PORT&vip=ADDRESS:PORT%2Ftcp");
+    };
     let Ok(client) = query.client.parse() else {
         return refuse(StatusCode::BAD_REQUEST, "client: expected ADDRESS:PORT, such as 192.0.2.1:40000");
     };

@@ -8,7 +8,7 @@ use aya::programs::{
     xdp::XdpLink,
 };
 
-use super::{errno, pins::Pins};
+use super::{errno, load::chain, pins::Pins};
 use crate::pure::config::model::XdpMode;
 
 /// An interface as the caller found it.
@@ -116,13 +116,13 @@ fn ours(path: &PathBuf, target: &Target) -> Result<Option<PinnedLink>, AttachErr
         Err(LinkError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
             return Ok(None);
         }
-        Err(error) => return Err(pin(error.to_string())),
+        Err(error) => return Err(pin(chain(&error))),
     };
-    let info = link.info().map_err(|error| pin(error.to_string()))?;
+    let info = link.info().map_err(|error| pin(chain(&error)))?;
     if target.attached.is_some_and(|(program, _)| program == info.program_id()) {
-        return PinnedLink::from_pin(path).map(Some).map_err(|error| pin(error.to_string()));
+        return PinnedLink::from_pin(path).map(Some).map_err(|error| pin(chain(&error)));
     }
-    fs::remove_file(path).map_err(|error| pin(error.to_string()))?;
+    fs::remove_file(path).map_err(|error| pin(chain(&error)))?;
     Ok(None)
 }
 
@@ -141,10 +141,10 @@ fn replace(program: &mut Xdp, target: &Target, link: PinnedLink) -> Result<(), A
         cause,
         remedy: "run `steelyard detach` and start again",
     };
-    let link = XdpLink::try_from(FdLink::from(link)).map_err(|error| attach(error.to_string()))?;
+    let link = XdpLink::try_from(FdLink::from(link)).map_err(|error| attach(chain(&error)))?;
     let id = program.attach_to_link(link).map_err(|error| attach(cause(&error)))?;
     // The pin keeps the link; the handle must not detach it when the program is dropped.
-    let link = program.take_link(id).map_err(|error| attach(error.to_string()))?;
+    let link = program.take_link(id).map_err(|error| attach(chain(&error)))?;
     drop(FdLink::try_from(link));
     Ok(())
 }
@@ -162,7 +162,7 @@ fn first(program: &mut Xdp, path: PathBuf, target: &Target, mode: XdpMode) -> Re
         },
     };
     let pin = |cause: String| AttachError::Pin { name: target.name.clone(), cause };
-    link.pin(path).map_err(|error| pin(error.to_string()))?;
+    link.pin(path).map_err(|error| pin(chain(&error)))?;
     Ok(Attached { mode: used, replaced: false, fallback })
 }
 
@@ -182,7 +182,7 @@ fn try_attach(program: &mut Xdp, target: &Target, mode: Mode) -> Result<FdLink, 
         Mode::Generic => AyaMode::Skb,
     };
     let id = program.attach_to_if_index(target.index, flags).map_err(|error| attach(cause(&error)))?;
-    let link = program.take_link(id).map_err(|error| attach(error.to_string()))?;
+    let link = program.take_link(id).map_err(|error| attach(chain(&error)))?;
     FdLink::try_from(link).map_err(|_| attach("the kernel offers no bpf link for it".to_owned()))
 }
 

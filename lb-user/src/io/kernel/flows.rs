@@ -1,33 +1,31 @@
-//! The flow table from userspace: looking a record up, and sweeping the void ones out.
+//! Sweeps the void records out of the flow table.
 
-use std::{collections::BTreeSet, os::fd::AsFd, path::Path};
+use std::collections::BTreeSet;
 
-use aya::maps::{HashMap, Map, MapData, MapError};
 use lb_common::{
     flow::{FlowKey, FlowView, Ticks},
+    flow_table::{self, FlowMemory, WAYS},
     slot::ServerId,
 };
 use nix::time::{ClockId, clock_gettime};
 
-use super::batch::{Batch, Cursor, FlowWords};
+use super::tables::TableMemory;
 use crate::pure::flows::{Verdict, alone, pair};
 
-/// Records looked at in one pass: bounds what a pass costs.
-const PASS_RECORDS: usize = 4_096;
-
-pub struct Flows {
-    map: HashMap<MapData, FlowKey, FlowWords>,
-    /// The same map for batches: the typed handle does not give its descriptor away.
-    batches: MapData,
-}
+/// Buckets looked at in one pass: bounds what a pass costs.
+const PASS_BUCKETS: u32 = 4_096;
 
 /// Goes round the flow table, a bounded piece at a time.
+#[derive(Default)]
 pub struct Sweep {
-    batch: Batch,
-    cursor: Option<Cursor>,
+    /// The next bucket.
+    next: u32,
     /// Of the round under way.
     records: u64,
     named: BTreeSet<ServerId>,
+    /// Ways with a tag and no record: being written, or lost by a writer that was killed.
+    unwritten: BTreeSet<u32>,
+    unwritten_before: BTreeSet<u32>,
 }
 
 /// What a round over the whole table found.
@@ -39,94 +37,69 @@ pub struct Round {
     pub named: BTreeSet<ServerId>,
 }
 
-impl Flows {
-    pub(super) fn open(pin: &Path) -> Result<Self, MapError> {
-        let map = HashMap::try_from(Map::HashMap(MapData::from_pin(pin)?))?;
-        Ok(Flows { map, batches: MapData::from_pin(pin)? })
-    }
-
-    pub fn get(&self, key: &FlowKey) -> Result<Option<FlowView>, MapError> {
-        match self.map.get(key, 0) {
-            Ok(words) => Ok(Some(FlowView::from_words(&words))),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
+impl Sweep {
     /// One pass: deletes what is void among the next records. Returns the round's result at its end.
     ///
     /// `idle_ticks` gives the idle time of a server's flows by protocol; None for a server that is gone.
-    pub fn sweep(
+    pub fn pass(
         &mut self,
-        sweep: &mut Sweep,
+        memory: &TableMemory,
         now: Ticks,
         idle_ticks: impl Fn(ServerId, u8) -> Option<u32>,
-    ) -> Result<Option<Round>, MapError> {
-        let read = sweep.batch.read(self.batches.fd().as_fd(), sweep.cursor);
-        let (count, next) = read.map_err(|io_error| {
-            MapError::from(aya::sys::SyscallError { call: "BPF_MAP_LOOKUP_BATCH", io_error })
-        })?;
-        let mut void = Vec::new();
-        for (key, words) in sweep.batch.records(count) {
-            let flow = FlowView::from_words(words);
-            let idle = idle_ticks(ServerId(flow.server), key.protocol());
-            if self.verdict(now, key, &flow, idle)? == Verdict::Remove {
-                void.push(*key);
-            } else {
-                sweep.records += 1;
-                sweep.named.insert(ServerId(flow.server));
-            }
+    ) -> Option<Round> {
+        let end = self.next.saturating_add(PASS_BUCKETS).min(memory.flow_buckets());
+        for bucket in self.next..end {
+            self.bucket(memory, now, bucket, &idle_ticks);
         }
-        for key in void {
-            // A new connection may have taken its place since the batch was read.
-            if let Some(flow) = self.get(&key)?
-                && self.verdict(now, &key, &flow, idle_ticks(ServerId(flow.server), key.protocol()))?
-                    == Verdict::Remove
-            {
-                self.remove(&key)?;
-            }
-        }
-        sweep.cursor = next;
-        Ok(next.is_none().then(|| Round {
-            records: std::mem::take(&mut sweep.records),
-            named: std::mem::take(&mut sweep.named),
-        }))
+        self.next = end;
+        (end == memory.flow_buckets()).then(|| self.finish())
     }
 
-    fn verdict(
-        &self,
+    fn bucket(
+        &mut self,
+        memory: &TableMemory,
         now: Ticks,
-        key: &FlowKey,
-        flow: &FlowView,
-        idle: Option<u32>,
-    ) -> Result<Verdict, MapError> {
-        match alone(now, flow, idle) {
-            Verdict::SeeTwin => {
-                let twin = self.get(&key.twin(flow.rewrite))?;
-                Ok(pair(now, flow, twin.as_ref(), idle))
+        bucket: u32,
+        idle_ticks: &impl Fn(ServerId, u8) -> Option<u32>,
+    ) {
+        let Some(tags) = memory.flow_tags(bucket).filter(|tags| !tags.is_empty()) else { return };
+        for index in (0..WAYS).filter(|&way| tags.is_used(way)).map(|way| bucket * WAYS + way) {
+            let Some(flow) = memory.flow_record(index) else { return };
+            let Some(key) = flow.key() else {
+                if self.unwritten_before.contains(&index) {
+                    flow_table::release(memory, index);
+                } else {
+                    self.unwritten.insert(index);
+                }
+                continue;
+            };
+            let view = flow.view();
+            let idle = idle_ticks(ServerId(view.server), key.protocol());
+            if verdict(memory, now, &key, &view, idle) == Verdict::Remove {
+                flow_table::release(memory, index);
+            } else {
+                self.records += 1;
+                self.named.insert(ServerId(view.server));
             }
-            verdict => Ok(verdict),
         }
     }
 
-    /// The kernel may have been faster.
-    fn remove(&mut self, key: &FlowKey) -> Result<(), MapError> {
-        match self.map.remove(key) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(error) => Err(error),
+    fn finish(&mut self) -> Round {
+        self.next = 0;
+        self.unwritten_before = std::mem::take(&mut self.unwritten);
+        Round { records: std::mem::take(&mut self.records), named: std::mem::take(&mut self.named) }
+    }
+}
+
+fn verdict(memory: &TableMemory, now: Ticks, key: &FlowKey, view: &FlowView, idle: Option<u32>) -> Verdict {
+    match alone(now, view, idle) {
+        Verdict::SeeTwin => {
+            let found = flow_table::read(memory, &key.twin(view.rewrite)).map(|(_, twin)| twin);
+            // Another flow may have taken the place of a half that was removed.
+            let twin = found.filter(|twin| twin.rewrite == key.tuple().reversed());
+            pair(now, view, twin.as_ref(), idle)
         }
-    }
-}
-
-impl Sweep {
-    pub fn new() -> Self {
-        Sweep { batch: Batch::new(PASS_RECORDS), cursor: None, records: 0, named: BTreeSet::new() }
-    }
-}
-
-impl Default for Sweep {
-    fn default() -> Self {
-        Sweep::new()
+        verdict => verdict,
     }
 }
 

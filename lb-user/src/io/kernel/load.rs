@@ -9,8 +9,9 @@ use aya::{
 };
 use lb_common::{
     counter::{Counts, TrafficCounts},
-    entry::{Globals, ServerEntry, ServiceEntry},
-    flow::{Flow, FlowKey},
+    entry::{Globals, ServerEntry, ServiceEntry, SlotEntry},
+    flow::Flow,
+    flow_table::{self, Tags, WAYS},
     limits::{DEVICES_MAX, SERVERS_MAX, SERVICE_BUCKETS, SERVICES_MAX},
 };
 
@@ -49,7 +50,11 @@ pub(super) fn load(maps: &Path, sizes: Sizes) -> Result<Ebpf, LoadError> {
         check(maps, layout)?;
     }
     let mut loader = EbpfLoader::new();
-    loader.map_max_entries("flows", sizes.flows).map_max_entries("ring", sizes.ring_slots);
+    let buckets = flow_table::buckets(sizes.flows);
+    loader
+        .map_max_entries("flow_tags", buckets)
+        .map_max_entries("flows", buckets * WAYS)
+        .map_max_entries("ring", sizes.ring_slots);
     for layout in &layouts {
         loader.map_pin_path(layout.name, maps.join(layout.name));
     }
@@ -75,30 +80,28 @@ static OBJECT: &[u8] = {
     &ALIGNED.0
 };
 
+/// Every map is keyed by a u32.
+const KEY_SIZE: u64 = 4;
+
 /// What a pinned map must look like, since aya takes any.
 struct Layout {
     name: &'static str,
     kind: MapType,
-    key: usize,
     value: usize,
     /// None: any size serves.
     entries: Option<u32>,
 }
 
-fn layouts(sizes: Sizes) -> [Layout; 8] {
-    let map = |name, kind, value, entries| Layout { name, kind, key: 4, value, entries };
+fn layouts(sizes: Sizes) -> [Layout; 9] {
+    let buckets = flow_table::buckets(sizes.flows);
+    let map = |name, kind, value, entries| Layout { name, kind, value, entries };
     [
         map("globals", MapType::Array, size_of::<Globals>(), Some(1)),
         map("services", MapType::Array, size_of::<ServiceEntry>(), Some(SERVICE_BUCKETS)),
-        map("ring", MapType::Array, 8, None),
+        map("ring", MapType::Array, size_of::<SlotEntry>(), None),
         map("servers", MapType::Array, size_of::<ServerEntry>(), Some(SERVERS_MAX)),
-        Layout {
-            name: "flows",
-            kind: MapType::Hash,
-            key: size_of::<FlowKey>(),
-            value: size_of::<Flow>(),
-            entries: Some(sizes.flows),
-        },
+        map("flow_tags", MapType::Array, size_of::<Tags>(), Some(buckets)),
+        map("flows", MapType::Array, size_of::<Flow>(), Some(buckets * WAYS)),
         map("counters", MapType::PerCpuArray, size_of::<Counts>(), Some(1)),
         map("traffic", MapType::PerCpuArray, size_of::<TrafficCounts>(), Some(SERVERS_MAX + SERVICES_MAX)),
         map("devices", MapType::DevMapHash, 8, Some(DEVICES_MAX)),
@@ -114,7 +117,7 @@ fn check(maps: &Path, layout: &Layout) -> Result<(), LoadError> {
     let kind = info.map_type().map_err(|error| explain(&error))?;
     let mut pairs = vec![
         ("type", kind as u64, layout.kind as u64),
-        ("key size", info.key_size().into(), layout.key as u64),
+        ("key size", info.key_size().into(), KEY_SIZE),
         ("value size", info.value_size().into(), layout.value as u64),
     ];
     if let Some(entries) = layout.entries {
@@ -132,8 +135,8 @@ fn check(maps: &Path, layout: &Layout) -> Result<(), LoadError> {
 pub(super) fn explain(error: &(dyn Error + 'static)) -> LoadError {
     match errno(error) {
         Some(libc::EPERM | libc::EACCES) if !verifier_spoke(error) => LoadError::Privileges,
-        Some(libc::ENOMEM | libc::E2BIG) => LoadError::Memory,
         Some(_) if verifier_spoke(error) => LoadError::Kernel(last_lines(error)),
+        Some(libc::ENOMEM | libc::E2BIG) => LoadError::Memory,
         _ => LoadError::Other(chain(error)),
     }
 }
@@ -152,7 +155,8 @@ fn last_lines(error: &(dyn Error + 'static)) -> String {
     lines[lines.len().saturating_sub(4)..].join(" | ")
 }
 
-fn chain(error: &(dyn Error + 'static)) -> String {
+/// An error with its causes.
+pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

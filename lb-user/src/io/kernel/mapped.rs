@@ -3,7 +3,11 @@
 
 use std::{io, num::NonZeroUsize, ops::Deref, os::fd::AsFd, ptr::NonNull};
 
-use lb_common::entry::{Globals, ServerEntry, ServiceEntry, SlotEntry};
+use lb_common::{
+    entry::{Globals, ServerEntry, ServiceEntry, SlotEntry},
+    flow::Flow,
+    flow_table::Tags,
+};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
 /// Values that consist of `lb_common::word::Word`s only, so that a shared reference to memory the kernel
@@ -22,6 +26,10 @@ unsafe impl Words for ServiceEntry {}
 unsafe impl Words for ServerEntry {}
 // SAFETY: as above.
 unsafe impl Words for SlotEntry {}
+// SAFETY: as above.
+unsafe impl Words for Flow {}
+// SAFETY: as above.
+unsafe impl Words for Tags {}
 
 /// All values of one array map. Stores reach the kernel at once.
 pub(super) struct Mapped<T: Words> {

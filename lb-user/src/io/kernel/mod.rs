@@ -9,7 +9,6 @@
 //! ```
 
 mod attach;
-mod batch;
 mod counters;
 mod flows;
 mod load;
@@ -17,7 +16,12 @@ mod mapped;
 mod pins;
 mod tables;
 
-use std::{error::Error, io, sync::Arc};
+use std::{
+    error::Error,
+    hash::{BuildHasher, RandomState},
+    io,
+    sync::Arc,
+};
 
 use aya::{
     Ebpf,
@@ -28,7 +32,7 @@ use aya::{
 pub use self::{
     attach::{AttachError, Attached, Mode, Target},
     counters::Counters,
-    flows::{Flows, Round, Sweep, now},
+    flows::{Round, Sweep, now},
     load::{LoadError, Sizes},
     pins::{Pins, PinsError, exist},
     tables::{StepError, TableMemory},
@@ -49,28 +53,25 @@ pub struct Kernel {
     counters: Counters,
 }
 
-/// What readers need: table memory, counters and flows of their own.
+/// What readers need: table memory, and handles on the counters of their own.
 pub struct Reader {
     pub memory: Arc<TableMemory>,
     pub counters: Counters,
-    pub flows: Flows,
 }
 
 impl Kernel {
-    /// Loads the program over new or adopted maps; attaches it nowhere.
+    /// Loads the program over new or adopted maps; attaches it nowhere. New maps go with a failure.
     pub fn load(pins: Pins, sizes: Sizes) -> Result<Self, LoadError> {
-        let mut object = load::load(&pins.maps(), sizes)?;
-        // Maps are taken only now: a file descriptor closed before the program was loaded would be bound
-        // under its number.
-        let memory = TableMemory {
-            globals: mapped(&mut object, "globals")?,
-            services: mapped(&mut object, "services")?,
-            ring: mapped(&mut object, "ring")?,
-            servers: mapped(&mut object, "servers")?,
-        };
-        let devices = DevMapHash::try_from(take(&mut object, "devices")?)?;
-        let counters = counters(&mut object)?;
-        Ok(Kernel { object, pins, memory: Arc::new(memory), devices, counters })
+        match Parts::load(&pins, sizes) {
+            Ok(Parts { object, memory, devices, counters }) => {
+                Ok(Kernel { object, pins, memory: Arc::new(memory), devices, counters })
+            }
+            Err(error) => {
+                // The first error is the one to report.
+                let _ = pins.remove_unused();
+                Err(error)
+            }
+        }
     }
 
     /// Gives the pins back and leaves the program to its links.
@@ -87,13 +88,16 @@ impl Kernel {
                 counts: PerCpuArray::try_from(Map::PerCpuArray(pinned("counters")?))?,
                 traffic: PerCpuArray::try_from(Map::PerCpuArray(pinned("traffic")?))?,
             },
-            flows: self.flows()?,
         })
     }
 
-    /// A handle on the flow table.
-    pub fn flows(&self) -> Result<Flows, LoadError> {
-        Ok(Flows::open(&self.pins.maps().join("flows"))?)
+    /// The memory of all tables, for readers and for the sweep.
+    pub fn memory(&self) -> Arc<TableMemory> {
+        Arc::clone(&self.memory)
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// What stands in the tables.
@@ -135,6 +139,39 @@ impl Kernel {
             remedy: "build steelyard again",
         })?;
         attach::attach(program, &self.pins, target, mode)
+    }
+}
+
+/// What is loaded and mapped.
+struct Parts {
+    object: Ebpf,
+    memory: TableMemory,
+    devices: DevMapHash<MapData>,
+    counters: Counters,
+}
+
+impl Parts {
+    fn load(pins: &Pins, sizes: Sizes) -> Result<Self, LoadError> {
+        let mut object = load::load(&pins.maps(), sizes)?;
+        // Maps are taken only now: a file descriptor closed before the program was loaded would be bound
+        // under its number.
+        let memory = TableMemory {
+            globals: mapped(&mut object, "globals")?,
+            services: mapped(&mut object, "services")?,
+            ring: mapped(&mut object, "ring")?,
+            servers: mapped(&mut object, "servers")?,
+            flow_tags: mapped(&mut object, "flow_tags")?,
+            flows: mapped(&mut object, "flows")?,
+        };
+        // Before the first packet: the program finds its buckets by their number.
+        let globals = memory.globals();
+        globals.flow_buckets.set(memory.flow_tags.len() as u64);
+        if globals.flow_seed.get() == 0 {
+            globals.flow_seed.set(RandomState::new().hash_one(std::process::id()) | 1);
+        }
+        let devices = DevMapHash::try_from(take(&mut object, "devices")?)?;
+        let counters = counters(&mut object)?;
+        Ok(Parts { object, memory, devices, counters })
     }
 }
 

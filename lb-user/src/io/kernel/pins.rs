@@ -31,7 +31,10 @@ pub enum PinsError {
     MountPoint(PathBuf),
     #[error("another steelyard uses {0}: stop it first, or set another [datapath] pin and admin_socket")]
     Locked(PathBuf),
-    #[error("{path} holds state of another version ({found}): run `steelyard detach` of that version first")]
+    #[error(
+        "{path} holds `{found}`, which this version did not make: set [datapath] pin to a directory of its own, \
+         or run `steelyard detach` of the version that made it"
+    )]
     OtherLayout { path: PathBuf, found: String },
     #[error("cannot use the pin directory {path}: {source}")]
     Io { path: PathBuf, source: io::Error },

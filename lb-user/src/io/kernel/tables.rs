@@ -8,6 +8,8 @@ use aya::maps::{
 };
 use lb_common::{
     entry::{Globals, ServerEntry, ServiceEntry, ServiceKey, SlotEntry, first_bucket},
+    flow::Flow,
+    flow_table::{FlowMemory, Tags},
     hash,
     limits::{PROBES_MAX, SERVICE_BUCKETS},
     net::Be32,
@@ -23,6 +25,26 @@ pub struct TableMemory {
     pub(super) services: Mapped<ServiceEntry>,
     pub(super) ring: Mapped<SlotEntry>,
     pub(super) servers: Mapped<ServerEntry>,
+    pub(super) flow_tags: Mapped<Tags>,
+    pub(super) flows: Mapped<Flow>,
+}
+
+impl FlowMemory for TableMemory {
+    fn flow_buckets(&self) -> u32 {
+        self.flow_tags.len() as u32
+    }
+
+    fn flow_seed(&self) -> u64 {
+        self.globals().flow_seed.get()
+    }
+
+    fn flow_tags(&self, bucket: u32) -> Option<&Tags> {
+        self.flow_tags.get(bucket as usize)
+    }
+
+    fn flow_record(&self, index: u32) -> Option<&Flow> {
+        self.flows.get(index as usize)
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

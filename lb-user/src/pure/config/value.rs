@@ -159,6 +159,17 @@ pub(crate) fn path(text: &str, bytes_max: usize) -> Result<PathBuf, Fault> {
     Ok(text.into())
 }
 
+/// A directory on a bpf file system, which allows no dot in a name.
+pub(crate) fn pin(text: &str, bytes_max: usize) -> Result<PathBuf, Fault> {
+    if text.contains('.') {
+        return Err(fault(
+            format!("{} has a dot in it, which a bpf file system does not allow", quote(text)),
+            "choose a name without dots",
+        ));
+    }
+    path(text, bytes_max)
+}
+
 pub(crate) fn fault(message: impl Into<String>, remedy: impl Into<String>) -> Fault {
     Fault { message: message.into(), remedy: remedy.into() }
 }

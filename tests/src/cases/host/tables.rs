@@ -1,8 +1,8 @@
 //! The tables, with the semantics of the kernel's maps: arrays hold a zero entry in every place within
-//! their bounds, the flow table has an exact capacity and never replaces.
+//! their bounds.
 
 use std::{
-    cell::{Cell, OnceCell, RefCell},
+    cell::RefCell,
     collections::{BTreeMap, HashMap},
     net::Ipv4Addr,
 };
@@ -11,12 +11,13 @@ use lb_common::{
     counter::{Counter, TrafficCounts},
     entry::{Globals, Server, ServerEntry, Service, ServiceEntry, ServiceKey, first_bucket},
     flow::{Flow, FlowKey, FlowView, Ticks},
+    flow_table::{self, FlowMemory, Tags, WAYS},
     hash::{self, HashKey},
-    limits::{NAT_PORT_TRIES, PROBES_MAX, SERVERS_MAX, SERVICE_BUCKETS},
+    limits::{PROBES_MAX, SERVERS_MAX, SERVICE_BUCKETS},
     net::Be32,
     slot::{ServerId, Slot},
 };
-use lb_ebpf::{InsertError, Outcome, Tables};
+use lb_ebpf::{Outcome, Tables};
 
 pub struct HostTables {
     globals: Globals,
@@ -32,18 +33,14 @@ pub struct HostTables {
     now: Ticks,
 }
 
-/// A record keeps its cell when it is removed, since a packet may still hold a reference to it.
 struct Flows {
-    capacity: usize,
-    cells: Vec<OnceCell<Flow>>,
-    used: Cell<usize>,
-    index: RefCell<BTreeMap<FlowKey, usize>>,
+    tags: Vec<Tags>,
+    records: Vec<Flow>,
 }
 
 impl HostTables {
-    /// `packets`: how many may be forwarded before the records of removed flows fill their memory.
-    pub fn new(now: Ticks, flows: u32, ring_slots: u32, packets: u32) -> Self {
-        let cells = flows + packets * (NAT_PORT_TRIES + 1);
+    pub fn new(now: Ticks, flows: u32, ring_slots: u32) -> Self {
+        let buckets = flow_table::buckets(flows);
         HostTables {
             globals: Globals::default(),
             services: HashMap::new(),
@@ -52,10 +49,8 @@ impl HostTables {
             servers: HashMap::new(),
             unused: Default::default(),
             flows: Flows {
-                capacity: flows as usize,
-                cells: (0..cells).map(|_| OnceCell::new()).collect(),
-                used: Cell::new(0),
-                index: RefCell::default(),
+                tags: (0..buckets).map(|_| Tags::default()).collect(),
+                records: (0..buckets * WAYS).map(|_| Flow::default()).collect(),
             },
             counters: RefCell::default(),
             traffic: RefCell::default(),
@@ -114,7 +109,7 @@ impl HostTables {
 
     /// Puts a record where there is room.
     pub fn record(&self, key: &FlowKey, view: FlowView) {
-        let inserted = self.insert_flow(key, &Flow::new(view));
+        let inserted = flow_table::insert(self, key, &view);
         assert_eq!(inserted, Ok(()), "{key:?}");
     }
 
@@ -131,9 +126,36 @@ impl HostTables {
         self.traffic.borrow().clone()
     }
 
+    /// Every tag must have its record, and every record its tag.
     pub fn flows(&self) -> BTreeMap<FlowKey, FlowView> {
-        let index = self.flows.index.borrow();
-        index.iter().filter_map(|(key, &cell)| Some((*key, self.flows.cells[cell].get()?.view()))).collect()
+        let ways = self.flows.tags.iter().flat_map(|tags| (0..WAYS).map(|way| tags.is_used(way)));
+        let mut flows = BTreeMap::new();
+        for (used, flow) in ways.zip(&self.flows.records) {
+            let key = flow.key();
+            assert_eq!(key.is_some(), used, "a tag or a record stands alone: {flow:?}");
+            if let Some(key) = key {
+                assert!(flows.insert(key, flow.view()).is_none(), "{key:?} stands twice");
+            }
+        }
+        flows
+    }
+}
+
+impl FlowMemory for HostTables {
+    fn flow_buckets(&self) -> u32 {
+        self.flows.tags.len() as u32
+    }
+
+    fn flow_seed(&self) -> u64 {
+        SEED
+    }
+
+    fn flow_tags(&self, bucket: u32) -> Option<&Tags> {
+        self.flows.tags.get(bucket as usize)
+    }
+
+    fn flow_record(&self, index: u32) -> Option<&Flow> {
+        self.flows.records.get(index as usize)
     }
 }
 
@@ -154,29 +176,6 @@ impl Tables for HostTables {
         (id.0 < SERVERS_MAX).then(|| self.servers.get(&id.0).unwrap_or(&self.unused.1))
     }
 
-    fn flow(&self, key: &FlowKey) -> Option<&Flow> {
-        let cell = *self.flows.index.borrow().get(key)?;
-        self.flows.cells[cell].get()
-    }
-
-    fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
-        let mut index = self.flows.index.borrow_mut();
-        if index.contains_key(key) {
-            return Err(InsertError::Exists);
-        }
-        if index.len() == self.flows.capacity {
-            return Err(InsertError::Full);
-        }
-        let cell = self.flows.used.replace(self.flows.used.get() + 1);
-        assert!(self.flows.cells[cell].set(Flow::new(flow.view())).is_ok(), "each cell is used once");
-        index.insert(*key, cell);
-        Ok(())
-    }
-
-    fn remove_flow(&self, key: &FlowKey) {
-        self.flows.index.borrow_mut().remove(key);
-    }
-
     fn now(&self) -> Ticks {
         self.now
     }
@@ -193,6 +192,8 @@ impl Tables for HostTables {
         counts.connections += u64::from(opening);
     }
 }
+
+const SEED: u64 = 0x0123_4567_89ab_cdef;
 
 fn buckets(key: ServiceKey) -> impl Iterator<Item = u32> {
     let first = first_bucket(key);

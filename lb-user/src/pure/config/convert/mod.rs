@@ -89,7 +89,7 @@ fn datapath(raw: raw::Datapath, findings: &mut Findings) -> Option<Datapath> {
         bounded(&list, "nat_source", limits::NAT_SOURCES_MAX, findings);
         addresses(list, findings).map(values)
     });
-    let pin = path(raw.pin, PIN, PATH_MAX, findings);
+    let pin = raw.pin.or(PIN.into(), |typed| checked(&typed, findings, |text| value::pin(text, PATH_MAX)));
     Some(Datapath { interfaces: interfaces?, mode: mode?, flows: flows?, nat_source: nat_source?, pin: pin? })
 }
 

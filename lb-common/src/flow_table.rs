@@ -1,0 +1,453 @@
+//! The flow table: buckets of eight records in memory that the kernel and the daemon share.
+//!
+//! ```text
+//! key ─ hash ─► two buckets, one tag
+//! tags     16 bits for each of a bucket's eight ways, 0: free        small enough for the cache
+//! records  one cache line each: the only place a lookup waits for
+//! ```
+//!
+//! A record goes to the emptier of its two buckets, so that a table is filled to 80 % before one is refused. A
+//! way belongs to whoever sets its tag; a record counts from the moment the last word of its key stands. Every
+//! CPU may look up, insert and remove at any time without a lock.
+
+use crate::{
+    flow::{Flow, FlowKey, FlowView, Ticks},
+    hash,
+    word::Word,
+};
+
+/// Records in a bucket.
+pub const WAYS: u32 = 8;
+
+/// Tags of one bucket, four to a word.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Tags(pub [Word; 2]);
+
+impl Tags {
+    pub fn is_empty(&self) -> bool {
+        self.0[0].get() == 0 && self.0[1].get() == 0
+    }
+
+    /// Whether a way holds a record, or one that is being written.
+    pub fn is_used(&self, way: u32) -> bool {
+        self.0[(way / 4) as usize & 1].get() >> shift(way) & 0xffff != 0
+    }
+}
+
+/// The memory of a table: an array of tags, and eight times as many records.
+pub trait FlowMemory {
+    /// Number of buckets.
+    fn flow_buckets(&self) -> u32;
+    /// Of the hash: fixed while the table holds records.
+    fn flow_seed(&self) -> u64;
+    fn flow_tags(&self, bucket: u32) -> Option<&Tags>;
+    fn flow_record(&self, index: u32) -> Option<&Flow>;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InsertError {
+    Exists,
+    /// Both buckets are full of records that may not give way.
+    Full,
+}
+
+/// Buckets for a table of `flows` records: a quarter more places than records.
+pub const fn buckets(flows: u32) -> u32 {
+    let buckets = (flows as u64 * 5 / (4 * WAYS as u64)) as u32;
+    if buckets == 0 { 1 } else { buckets }
+}
+
+/// The record of a key, and what it held in one moment.
+#[inline(always)]
+pub fn read<'a>(memory: &'a impl FlowMemory, key: &FlowKey) -> Option<(&'a Flow, FlowView)> {
+    let flow = find(memory, key)?;
+    let view = flow.view();
+    // Removed and given to another flow while it was read.
+    flow.is(key).then_some((flow, view))
+}
+
+// Not inlined, like `insert` and `remove`: the verifier follows each call's many ways anew, and what comes after
+// only once.
+#[inline(never)]
+pub fn find<'a>(memory: &'a impl FlowMemory, key: &FlowKey) -> Option<&'a Flow> {
+    memory.flow_record(holder(memory, Place::of(key, memory), key, NOBODY)?)
+}
+
+/// Never replaces a record.
+#[inline(never)]
+pub fn insert(memory: &impl FlowMemory, key: &FlowKey, view: &FlowView) -> Result<(), InsertError> {
+    let place = Place::of(key, memory);
+    if holder(memory, place, key, NOBODY).is_some() {
+        return Err(InsertError::Exists);
+    }
+    let (emptier, other) = if used(memory, place.first) <= used(memory, place.second) {
+        (place.first, place.second)
+    } else {
+        (place.second, place.first)
+    };
+    let claimed = claim(memory, emptier, place.tag).or_else(|| claim(memory, other, place.tag));
+    let index = match claimed {
+        Some(index) => index,
+        None => {
+            evict(memory, place.first, view.seen).ok_or(InsertError::Full)?;
+            claim(memory, place.first, place.tag).ok_or(InsertError::Full)?
+        }
+    };
+    let flow = memory.flow_record(index).ok_or(InsertError::Full)?;
+    flow.write(key, view);
+    // Two CPUs that insert one key at once: each has published before it looks, so at least one sees the
+    // other and gives way.
+    if holder(memory, place, key, index).is_some() {
+        release(memory, index);
+        return Err(InsertError::Exists);
+    }
+    Ok(())
+}
+
+/// Removes the record of a key; absent already is as good.
+#[inline(never)]
+pub fn remove(memory: &impl FlowMemory, key: &FlowKey) {
+    let place = Place::of(key, memory);
+    if let Some(index) = holder(memory, place, key, NOBODY) {
+        release(memory, index);
+    }
+}
+
+/// Index of the record with this key, other than `except`.
+#[inline(always)]
+fn holder(memory: &impl FlowMemory, place: Place, key: &FlowKey, except: u32) -> Option<u32> {
+    for bucket in [place.first, place.second] {
+        let tags = memory.flow_tags(bucket)?;
+        let mut ways = Ways::with(tags, place.tag);
+        for _ in 0..CANDIDATES {
+            let Some(way) = ways.next() else { break };
+            let index = bucket * WAYS + way;
+            if index != except && memory.flow_record(index)?.is(key) {
+                return Some(index);
+            }
+        }
+    }
+    None
+}
+
+/// Tags looked behind in a bucket. Five of eight alike come once in 2^54 buckets, and the hash has a seed that no
+/// client knows; the fifth record would be missed, as if it had expired.
+const CANDIDATES: u32 = 4;
+
+/// No record has this index: tables are smaller.
+const NOBODY: u32 = u32::MAX;
+
+/// Gives a way back: first the record stops counting, then its place is free.
+#[inline(always)]
+pub fn release(memory: &impl FlowMemory, index: u32) {
+    if let Some(flow) = memory.flow_record(index) {
+        flow.clear();
+    }
+    if let Some(tags) = memory.flow_tags(index / WAYS) {
+        let way = index % WAYS;
+        tags.0[(way / 4) as usize & 1].and(!(0xffff << shift(way)));
+    }
+}
+
+/// Makes room in a full bucket: a half-open record that nobody confirmed for a second gives way, since a flood of
+/// SYNs must not keep clients out that answer.
+#[inline(always)]
+fn evict(memory: &impl FlowMemory, bucket: u32, now: Ticks) -> Option<()> {
+    for way in 0..WAYS {
+        let index = bucket * WAYS + way;
+        if memory.flow_record(index)?.is_half_open_since(now, EVICTABLE_TICKS) {
+            release(memory, index);
+            return Some(());
+        }
+    }
+    None
+}
+
+/// Longer than a handshake takes; a client that is slower sends its SYN again and gets a new record.
+const EVICTABLE_TICKS: u32 = Ticks::in_ms(1_000);
+
+/// Takes a free way of a bucket.
+#[inline(always)]
+fn claim(memory: &impl FlowMemory, bucket: u32, new: u16) -> Option<u32> {
+    let tags = memory.flow_tags(bucket)?;
+    for _ in 0..CLAIM_TRIES {
+        let way = Ways::with(tags, FREE).next()?;
+        let word = &tags.0[(way / 4) as usize & 1];
+        let old = word.get();
+        let taken = old >> shift(way) & 0xffff != 0;
+        if !taken && word.compare_exchange(old, old | (new as u64) << shift(way)) {
+            return Some(bucket * WAYS + way);
+        }
+    }
+    None
+}
+
+const FREE: u16 = 0;
+/// Each failure means that another CPU changed the same four ways in the meantime.
+const CLAIM_TRIES: u32 = 2;
+
+#[inline(always)]
+fn used(memory: &impl FlowMemory, bucket: u32) -> u32 {
+    memory.flow_tags(bucket).map_or(WAYS, |tags| WAYS - Ways::with(tags, FREE).count())
+}
+
+#[inline(always)]
+const fn shift(way: u32) -> u32 {
+    way % 4 * 16
+}
+
+/// A set of ways, a bit each. Found and taken apart without a branch, so that neither the CPU nor the verifier
+/// has to follow eight of them.
+struct Ways(u64);
+
+impl Ways {
+    #[inline(always)]
+    fn with(tags: &Tags, tag: u16) -> Self {
+        let all = tag as u64 * 0x0001_0001_0001_0001;
+        Ways(zero_lanes(tags.0[0].get() ^ all) | zero_lanes(tags.0[1].get() ^ all) << 4)
+    }
+
+    /// Takes the lowest way out.
+    #[inline(always)]
+    fn next(&mut self) -> Option<u32> {
+        if self.0 == 0 {
+            return None;
+        }
+        let lowest = self.0 & self.0.wrapping_neg();
+        self.0 ^= lowest;
+        // A de Bruijn product numbers the eight single bits; BPF has no instruction for it, and a comparison
+        // would be a branch.
+        let number = ((lowest * 0x17) & 0xff) >> 5;
+        Some((0x5637_4210u32 >> (number * 4)) & 7)
+    }
+
+    #[inline(always)]
+    fn count(&self) -> u32 {
+        let pairs = self.0 - (self.0 >> 1 & 0x55);
+        let nibbles = (pairs & 0x33) + (pairs >> 2 & 0x33);
+        ((nibbles + (nibbles >> 4)) & 0xf) as u32
+    }
+}
+
+/// A bit for each 16-bit lane that is zero, the lowest lane first.
+#[inline(always)]
+const fn zero_lanes(x: u64) -> u64 {
+    const LOW: u64 = 0x7fff_7fff_7fff_7fff;
+    let tops = !(((x & LOW) + LOW) | x | LOW);
+    // Brings the top bits of the lanes side by side; no other product reaches these four places.
+    (tops >> 15).wrapping_mul(1 << 48 | 1 << 33 | 1 << 18 | 1 << 3) >> 48 & 0xf
+}
+
+/// Where a key may stand.
+#[derive(Clone, Copy)]
+struct Place {
+    first: u32,
+    second: u32,
+    /// Never 0.
+    tag: u16,
+}
+
+impl Place {
+    #[inline(always)]
+    fn of(key: &FlowKey, memory: &impl FlowMemory) -> Self {
+        let hash = hash::record(memory.flow_seed(), key.words());
+        let buckets = memory.flow_buckets();
+        let scale = |bits: u32| ((bits as u64 * buckets as u64) >> 32) as u32;
+        Place { first: scale(hash as u32), second: scale((hash >> 32) as u32), tag: hash as u16 | 1 }
+    }
+}
+
+const _: () = assert!(size_of::<Tags>() == 16);
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::{collections::BTreeMap, sync::Barrier, thread, vec::Vec};
+
+    use super::*;
+    use crate::{
+        flow::{OPENING, Tuple},
+        net::{Be16, Be32, TCP},
+    };
+
+    struct Memory {
+        tags: Vec<Tags>,
+        records: Vec<Flow>,
+    }
+
+    impl Memory {
+        fn new(flows: u32) -> Self {
+            let buckets = buckets(flows);
+            Memory {
+                tags: (0..buckets).map(|_| Tags::default()).collect(),
+                records: (0..buckets * WAYS).map(|_| Flow::default()).collect(),
+            }
+        }
+
+        fn used(&self) -> usize {
+            (0..self.flow_buckets()).map(|bucket| used(self, bucket) as usize).sum()
+        }
+    }
+
+    impl FlowMemory for Memory {
+        fn flow_buckets(&self) -> u32 {
+            self.tags.len() as u32
+        }
+
+        fn flow_seed(&self) -> u64 {
+            0x0123_4567_89ab_cdef
+        }
+
+        fn flow_tags(&self, bucket: u32) -> Option<&Tags> {
+            self.tags.get(bucket as usize)
+        }
+
+        fn flow_record(&self, index: u32) -> Option<&Flow> {
+            self.records.get(index as usize)
+        }
+    }
+
+    fn key(n: u32) -> FlowKey {
+        let tuple = Tuple {
+            source: Be32(n),
+            destination: Be32(!n),
+            source_port: Be16(n as u16),
+            destination_port: Be16(80),
+        };
+        FlowKey::new(tuple, TCP)
+    }
+
+    fn view(n: u32) -> FlowView {
+        FlowView {
+            server: n,
+            seen: Ticks(n),
+            state: n & !OPENING & 31,
+            interface: n,
+            rewrite: key(n).tuple(),
+            peer_mac: n.into(),
+            own_mac: (!n).into(),
+        }
+    }
+
+    #[test]
+    fn lanes_are_told_apart() {
+        for (x, zero) in [
+            (0, [true; 4]),
+            (0x8000_0001_0000_ffff, [false, true, false, false]),
+            (0x0000_8000_7fff_0001, [false, false, false, true]),
+            (0x0001_0000_0000_0100, [false, true, true, false]),
+        ] {
+            let lanes = zero_lanes(x);
+            let expected = (0..4).filter(|&lane| zero[lane]).fold(0, |bits, lane| bits | 1 << lane);
+            assert_eq!(lanes, expected, "{x:#x}");
+        }
+    }
+
+    #[test]
+    fn ways_come_one_by_one() {
+        for bits in 0..256u64 {
+            let expected: Vec<u32> = (0..8).filter(|way| bits >> way & 1 != 0).collect();
+            assert_eq!(Ways(bits).count() as usize, expected.len(), "{bits:#b}");
+            let mut ways = Ways(bits);
+            let found: Vec<u32> = core::iter::from_fn(|| ways.next()).collect();
+            assert_eq!(found, expected, "{bits:#b}");
+        }
+    }
+
+    #[test]
+    fn what_is_inserted_is_found_until_it_is_removed() {
+        let memory = Memory::new(1_000);
+        for n in 0..1_000 {
+            assert_eq!(insert(&memory, &key(n), &view(n)), Ok(()), "{n}");
+            assert_eq!(insert(&memory, &key(n), &view(n)), Err(InsertError::Exists), "{n}");
+        }
+        for n in 0..1_000 {
+            assert_eq!(read(&memory, &key(n)).map(|(_, view)| view), Some(view(n)));
+            remove(&memory, &key(n));
+            assert!(find(&memory, &key(n)).is_none());
+            remove(&memory, &key(n));
+        }
+        assert_eq!(memory.used(), 0);
+    }
+
+    #[test]
+    fn a_table_takes_what_it_is_made_for() {
+        for flows in [1_024, 10_000, 262_144] {
+            let memory = Memory::new(flows);
+            let refused = (0..flows).filter(|&n| insert(&memory, &key(n), &view(n)).is_err()).count();
+            assert!(refused * 1_000 <= flows as usize, "{refused} of {flows} refused");
+        }
+    }
+
+    #[test]
+    fn one_bucket_is_full_after_eight() {
+        let memory = Memory::new(8);
+        for n in 0..8 {
+            assert_eq!(insert(&memory, &key(n), &view(n)), Ok(()));
+        }
+        assert_eq!(insert(&memory, &key(8), &view(8)), Err(InsertError::Full));
+        remove(&memory, &key(3));
+        assert_eq!(insert(&memory, &key(8), &view(8)), Ok(()));
+    }
+
+    #[test]
+    fn a_half_open_record_gives_way_after_a_second() {
+        let memory = Memory::new(8);
+        let at = |n: u32, tick, state| FlowView { seen: Ticks(tick), state, ..view(n) };
+        for n in 0..8 {
+            let state = if n == 5 { OPENING } else { 0 };
+            assert_eq!(insert(&memory, &key(n), &at(n, 100, state)), Ok(()));
+        }
+        let soon = 100 + EVICTABLE_TICKS - 1;
+        assert_eq!(insert(&memory, &key(8), &at(8, soon, OPENING)), Err(InsertError::Full));
+        assert_eq!(insert(&memory, &key(8), &at(8, soon + 1, OPENING)), Ok(()));
+        assert!(find(&memory, &key(5)).is_none());
+        assert_eq!(insert(&memory, &key(5), &at(5, soon + 1, OPENING)), Err(InsertError::Full));
+        assert_eq!(memory.used(), 8);
+    }
+
+    /// Threads fight over few keys; in the end no key stands twice, and no way is lost.
+    #[test]
+    fn threads_never_hold_one_key_twice() {
+        const KEYS: u32 = 16;
+        const ROUNDS: u32 = 20_000;
+        let memory = Memory::new(64);
+        let barrier = Barrier::new(4);
+        thread::scope(|scope| {
+            for thread in 0..4u32 {
+                let (memory, barrier) = (&memory, &barrier);
+                scope.spawn(move || {
+                    barrier.wait();
+                    let mut random = thread + 1;
+                    for _ in 0..ROUNDS {
+                        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                        let n = random >> 8 & (KEYS - 1);
+                        match random >> 28 & 3 {
+                            0 => remove(memory, &key(n)),
+                            1 => drop(insert(memory, &key(n), &view(n))),
+                            _ => {
+                                if let Some((_, found)) = read(memory, &key(n)) {
+                                    assert_eq!(found, view(n), "a record of another key");
+                                }
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        let mut standing = BTreeMap::new();
+        for index in 0..memory.records.len() as u32 {
+            if let Some(key) = memory.records[index as usize].key() {
+                *standing.entry(key).or_insert(0) += 1;
+            }
+        }
+        assert!(standing.values().all(|&times| times == 1), "{standing:?}");
+        assert_eq!(memory.used(), standing.len(), "a way without a record");
+        for key in standing.keys() {
+            remove(&memory, key);
+        }
+        assert_eq!(memory.used(), 0);
+    }
+}
