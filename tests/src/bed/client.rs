@@ -127,6 +127,14 @@ impl Session {
     }
 
     /// Asks again on the same connection.
+    /// The client's end.
+    pub fn client(&self) -> Result<SocketAddrV4> {
+        match self.input.get_ref().local_addr()? {
+            std::net::SocketAddr::V4(address) => Ok(address),
+            std::net::SocketAddr::V6(address) => bail!("{address} is not an IPv4 address"),
+        }
+    }
+
     pub fn who(&mut self) -> Result<String> {
         self.input.get_mut().write_all(b"who\n")?;
         self.line()

@@ -9,6 +9,8 @@ use super::{Bed, topology::SERVICE_PORT};
 #[derive(Debug, Clone)]
 pub struct Config {
     pub interfaces: Vec<String>,
+    /// auto | native | generic
+    pub mode: &'static str,
     pub services: Vec<Service>,
 }
 
@@ -54,7 +56,7 @@ impl Config {
             servers: members.collect(),
         };
         let interfaces = bed.layout.interfaces().iter().map(|name| (*name).to_owned()).collect();
-        Config { interfaces, services: vec![web] }
+        Config { interfaces, mode: "native", services: vec![web] }
     }
 
     /// A second service on another port of the VIP, otherwise as `web`.
@@ -73,8 +75,8 @@ impl Config {
     pub(super) fn to_toml(&self, socket: &Path, pin: &Path) -> String {
         let mut text = format!(
             "[global]\nnode = \"bed\"\nadmin_socket = {socket:?}\n\n[cluster]\nsecret = \"of the bed\"\n\n\
-             [datapath]\ninterfaces = {:?}\nmode = \"native\"\npin = {pin:?}\n",
-            self.interfaces
+             [datapath]\ninterfaces = {:?}\nmode = \"{}\"\npin = {pin:?}\n",
+            self.interfaces, self.mode
         );
         for service in &self.services {
             service.write(&mut text).expect("writing to a String does not fail");

@@ -29,6 +29,8 @@ pub struct Steelyard<'a> {
     folder: PathBuf,
     pin: PathBuf,
     daemon: Option<Child>,
+    /// Of `steelyard run`, beside the configuration.
+    pub flags: Vec<&'static str>,
     /// Whether the daemon's log is printed at the end: a test harness shows it when the test failed.
     pub show_log: bool,
 }
@@ -42,9 +44,10 @@ impl<'a> Steelyard<'a> {
             folder: bed.files().to_path_buf(),
             pin: bed.pin_directory(),
             daemon: None,
+            flags: Vec::new(),
             show_log: true,
         };
-        steelyard.write_config(&config.to_toml(&steelyard.socket(), &steelyard.pin))?;
+        steelyard.configure(config)?;
         Ok(steelyard)
     }
 
@@ -54,6 +57,11 @@ impl<'a> Steelyard<'a> {
         steelyard.start()?;
         steelyard.wait("every server to be up", all_up)?;
         Ok(steelyard)
+    }
+
+    /// Replaces the configuration, for the next start.
+    pub fn configure(&self, config: &Config) -> Result<()> {
+        self.write_config(&config.to_toml(&self.socket(), &self.pin))
     }
 
     /// Replaces the configuration file by any text.
@@ -79,6 +87,7 @@ impl<'a> Steelyard<'a> {
         ensure!(self.daemon.is_none(), "the daemon runs already");
         let log = File::options().create(true).append(true).open(self.log_file())?;
         let mut command = self.command(&["run"]);
+        command.args(&self.flags);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let mut daemon = self.host.namespace.spawn(&mut command)?;
         let answer = poll("an answer of the daemon", START, || match daemon.try_wait() {
@@ -93,10 +102,15 @@ impl<'a> Steelyard<'a> {
         }
     }
 
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let daemon = self.daemon.as_ref().context("no daemon runs")?;
+        Ok(kill(Pid::from_raw(i32::try_from(daemon.id())?), signal)?)
+    }
+
     /// SIGTERM, and how it ended.
     pub fn terminate(&mut self) -> Result<ExitStatus> {
+        self.signal(Signal::SIGTERM)?;
         let daemon = self.daemon.as_mut().context("no daemon runs")?;
-        kill(Pid::from_raw(i32::try_from(daemon.id())?), Signal::SIGTERM)?;
         let code = poll("the end of the daemon", START, || daemon.try_wait().ok().flatten())?;
         self.daemon = None;
         Ok(code)

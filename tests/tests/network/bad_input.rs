@@ -65,7 +65,7 @@ fn a_second_daemon_gives_way() -> Result<()> {
     let (bed, config) = bed(Arms::One, Forward::Dsr)?;
     let steelyard = Steelyard::running(&bed, &config)?;
     let pid = steelyard.status()?.pid;
-    one_line_names(&steelyard.cli(&["run"])?, &[])?;
+    one_line_names(&steelyard.cli(&["run"])?, &["another steelyard"])?;
     ensure!(steelyard.status()?.pid == pid, "the first daemon is gone");
     Requests::new(bed.service(), 100).tcp(&bed.client)?.all_answered()
 }
@@ -75,7 +75,7 @@ fn detach_refuses_while_a_daemon_runs() -> Result<()> {
     let (bed, config) = bed(Arms::One, Forward::Dsr)?;
     let steelyard = Steelyard::running(&bed, &config)?;
     let done = steelyard.cli(&["detach"])?;
-    one_line_names(&done, &[])?;
+    one_line_names(&done, &["another steelyard", "stop it first"])?;
     Requests::new(bed.service(), 100).tcp(&bed.client)?.all_answered()
 }
 

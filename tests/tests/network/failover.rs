@@ -28,6 +28,9 @@ fn a_killed_server_leaves_within_its_checks_time_and_returns() -> Result<()> {
         let without = Requests::new(bed.service(), 300).tcp(&bed.client)?;
         without.all_answered().with_context(|| format!("{layout:?}"))?;
         ensure!(without.of("web1") == 0, "{layout:?}: {without:?}");
+        let datagrams = Requests::new(bed.service(), 100).udp(&bed.client)?;
+        datagrams.all_answered().with_context(|| format!("{layout:?}, udp"))?;
+        ensure!(datagrams.of("web1") == 0, "{layout:?}: {datagrams:?}");
 
         bed.servers[0].start()?;
         steelyard.wait("web1 to return", all_up)?;

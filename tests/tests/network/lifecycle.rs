@@ -10,6 +10,7 @@ use lb_tests::bed::{
     steelyard::{all_up, is_down},
 };
 use lb_user::pure::config::model::Forward;
+use nix::sys::signal::Signal;
 
 use super::bed;
 
@@ -34,6 +35,7 @@ fn kill_9_disturbs_no_packet(forward: Forward) -> Result<()> {
     upload.give(TRANSFER / 4)?;
     download.take(TRANSFER / 4)?;
     let before = packets(&steelyard, forward)?;
+    let dropped = drops(&steelyard)?;
 
     steelyard.kill9()?;
     upload.give(TRANSFER / 4)?;
@@ -49,7 +51,14 @@ fn kill_9_disturbs_no_packet(forward: Forward) -> Result<()> {
     upload.finish()?;
     download.finish()?;
     load.stop()?.all_answered()?;
+    let more = drops(&steelyard)? - dropped;
+    ensure!(more == 0, "{more} packets were dropped on the way: {:?}", steelyard.counters()?);
     Ok(())
+}
+
+fn drops(steelyard: &Steelyard<'_>) -> Result<u64> {
+    let counters = steelyard.counters()?;
+    Ok(counters.iter().filter(|(name, _)| name.starts_with("drop_")).map(|(_, count)| count).sum())
 }
 
 #[test]
@@ -91,6 +100,64 @@ fn sigterm_leaves_forwarding_and_detach_leaves_nothing() -> Result<()> {
 }
 
 /// Also that a first start and a start after `detach` are the same.
+#[test]
+fn run_with_detach_leaves_nothing() -> Result<()> {
+    let (bed, config) = bed(Arms::One, Forward::Dsr)?;
+    let mut steelyard = Steelyard::new(&bed, &config)?;
+    steelyard.flags = vec!["--detach"];
+    steelyard.start()?;
+    steelyard.wait("every server to be up", all_up)?;
+    Requests::new(bed.service(), 50).tcp(&bed.client)?.all_answered()?;
+    let end = steelyard.terminate()?;
+    ensure!(end.success(), "the daemon ended with {end}");
+    nothing_is_left(&bed, &steelyard)
+}
+
+/// Reload is not built yet, and a unit file that sends its signal must not end the daemon.
+#[test]
+fn other_signals_leave_the_daemon_running() -> Result<()> {
+    let (bed, config) = bed(Arms::One, Forward::Dsr)?;
+    let steelyard = Steelyard::running(&bed, &config)?;
+    let pid = steelyard.status()?.pid;
+    for signal in [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2] {
+        steelyard.signal(signal)?;
+    }
+    poll("a word on SIGHUP and SIGUSR2", Duration::from_secs(5), || {
+        let log = steelyard.log();
+        (log.contains("SIGHUP") && log.contains("SIGUSR2")).then_some(())
+    })?;
+    ensure!(steelyard.status()?.pid == pid);
+    Requests::new(bed.service(), 50).tcp(&bed.client)?.all_answered()
+}
+
+#[test]
+fn an_interface_that_is_no_longer_configured_is_left() -> Result<()> {
+    let (bed, mut config) = bed(Arms::One, Forward::Dsr)?;
+    let usual = config.clone();
+    config.mode = "auto";
+    config.interfaces.push("lo".to_owned());
+    let mut steelyard = Steelyard::running(&bed, &config)?;
+    ensure!(steelyard.attached("lo")?);
+    steelyard.terminate()?;
+    steelyard.configure(&usual)?;
+    steelyard.start()?;
+    steelyard.wait("every server to be up", all_up)?;
+    ensure!(!steelyard.attached("lo")?, "lo still has the program");
+    Requests::new(bed.service(), 50).tcp(&bed.client)?.all_answered()
+}
+
+#[test]
+fn pins_that_somebody_removed_are_missed() -> Result<()> {
+    let (bed, config) = bed(Arms::One, Forward::Dsr)?;
+    let steelyard = Steelyard::running(&bed, &config)?;
+    std::fs::remove_file(steelyard.pin().join("v1/links/eth0"))?;
+    let status = steelyard.wait("a warning", |status| {
+        status.warnings.iter().any(|text| text.contains("eth0") && text.contains("gone"))
+    })?;
+    ensure!(status.datapath.interfaces.is_empty(), "{:?}", status.datapath.interfaces);
+    Ok(())
+}
+
 #[test]
 fn a_start_after_detach_begins_anew() -> Result<()> {
     let (bed, config) = bed(Arms::One, Forward::Nat)?;

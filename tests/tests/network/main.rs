@@ -4,6 +4,7 @@ mod bad_input;
 mod balance;
 mod failover;
 mod lifecycle;
+mod modes;
 mod passing;
 mod unusable;
 mod view;

@@ -5,8 +5,8 @@ use std::net::SocketAddrV4;
 use anyhow::{Context, Result, ensure};
 use lb_tests::bed::{
     Arms, Steelyard,
-    client::{Requests, tcp_from, udp_from},
-    steelyard::{is_down, server, service_of},
+    client::{Requests, Session, tcp_from, udp_from},
+    steelyard::{all_up, is_down, server, service_of},
 };
 use lb_user::pure::config::model::Forward;
 
@@ -48,6 +48,38 @@ fn explain_agrees_after_a_server_left() -> Result<()> {
     let stranger =
         steelyard.explain(SocketAddrV4::new(bed.client.address, 1_234), bed.vip_port(81), "tcp")?;
     ensure!(stranger.service.is_none() && stranger.new.server.is_none(), "{stranger:?}");
+    Ok(())
+}
+
+/// web1 is away while connections open, so that nobody records them; its slots come back unsettled.
+#[test]
+fn explain_knows_established_connections_that_nobody_recorded() -> Result<()> {
+    let (bed, config) = bed(Arms::Two, Forward::Dsr)?;
+    let steelyard = Steelyard::running(&bed, &config)?;
+    bed.servers[0].kill();
+    steelyard.wait("web1 to leave the ring", |status| is_down(status, "web", "web1"))?;
+    let mut sessions: Vec<_> =
+        (0..60).map(|_| Session::open(&bed.client, bed.service())).collect::<Result<_>>()?;
+    bed.servers[0].start()?;
+    steelyard.wait("web1 to return", all_up)?;
+    let mut moved = 0;
+    for session in &mut sessions {
+        let client = session.client()?;
+        let before = steelyard.explain(client, bed.service(), "tcp")?;
+        ensure!(before.recorded.is_none(), "{before:?}");
+        ensure!(
+            before.established.server.as_ref() == Some(&session.server),
+            "{}: {before:?}",
+            session.server
+        );
+        moved += u32::from(before.new.server != before.established.server);
+        ensure!(session.who()? == session.server, "the connection moved");
+        let after = steelyard.explain(client, bed.service(), "tcp")?;
+        let lookup = after.slot.as_ref().is_some_and(|slot| slot.lookup);
+        let recorded = after.recorded.as_ref().map(|record| &record.server);
+        ensure!(recorded == lookup.then_some(&session.server), "{}: {after:?}", session.server);
+    }
+    ensure!(moved > 5, "of 60 connections about 20 stand in slots that web1 took back, not {moved}");
     Ok(())
 }
 
