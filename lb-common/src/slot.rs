@@ -62,6 +62,11 @@ impl Slot {
         if opening || !self.lookup() || !base_lives { self.current() } else { self.base() }
     }
 
+    /// The slot once everybody its base served is recorded or gone. Records still count.
+    pub const fn rebased(self) -> Self {
+        Slot::new(self.current(), self.current(), self.lookup())
+    }
+
     /// The slot after the ring gave it to `wanted`. `base_lives`: the server in `base` is not down.
     ///
     /// Source: the change rules of "Choosing a server" in ARCHITECTURE.md, after JET (CoNEXT 2021).
@@ -111,6 +116,12 @@ mod tests {
         ] {
             assert_eq!(slot.owner(opening, base_lives), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn a_base_follows() {
+        assert_eq!(Slot::new(A, B, true).rebased(), Slot::new(A, A, true));
+        assert_eq!(Slot::settled(A).rebased(), Slot::settled(A));
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub(crate) fn cargo(workspace: &Path, subcommand: &str) -> Result<Command, Build
         .env("CARGO_ENCODED_RUSTFLAGS", rustflags(&linker))
         .env("CARGO_TARGET_DIR", workspace.join("target/ebpf"))
         .arg(subcommand)
-        .args(["--features", "bpf", "--profile", "bpf", "--target", TARGET, "-Z", "build-std=core"]);
+        .args(["--features", features(), "--profile", "bpf", "--target", TARGET, "-Z", "build-std=core"]);
     Ok(command)
 }
 
@@ -220,3 +220,8 @@ const FLAGS: [&str; 4] = [
     // the code: as `-Ctarget-feature` it does the same, but rustc warns that it does not know the feature.
     "-Clink-arg=--cpu-features=+allows-misaligned-mem-access",
 ];
+
+/// Those of the package whose build script asks: `xdp-log` lets the program log what it drops.
+fn features() -> &'static str {
+    if std::env::var_os("CARGO_FEATURE_XDP_LOG").is_some() { "log" } else { "bpf" }
+}

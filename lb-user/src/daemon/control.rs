@@ -55,6 +55,8 @@ pub(super) struct Control {
     /// From a change to its plan.
     pub pause: Duration,
     pub rooms: BTreeMap<&'static str, Room>,
+    /// `flow_unrecorded` when it was last read.
+    pub unrecorded: u64,
 }
 
 impl Control {
@@ -184,16 +186,15 @@ impl Control {
         }
     }
 
-    /// Warns while flows are refused for want of room, and a while after.
+    /// Tells the state the time, and warns while flows are refused for want of room, and a while after.
     fn watch_room(&mut self) {
         let Ok(counters) = self.kernel.counters().all() else { return };
         let count = |counter: Counter| counters.get(counter.name()).copied().unwrap_or(0);
+        let unrecorded = count(Counter::FlowUnrecorded);
+        self.state.advance(kernel::now(), unrecorded != self.unrecorded);
+        self.unrecorded = unrecorded;
         let refused = [
-            (
-                "flow table",
-                count(Counter::DropFlowsFull) + count(Counter::FlowUnrecorded),
-                "raise [datapath] flows",
-            ),
+            ("flow table", count(Counter::DropFlowsFull) + unrecorded, "raise [datapath] flows"),
             ("nat ports", count(Counter::DropNatPorts), "give [datapath] nat_source more addresses"),
         ];
         for (what, total, remedy) in refused {

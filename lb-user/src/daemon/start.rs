@@ -26,7 +26,7 @@ use crate::{
     io::{
         admin::server::{self, BindError, SocketFile},
         file::{self, FileError},
-        kernel::{AttachError, Kernel, LoadError, Pins, PinsError, Sizes},
+        kernel::{AttachError, Kernel, LoadError, Pins, PinsError, Sizes, now},
         net::{
             Interface, Net, NetError,
             follow::{NetEvent, follow},
@@ -130,7 +130,10 @@ impl Daemon {
     async fn build(config: Config, secret: &[u8], pins: Pins) -> Result<Self, RunError> {
         let Parts { net, interfaces, listener, socket } = Parts::new(&config).await?;
         let sizes = Sizes { flows: config.datapath.flows, ring_slots: place::ring_slots(&config) };
-        let kernel = Kernel::load(pins, sizes)?;
+        #[cfg_attr(not(feature = "xdp-log"), expect(unused_mut, reason = "the logger takes a map"))]
+        let mut kernel = Kernel::load(pins, sizes)?;
+        #[cfg(feature = "xdp-log")]
+        tokio::spawn(kernel.print_log()?);
         let reader = kernel.reader()?;
         let mode = config.datapath.mode;
         for interface in &interfaces {
@@ -144,6 +147,7 @@ impl Daemon {
         for breaks in state.breaks() {
             warn!("{breaks}");
         }
+        state.advance(now(), false);
         // Before the first plan: replies of flows that go on leave through these interfaces.
         for interface in &interfaces {
             state.attach(interface.index);
@@ -163,6 +167,7 @@ impl Daemon {
             unattached: BTreeSet::new(),
             pause: PLAN_PAUSE_MIN,
             rooms: BTreeMap::new(),
+            unrecorded: 0,
         };
         control.first_look(&mut net_events, Instant::now() + FIRST_LOOK).await;
         attach_all(&mut control, &interfaces)?;

@@ -9,6 +9,7 @@
 //!
 //! Must not know how an event arrives or a step is carried out.
 
+mod rings;
 mod way;
 
 use std::{
@@ -28,6 +29,7 @@ use lb_common::{
 };
 use siphasher::sip::SipHasher24;
 
+use self::rings::SlotCounts;
 use super::{
     config::model::{self, Config, Forward, NoServer, Protocol},
     health::{Change, Health},
@@ -35,7 +37,7 @@ use super::{
     ids::{ServerIds, ServerKey},
     place::{self, Place, PlaceError},
     plan::{Step, Tables, diff},
-    ring::{self, Member},
+    ring::Member,
 };
 
 /// What the daemon starts from.
@@ -64,6 +66,9 @@ pub struct State {
     /// What the tables hold once the last plan is carried out.
     pub(super) installed: Tables,
     pub(super) flows: u64,
+    now: Ticks,
+    /// When the kernel last had no room for a record.
+    refused: Option<Ticks>,
     /// Something the tables depend on has changed since the last plan.
     stale: bool,
 }
@@ -75,12 +80,8 @@ pub(super) struct ServiceState {
     members: Vec<Member>,
     /// Of the ring as it is installed.
     pub(super) slots: SlotCounts,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct SlotCounts {
-    pub(super) unsettled: u32,
-    pub(super) current: BTreeMap<ServerId, u32>,
+    /// Slots whose base is not their current server, and since when.
+    moved: BTreeMap<u32, Ticks>,
 }
 
 pub(super) struct ServerState {
@@ -153,6 +154,8 @@ impl State {
             reaches: BTreeMap::new(),
             nat_sources: way::nat_sources(&config.datapath.nat_source, &pinned.nat_sources),
             flows: 0,
+            now: Ticks::default(),
+            refused: None,
             stale: true,
             installed: pinned,
             config,
@@ -165,6 +168,7 @@ impl State {
                 servers,
                 members: Vec::new(),
                 slots: SlotCounts::default(),
+                moved: BTreeMap::new(),
             });
         }
         for (&id, server) in &state.servers {
@@ -368,45 +372,6 @@ impl State {
         self.stale = true;
     }
 
-    /// The slots a service should have: those it has, unless its members have changed.
-    fn ring(&mut self, index: usize) -> Arc<Vec<Slot>> {
-        let members = self.members(index);
-        let configured = &self.config.services[index];
-        let service = &mut self.services[index];
-        let old = self.installed.rings.get(&service.place.ring_base);
-        if let Some(old) = old
-            && members == service.members
-        {
-            return Arc::clone(old);
-        }
-        let lives = |id| self.servers.get(&id).is_some_and(ServerState::lives);
-        let recorded = configured.forward == Forward::Nat;
-        let given = |(position, wanted): (usize, u32)| {
-            if recorded {
-                // Every flow has a record: what has none is new, and no slot needs a history.
-                return Slot::settled(ServerId(wanted));
-            }
-            let slot = old.and_then(|ring| ring.get(position)).copied().unwrap_or_default();
-            slot.given_to(ServerId(wanted), lives(slot.base()))
-        };
-        let wanted = ring::build(self.seed, configured.slots, &members);
-        let slots: Vec<_> = wanted.into_iter().enumerate().map(given).collect();
-        service.slots = count(&slots);
-        service.members = members;
-        Arc::new(slots)
-    }
-
-    fn members(&self, index: usize) -> Vec<Member> {
-        let servers = self.services[index].servers.iter().zip(&self.config.services[index].servers);
-        let member = |(id, server): (&ServerId, &model::Server)| Member {
-            id: id.0,
-            address: server.address.into(),
-            weight: server.weight,
-            usable: self.servers.get(id).is_some_and(ServerState::lives),
-        };
-        servers.map(member).collect()
-    }
-
     fn desired(&self, rings: Vec<Arc<Vec<Slot>>>) -> Tables {
         let mut tables = Tables {
             hash_key: self.hash_key,
@@ -488,15 +453,6 @@ impl ServerState {
     fn lives(&self) -> bool {
         self.health.usable()
     }
-}
-
-fn count(slots: &[Slot]) -> SlotCounts {
-    let mut counts = SlotCounts::default();
-    for slot in slots {
-        counts.unsettled += u32::from(slot.lookup());
-        *counts.current.entry(slot.current()).or_default() += 1;
-    }
-    counts
 }
 
 fn entries<'a>(

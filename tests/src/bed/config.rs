@@ -21,6 +21,8 @@ pub struct Service {
     pub forward: Forward,
     /// reset | drop
     pub no_server: &'static str,
+    /// None: the defaults.
+    pub idle_timeout: Option<&'static str>,
     pub check: Check,
     pub servers: Vec<Member>,
 }
@@ -52,6 +54,7 @@ impl Config {
             address: bed.vip_port(SERVICE_PORT),
             forward: bed.layout.forward,
             no_server: "reset",
+            idle_timeout: None,
             check: Check::Tcp,
             servers: members.collect(),
         };
@@ -90,6 +93,9 @@ impl Service {
         writeln!(text, "\n[[service]]\nname = {:?}\naddress = \"{}\"", self.name, self.address.ip())?;
         writeln!(text, "port = {}\nprotocol = \"both\"", self.address.port())?;
         writeln!(text, "forward = \"{}\"\nno_server = \"{}\"", self.forward.name(), self.no_server)?;
+        if let Some(idle) = self.idle_timeout {
+            writeln!(text, "idle_timeout = \"{idle}\"")?;
+        }
         writeln!(text, "server = [")?;
         for Member { name, address, weight } in &self.servers {
             writeln!(text, "  {{ name = {name:?}, address = \"{address}\", weight = {weight} }},")?;

@@ -7,6 +7,7 @@ use lb_tests::bed::{
     Arms, Steelyard,
     client::{Load, Requests, Session},
     config::{FALL, INTERVAL_MS},
+    poll,
     steelyard::{all_up, is_down},
 };
 use lb_user::pure::config::model::Forward;
@@ -84,4 +85,24 @@ fn a_return_costs_no_request() -> Result<()> {
     steelyard.wait("web3 to return", all_up)?;
     // The server listens before it is used.
     load.stop()?.all_answered()
+}
+
+/// UDP has no SYN that would tell a new flow: a server that returns gets some once the idle time has passed.
+#[test]
+fn a_server_that_returns_gets_udp_again() -> Result<()> {
+    for forward in [Forward::Nat, Forward::Dsr] {
+        let (bed, mut config) = bed(Arms::One, forward)?;
+        config.services[0].idle_timeout = Some("1s");
+        let steelyard = Steelyard::running(&bed, &config)?;
+        bed.servers[0].kill();
+        steelyard.wait("web1 to leave the ring", |status| is_down(status, "web", "web1"))?;
+        bed.servers[0].start()?;
+        steelyard.wait("web1 to return", all_up)?;
+        poll("datagrams to web1", Duration::from_secs(10), || {
+            let seen = Requests::new(bed.service(), 60).udp(&bed.client).ok()?;
+            (seen.of("web1") > 10).then_some(())
+        })
+        .with_context(|| format!("{forward:?}"))?;
+    }
+    Ok(())
 }

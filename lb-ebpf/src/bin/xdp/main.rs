@@ -28,6 +28,10 @@ fn steelyard(context: XdpContext) -> u32 {
         },
     };
     maps::count(outcome.counter());
+    #[cfg(feature = "log")]
+    if let Action::Drop = outcome.action() {
+        aya_log_ebpf::debug!(&context, "dropped, counter {}", outcome.counter() as u64);
+    }
     action
 }
 

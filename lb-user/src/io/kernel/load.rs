@@ -137,6 +137,7 @@ pub(super) fn explain(error: &(dyn Error + 'static)) -> LoadError {
         Some(libc::EPERM | libc::EACCES) if !verifier_spoke(error) => LoadError::Privileges,
         Some(_) if verifier_spoke(error) => LoadError::Kernel(last_lines(error)),
         Some(libc::ENOMEM | libc::E2BIG) => LoadError::Memory,
+        Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP) => LoadError::Kernel(chain(error)),
         _ => LoadError::Other(chain(error)),
     }
 }
@@ -172,5 +173,30 @@ pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
 impl From<MapError> for LoadError {
     fn from(error: MapError) -> Self {
         explain(&error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_decides_the_advice() {
+        let os = |code| {
+            MapError::from(aya::sys::SyscallError {
+                call: "bpf_map_create",
+                io_error: std::io::Error::from_raw_os_error(code),
+            })
+        };
+        for (code, words) in [
+            (libc::EPERM, "run as root"),
+            (libc::ENOMEM, "lower [datapath] flows"),
+            (libc::EINVAL, "Linux 5.15 or newer"),
+            (libc::ENOSYS, "Linux 5.15 or newer"),
+            (libc::EIO, "Input/output error"),
+        ] {
+            let text = explain(&os(code)).to_string();
+            assert!(text.contains(words), "{code}: {text}");
+        }
     }
 }

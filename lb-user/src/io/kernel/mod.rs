@@ -79,6 +79,23 @@ impl Kernel {
         self.pins
     }
 
+    /// Prints what the program logs; for debugging.
+    #[cfg(feature = "xdp-log")]
+    #[expect(unsafe_code, reason = "the logger lends its descriptor to the runtime")]
+    pub fn print_log(&mut self) -> Result<impl Future<Output = io::Result<()>> + use<>, LoadError> {
+        let logger = aya_log::EbpfLogger::init(&mut self.object)
+            .map_err(|error| LoadError::Other(format!("the program's log cannot be read: {error}")))?;
+        Ok(async {
+            // SAFETY: the logger owns one descriptor, the same for all its life, which the guard holds.
+            let mut logger = unsafe { tokio::io::unix::AsyncFd::register(logger)? };
+            loop {
+                let mut ready = logger.readable_mut().await?;
+                ready.get_inner_mut().flush();
+                ready.clear_ready();
+            }
+        })
+    }
+
     /// A second set of handles, for another task.
     pub fn reader(&self) -> Result<Reader, LoadError> {
         let pinned = |name: &str| MapData::from_pin(self.pins.maps().join(name));

@@ -113,6 +113,30 @@ fn a_server_that_recovers_takes_its_slots_back_and_breaks_nothing() {
 }
 
 #[test]
+fn a_base_follows_after_the_idle_time_without_a_refused_record() {
+    let mut state = running("dsr", Tables::default());
+    for passed in [false, true] {
+        let event = checked(&state, 0, passed);
+        state.handle(event);
+        state.plan();
+    }
+    let moved = slots(&state).iter().filter(|slot| slot.base() != slot.current()).count();
+    assert_eq!(moved, 64);
+    let idle = Ticks::in_ms(900_000);
+    state.advance(Ticks(idle - 1), false);
+    assert!(!state.is_stale() && state.plan().is_empty());
+    state.advance(Ticks(idle), true);
+    assert_eq!(state.plan(), [], "somebody may live unrecorded");
+    state.advance(Ticks(idle * 2 - 1), false);
+    assert_eq!(state.plan(), []);
+    state.advance(Ticks(idle * 2), false);
+    assert!(matches!(state.plan().as_slice(), [Step::SetSlots(_, changes)] if changes.len() == moved));
+    assert!(slots(&state).iter().all(|slot| slot.base() == slot.current()));
+    assert_eq!(slots(&state).iter().filter(|slot| slot.lookup()).count(), moved, "records still count");
+    assert!(!state.is_stale());
+}
+
+#[test]
 fn a_service_without_usable_servers_has_an_empty_ring() {
     let mut state = running("dsr", Tables::default());
     for position in 0..3 {
@@ -288,6 +312,8 @@ enum Move {
     Open(usize),
     Packet(usize),
     Restart,
+    /// The idle time passes; whoever lives has sent something meanwhile.
+    Wait,
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
@@ -296,6 +322,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         4 => (0usize..256).prop_map(Move::Open),
         6 => any::<usize>().prop_map(Move::Packet),
         1 => Just(Move::Restart),
+        1 => Just(Move::Wait),
     ];
     proptest::collection::vec(one, 1..120)
 }
@@ -332,6 +359,7 @@ proptest! {
         let mut connections: Vec<Connection> = Vec::new();
         let mut went_down: HashMap<ServerId, usize> = HashMap::new();
         let mut opened: Vec<usize> = Vec::new();
+        let mut now = 0;
         for (time, step) in moves.into_iter().enumerate() {
             match step {
                 Move::Check(position, passed) => {
@@ -356,9 +384,19 @@ proptest! {
                     prop_assert!(!unbroken || reached == server, "{server:?} lives, yet {reached:?} got the packet");
                 }
                 Move::Packet(_) => {}
+                Move::Wait => {
+                    for (connection, &opened) in connections.iter_mut().zip(&opened) {
+                        let unbroken = went_down.get(&connection.server).is_none_or(|&down| down < opened);
+                        let reached = deliver(&state, connection, false);
+                        prop_assert!(!unbroken || reached == connection.server, "moved while it waited");
+                    }
+                    now += Ticks::in_ms(900_000);
+                    state.advance(Ticks(now), false);
+                }
                 Move::Restart => {
                     let pinned = state.installed.clone();
                     state = start(config(&service("dsr", THREE)), pinned);
+                    state.advance(Ticks(now), false);
                     state.attach(2);
                     for last in 1..=3 {
                         state.handle(reach(last));
