@@ -143,8 +143,16 @@ impl<L: Live> Case<'_, L> {
         let base_lives = self.live.server(slot.base()).is_some_and(|server| server.hop.lives);
         let new = slot.owner(self.protocol == TCP, base_lives);
         explanation.new = self.decision(new, &why(slot, new, self.protocol == TCP, base_lives));
-        let established = slot.owner(false, base_lives);
-        explanation.established = self.decision(established, &why(slot, established, false, base_lives));
+        explanation.established = if nat && self.protocol == TCP {
+            Decision {
+                server: None,
+                reason: "nat records every connection: no server knows one without a record".to_owned(),
+                sent: "answered with a tcp reset".to_owned(),
+            }
+        } else {
+            let established = slot.owner(false, base_lives);
+            self.decision(established, &why(slot, established, false, base_lives))
+        };
     }
 
     fn hash(&self) -> u32 {

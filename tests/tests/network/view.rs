@@ -22,6 +22,8 @@ fn explain_agrees_with_a_hundred_connections() -> Result<()> {
             let explained = steelyard.explain(client, bed.service(), "tcp")?;
             let answered = tcp_from(&bed.client, port, bed.service())?;
             ensure!(explained.new.server.as_deref() == Some(&answered), "{answered} answered: {explained:?}");
+            let unrecorded = (forward == Forward::Dsr).then_some(answered);
+            ensure!(explained.established.server == unrecorded, "{explained:?}");
         }
         for port in 20_000..20_020 {
             let client = SocketAddrV4::new(bed.client.address, port);
