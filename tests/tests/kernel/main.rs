@@ -5,11 +5,19 @@
 
 mod rig;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::SocketAddrV4};
 
-use anyhow::{Result, ensure};
-use lb_tests::cases::{Case, all, kernel_alone, on_host};
-use lb_user::io::kernel::now;
+use anyhow::{Context, Result, ensure};
+use lb_common::{
+    flow::{NAT_REPLY, NAT_REQUEST, OPENING, OPENING_TICKS},
+    flow_table::{self, FlowMemory},
+    net::TCP,
+};
+use lb_tests::cases::{
+    Case, all, kernel_alone, on_host,
+    world::{A, B, CLIENT, TCP_IDLE, WEB, ago, flow_key, record},
+};
+use lb_user::io::kernel::{Round, Sweep, now};
 
 use self::rig::{Entry, Rigs, inside};
 
@@ -72,6 +80,56 @@ fn frames_without_an_ethernet_header_cannot_be_run() -> Result<()> {
 
 fn takes(case: &Case) -> bool {
     case.packet.len() >= ETHERNET
+}
+
+/// In the memory the program uses: void records and halves go, and so does a way whose writer was killed.
+#[test]
+fn the_sweep_takes_what_is_void() -> Result<()> {
+    inside(|| {
+        let now = now();
+        let idle = |_, _| Some(TCP_IDLE);
+        let mut rigs = Rigs::default();
+        let rig = rigs.prepare(&all(now)[0])?;
+        rig.clear_flows();
+        let memory = rig.memory();
+        let key = |port| flow_key(SocketAddrV4::new(*CLIENT.ip(), port), WEB, TCP);
+        let (silent, old_opening) = (ago(now, TCP_IDLE), ago(now, OPENING_TICKS));
+        let mut expected = Vec::new();
+        for (port, flow, stays) in [
+            (1, record(A, now, 0), true),
+            (2, record(A, silent, 0), false),
+            (3, record(B, ago(now, TCP_IDLE - 50), 0), true),
+            (4, record(B, old_opening, OPENING), false),
+            (5, record(B, ago(now, 10), NAT_REQUEST), false),
+            (6, record(B, now, NAT_REPLY), true),
+        ] {
+            ensure!(flow_table::insert(memory, &key(port), &flow).is_ok());
+            if stays {
+                expected.push(port);
+            }
+        }
+        let tags = memory.flow_tags(0).context("the table has a bucket")?;
+        let before = tags.0[1].get();
+        ensure!(before >> 48 == 0, "the last way of the first bucket is taken by chance");
+        tags.0[1].set(before | 0xabcd << 48);
+
+        let mut sweep = Sweep::default();
+        let mut round = || {
+            (0..=memory.flow_buckets())
+                .find_map(|_| sweep.pass(memory, now, idle))
+                .context("the round does not end")
+        };
+        let first = round()?;
+        ensure!(first == Round { records: 3, named: [A, B].into() }, "{first:?}");
+        let standing: Vec<_> =
+            (1..=6).filter(|&port| flow_table::find(memory, &key(port)).is_some()).collect();
+        ensure!(standing == expected, "{standing:?}");
+        ensure!(tags.is_used(7), "a way may be being written");
+        round()?;
+        ensure!(!tags.is_used(7), "nobody writes that long");
+        rig.clear_flows();
+        Ok(())
+    })
 }
 
 #[test]

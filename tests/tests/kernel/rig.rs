@@ -28,7 +28,7 @@ use lb_tests::{
     },
 };
 use lb_user::{
-    io::kernel::{Kernel, Pins, Reader, Sizes, now},
+    io::kernel::{Kernel, Pins, Reader, Sizes, TableMemory, now},
     pure::plan::diff,
 };
 
@@ -164,14 +164,23 @@ impl Rig {
         Ok((action(ran.return_value)?, packet))
     }
 
-    /// The case's records and no others, as if they were made `moved` ticks later.
-    fn fill_flows(&mut self, case: &Case, moved: u32) -> Result<()> {
-        let memory = &*self.reader.memory;
+    pub(crate) fn memory(&self) -> &TableMemory {
+        &self.reader.memory
+    }
+
+    pub(crate) fn clear_flows(&self) {
+        let memory = self.memory();
         for index in 0..memory.flow_buckets() * WAYS {
             if memory.flow_record(index).is_some_and(|flow| flow.key().is_some()) {
                 flow_table::release(memory, index);
             }
         }
+    }
+
+    /// The case's records and no others, as if they were made `moved` ticks later.
+    fn fill_flows(&mut self, case: &Case, moved: u32) -> Result<()> {
+        self.clear_flows();
+        let memory = self.memory();
         for (key, view) in &case.world.flows {
             let seen = Ticks(view.seen.0.wrapping_add(moved));
             let inserted = flow_table::insert(memory, key, &FlowView { seen, ..*view });

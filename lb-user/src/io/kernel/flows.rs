@@ -76,7 +76,10 @@ impl Sweep {
             let view = flow.view();
             let idle = idle_ticks(ServerId(view.server), key.protocol());
             if verdict(memory, now, &key, &view, idle) == Verdict::Remove {
-                flow_table::release(memory, index);
+                // A packet may have revived it, or another flow taken its place, meanwhile.
+                if flow.is(&key) && flow.view() == view {
+                    flow_table::release(memory, index);
+                }
             } else {
                 self.records += 1;
                 self.named.insert(ServerId(view.server));
