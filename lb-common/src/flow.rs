@@ -191,6 +191,7 @@ impl Flow {
     }
 
     /// None: the place is free, or its record is being written.
+    #[inline(always)]
     pub fn key(&self) -> Option<FlowKey> {
         FlowKey::from_words([self.key[0].get(), self.key[1].get()])
     }
@@ -210,9 +211,10 @@ impl Flow {
         self.key[1].swap(high);
     }
 
+    /// Whether the record stood under this key and no longer does: true for one caller, who then owns the place.
     #[inline(always)]
-    pub(crate) fn clear(&self) {
-        self.key[1].swap(0);
+    pub(crate) fn withdraw(&self, key: &FlowKey) -> bool {
+        self.is(key) && self.key[1].compare_exchange(key.words()[1], 0)
     }
 
     #[inline(always)]
@@ -247,11 +249,13 @@ impl Flow {
         self.clock.set(self.clock.get() & !((clear as u64) << 32));
     }
 
-    /// Made by a SYN at least `ticks` ago, and not confirmed since.
+    /// The key of a record that a SYN made at least `ticks` ago and nobody confirmed since.
     #[inline(always)]
-    pub(crate) fn is_half_open_since(&self, now: Ticks, ticks: u32) -> bool {
+    pub(crate) fn half_open_since(&self, now: Ticks, ticks: u32) -> Option<FlowKey> {
+        let key = self.key()?;
         let clock = self.clock.get();
-        (clock >> 32) as u32 & OPENING != 0 && now.since(Ticks(clock as u32)) >= ticks
+        let half_open = (clock >> 32) as u32 & OPENING != 0 && now.since(Ticks(clock as u32)) >= ticks;
+        half_open.then_some(key)
     }
 
     /// Where replies of a NAT flow go.

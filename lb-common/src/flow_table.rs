@@ -99,7 +99,7 @@ pub fn insert(memory: &impl FlowMemory, key: &FlowKey, view: &FlowView) -> Resul
     // Two CPUs that insert one key at once: each has published before it looks, so at least one sees the
     // other and gives way.
     if holder(memory, place, key, index).is_some() {
-        release(memory, index);
+        release(memory, index, key);
         return Err(InsertError::Exists);
     }
     Ok(())
@@ -110,7 +110,7 @@ pub fn insert(memory: &impl FlowMemory, key: &FlowKey, view: &FlowView) -> Resul
 pub fn remove(memory: &impl FlowMemory, key: &FlowKey) {
     let place = Place::of(key, memory);
     if let Some(index) = holder(memory, place, key, NOBODY) {
-        release(memory, index);
+        release(memory, index, key);
     }
 }
 
@@ -138,12 +138,20 @@ const CANDIDATES: u32 = 4;
 /// No record has this index: tables are smaller.
 const NOBODY: u32 = u32::MAX;
 
-/// Gives a way back: first the record stops counting, then its place is free.
+/// Gives a way back: first the record stops counting, then its place is free. Of several callers one succeeds:
+/// the others must not free a place that somebody may have taken since.
 #[inline(always)]
-pub fn release(memory: &impl FlowMemory, index: u32) {
-    if let Some(flow) = memory.flow_record(index) {
-        flow.clear();
+pub fn release(memory: &impl FlowMemory, index: u32, key: &FlowKey) -> bool {
+    let withdrawn = memory.flow_record(index).is_some_and(|flow| flow.withdraw(key));
+    if withdrawn {
+        free(memory, index);
     }
+    withdrawn
+}
+
+/// Frees a way without a record: its owner's, or one whose owner was killed before it wrote.
+#[inline(always)]
+pub fn free(memory: &impl FlowMemory, index: u32) {
     if let Some(tags) = memory.flow_tags(index / WAYS) {
         let way = index % WAYS;
         tags.0[(way / 4) as usize & 1].and(!(0xffff << shift(way)));
@@ -156,8 +164,9 @@ pub fn release(memory: &impl FlowMemory, index: u32) {
 fn evict(memory: &impl FlowMemory, bucket: u32, now: Ticks) -> Option<()> {
     for way in 0..WAYS {
         let index = bucket * WAYS + way;
-        if memory.flow_record(index)?.is_half_open_since(now, EVICTABLE_TICKS) {
-            release(memory, index);
+        if let Some(key) = memory.flow_record(index)?.half_open_since(now, EVICTABLE_TICKS)
+            && release(memory, index, &key)
+        {
             return Some(());
         }
     }
@@ -406,6 +415,44 @@ mod tests {
         assert!(find(&memory, &key(5)).is_none());
         assert_eq!(insert(&memory, &key(5), &at(5, soon + 1, OPENING)), Err(InsertError::Full));
         assert_eq!(memory.used(), 8);
+    }
+
+    /// One bucket, more keys than ways, and every record half-open and old: removals, evictions and insertions
+    /// meet on the same way all the time.
+    #[test]
+    fn a_way_has_one_owner_at_a_time() {
+        const KEYS: u32 = 24;
+        const ROUNDS: u32 = 60_000;
+        let memory = Memory::new(8);
+        let opening = |n: u32, tick| FlowView { seen: Ticks(tick), state: OPENING, ..view(n) };
+        let barrier = Barrier::new(4);
+        thread::scope(|scope| {
+            for thread in 0..4u32 {
+                let (memory, barrier, opening) = (&memory, &barrier, &opening);
+                scope.spawn(move || {
+                    barrier.wait();
+                    let mut random = thread + 1;
+                    for round in 0..ROUNDS {
+                        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                        let n = (random >> 8) % KEYS;
+                        match random >> 28 & 3 {
+                            0 => remove(memory, &key(n)),
+                            1 | 2 => drop(insert(memory, &key(n), &opening(n, round * EVICTABLE_TICKS))),
+                            _ => {
+                                if let Some((_, found)) = read(memory, &key(n)) {
+                                    assert_eq!(found, opening(n, found.seen.0), "a record of another key");
+                                }
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        for index in 0..WAYS {
+            let tagged = memory.tags[0].is_used(index);
+            let standing = memory.records[index as usize].key();
+            assert_eq!(tagged, standing.is_some(), "way {index}: {standing:?}");
+        }
     }
 
     /// Threads fight over few keys; in the end no key stands twice, and no way is lost.

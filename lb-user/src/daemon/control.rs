@@ -87,7 +87,7 @@ impl Control {
                 }
                 _ = ticks.tick() => {
                     self.sweep(&mut sweep);
-                    self.watch_room();
+                    self.read_counters();
                     self.check_pins();
                     self.attach_missing().await;
                     self.publish();
@@ -186,16 +186,21 @@ impl Control {
         }
     }
 
-    /// Tells the state the time, and warns while flows are refused for want of room, and a while after.
-    fn watch_room(&mut self) {
+    /// What the kernel refused since the last tick: the state has to know, and so has the operator.
+    fn read_counters(&mut self) {
         let Ok(counters) = self.kernel.counters().all() else { return };
         let count = |counter: Counter| counters.get(counter.name()).copied().unwrap_or(0);
         let unrecorded = count(Counter::FlowUnrecorded);
         self.state.advance(kernel::now(), unrecorded != self.unrecorded);
         self.unrecorded = unrecorded;
+        self.watch_room(count(Counter::DropFlowsFull) + unrecorded, count(Counter::DropNatPorts));
+    }
+
+    /// Warns while flows are refused for want of room, and a while after.
+    fn watch_room(&mut self, flows: u64, nat_ports: u64) {
         let refused = [
-            ("flow table", count(Counter::DropFlowsFull) + unrecorded, "raise [datapath] flows"),
-            ("nat ports", count(Counter::DropNatPorts), "give [datapath] nat_source more addresses"),
+            ("flow table", flows, "raise [datapath] flows"),
+            ("nat ports", nat_ports, "give [datapath] nat_source more addresses"),
         ];
         for (what, total, remedy) in refused {
             let room = self.rooms.entry(what).or_insert(Room { total, refused_at: None });

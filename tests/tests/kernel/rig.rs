@@ -171,8 +171,8 @@ impl Rig {
     pub(crate) fn clear_flows(&self) {
         let memory = self.memory();
         for index in 0..memory.flow_buckets() * WAYS {
-            if memory.flow_record(index).is_some_and(|flow| flow.key().is_some()) {
-                flow_table::release(memory, index);
+            if let Some(key) = memory.flow_record(index).and_then(|flow| flow.key()) {
+                flow_table::release(memory, index, &key);
             }
         }
     }

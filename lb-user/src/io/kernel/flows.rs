@@ -67,7 +67,7 @@ impl Sweep {
             let Some(flow) = memory.flow_record(index) else { return };
             let Some(key) = flow.key() else {
                 if self.unwritten_before.contains(&index) {
-                    flow_table::release(memory, index);
+                    flow_table::free(memory, index);
                 } else {
                     self.unwritten.insert(index);
                 }
@@ -77,8 +77,8 @@ impl Sweep {
             let idle = idle_ticks(ServerId(view.server), key.protocol());
             if verdict(memory, now, &key, &view, idle) == Verdict::Remove {
                 // A packet may have revived it, or another flow taken its place, meanwhile.
-                if flow.is(&key) && flow.view() == view {
-                    flow_table::release(memory, index);
+                if flow.view() == view {
+                    flow_table::release(memory, index, &key);
                 }
             } else {
                 self.records += 1;
