@@ -1,8 +1,17 @@
 //! Values in network byte order, as they stand in packets, keys and entries.
 
-/// IP protocol numbers (IANA) of the transports that services balance.
+/// IP protocol numbers (IANA).
+pub const ICMP: u8 = 1;
+/// IPv4 in another IP header (RFC 2003, RFC 2473).
+pub const IPIP: u8 = 4;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
+/// IPv6 in another IP header (RFC 4213, RFC 2473).
+pub const IPV6: u8 = 41;
+pub const ICMPV6: u8 = 58;
+
+/// UDP port of generic UDP encapsulation (IANA: gue).
+pub const GUE_PORT: u16 = 6_080;
 
 /// A 16-bit value in network byte order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -13,6 +22,11 @@ pub struct Be16(pub u16);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(transparent)]
 pub struct Be32(pub u32);
+
+/// An IPv6 address as it stands in a packet: bytes 0 to 7, then 8 to 15, each as a native word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(C)]
+pub struct Be128(pub [u64; 2]);
 
 impl Be16 {
     #[inline(always)]
@@ -47,6 +61,19 @@ impl From<core::net::Ipv4Addr> for Be32 {
 impl From<Be32> for core::net::Ipv4Addr {
     fn from(address: Be32) -> Self {
         core::net::Ipv4Addr::from(address.0.to_ne_bytes())
+    }
+}
+
+impl From<core::net::Ipv6Addr> for Be128 {
+    fn from(address: core::net::Ipv6Addr) -> Self {
+        let bits = address.to_bits();
+        Be128([((bits >> 64) as u64).to_be(), (bits as u64).to_be()])
+    }
+}
+
+impl From<Be128> for core::net::Ipv6Addr {
+    fn from(Be128([high, low]): Be128) -> Self {
+        core::net::Ipv6Addr::from_bits((u64::from_be(high) as u128) << 64 | u64::from_be(low) as u128)
     }
 }
 

@@ -1,11 +1,12 @@
 //! Headers as they stand in a packet: align-2 types, fields in network byte order.
 #![expect(unsafe_code, reason = "marks plain layouts as headers")]
 
-use lb_common::net::{Be16, Be32, Mac};
+use lb_common::net::{Be16, Be32, Be128, Mac};
 
 use crate::frame::Header;
 
 pub const ETHERTYPE_IPV4: Be16 = Be16::new(0x0800);
+pub const ETHERTYPE_IPV6: Be16 = Be16::new(0x86dd);
 
 /// Offsets with an IPv4 header of 20 bytes, the only kind handled.
 pub const IPV4_OFFSET: usize = size_of::<Ethernet>();
@@ -63,6 +64,19 @@ pub const VERSION_IHL_20: u8 = 0x45;
 pub const FRAGMENT_MASK: Be16 = Be16::new(0x3fff);
 pub const DONT_FRAGMENT: Be16 = Be16::new(0x4000);
 
+/// RFC 8200, the fixed header.
+#[derive(Clone, Copy)]
+#[repr(C, packed(2))]
+pub struct Ipv6 {
+    /// Version (4 bits), traffic class (8) and flow label (20).
+    pub version_class_flow: Be32,
+    pub payload_length: Be16,
+    pub next_header: u8,
+    pub hop_limit: u8,
+    pub source: Be128,
+    pub destination: Be128,
+}
+
 /// What TCP and UDP have in common.
 #[derive(Clone, Copy)]
 #[repr(C, packed(2))]
@@ -105,6 +119,8 @@ unsafe impl Header for Ethernet {}
 // SAFETY: as above.
 unsafe impl Header for Ipv4 {}
 // SAFETY: as above.
+unsafe impl Header for Ipv6 {}
+// SAFETY: as above.
 unsafe impl Header for Ports {}
 // SAFETY: as above.
 unsafe impl Header for Tcp {}
@@ -113,10 +129,12 @@ unsafe impl Header for Udp {}
 
 const _: () = assert!(size_of::<Ethernet>() == 14 && align_of::<Ethernet>() == 2);
 const _: () = assert!(size_of::<Ipv4>() == 20 && align_of::<Ipv4>() == 2);
+const _: () = assert!(size_of::<Ipv6>() == 40 && align_of::<Ipv6>() == 2);
 const _: () = assert!(size_of::<Ports>() == 4 && align_of::<Ports>() == 2);
 const _: () = assert!(size_of::<Tcp>() == 20 && align_of::<Tcp>() == 2);
 const _: () = assert!(size_of::<Udp>() == 8 && align_of::<Udp>() == 2);
 const _: () = assert!(network_types::eth::EthHdr::LEN == size_of::<Ethernet>());
 const _: () = assert!(network_types::ip::Ipv4Hdr::LEN == size_of::<Ipv4>());
+const _: () = assert!(network_types::ip::Ipv6Hdr::LEN == size_of::<Ipv6>());
 const _: () = assert!(network_types::tcp::TcpHdr::LEN == size_of::<Tcp>());
 const _: () = assert!(network_types::udp::UdpHdr::LEN == size_of::<Udp>());
