@@ -13,6 +13,7 @@
 use crate::{
     flow::{Flow, FlowKey, FlowView, Ticks},
     hash,
+    net::Family,
     word::Word,
 };
 
@@ -36,13 +37,13 @@ impl Tags {
 }
 
 /// The memory of a table: an array of tags, and eight times as many records.
-pub trait FlowMemory {
+pub trait FlowMemory<F: Family> {
     /// Number of buckets.
     fn flow_buckets(&self) -> u32;
     /// Of the hash: fixed while the table holds records.
     fn flow_seed(&self) -> u64;
     fn flow_tags(&self, bucket: u32) -> Option<&Tags>;
-    fn flow_record(&self, index: u32) -> Option<&Flow>;
+    fn flow_record(&self, index: u32) -> Option<&Flow<F>>;
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +61,10 @@ pub const fn buckets(flows: u32) -> u32 {
 
 /// The record of a key, and what it held in one moment.
 #[inline(always)]
-pub fn read<'a>(memory: &'a impl FlowMemory, key: &FlowKey) -> Option<(&'a Flow, FlowView)> {
+pub fn read<'a, F: Family>(
+    memory: &'a impl FlowMemory<F>,
+    key: &FlowKey<F>,
+) -> Option<(&'a Flow<F>, FlowView<F>)> {
     let flow = find(memory, key)?;
     let view = flow.view();
     // Removed and given to another flow while it was read.
@@ -70,13 +74,17 @@ pub fn read<'a>(memory: &'a impl FlowMemory, key: &FlowKey) -> Option<(&'a Flow,
 // Not inlined, like `insert` and `remove`: the verifier follows each call's many ways anew, and what comes after
 // only once.
 #[inline(never)]
-pub fn find<'a>(memory: &'a impl FlowMemory, key: &FlowKey) -> Option<&'a Flow> {
+pub fn find<'a, F: Family>(memory: &'a impl FlowMemory<F>, key: &FlowKey<F>) -> Option<&'a Flow<F>> {
     memory.flow_record(holder(memory, Place::of(key, memory), key, NOBODY)?)
 }
 
 /// Never replaces a record.
 #[inline(never)]
-pub fn insert(memory: &impl FlowMemory, key: &FlowKey, view: &FlowView) -> Result<(), InsertError> {
+pub fn insert<F: Family>(
+    memory: &impl FlowMemory<F>,
+    key: &FlowKey<F>,
+    view: &FlowView<F>,
+) -> Result<(), InsertError> {
     let place = Place::of(key, memory);
     if holder(memory, place, key, NOBODY).is_some() {
         return Err(InsertError::Exists);
@@ -107,7 +115,7 @@ pub fn insert(memory: &impl FlowMemory, key: &FlowKey, view: &FlowView) -> Resul
 
 /// Removes the record of a key; absent already is as good.
 #[inline(never)]
-pub fn remove(memory: &impl FlowMemory, key: &FlowKey) {
+pub fn remove<F: Family>(memory: &impl FlowMemory<F>, key: &FlowKey<F>) {
     let place = Place::of(key, memory);
     if let Some(index) = holder(memory, place, key, NOBODY) {
         release(memory, index, key);
@@ -116,7 +124,7 @@ pub fn remove(memory: &impl FlowMemory, key: &FlowKey) {
 
 /// Index of the record with this key, other than `except`.
 #[inline(always)]
-fn holder(memory: &impl FlowMemory, place: Place, key: &FlowKey, except: u32) -> Option<u32> {
+fn holder<F: Family>(memory: &impl FlowMemory<F>, place: Place, key: &FlowKey<F>, except: u32) -> Option<u32> {
     for bucket in [place.first, place.second] {
         let tags = memory.flow_tags(bucket)?;
         let mut ways = Ways::with(tags, place.tag);
@@ -141,7 +149,7 @@ const NOBODY: u32 = u32::MAX;
 /// Gives a way back: first the record stops counting, then its place is free. Of several callers one succeeds:
 /// the others must not free a place that somebody may have taken since.
 #[inline(always)]
-pub fn release(memory: &impl FlowMemory, index: u32, key: &FlowKey) -> bool {
+pub fn release<F: Family>(memory: &impl FlowMemory<F>, index: u32, key: &FlowKey<F>) -> bool {
     let withdrawn = memory.flow_record(index).is_some_and(|flow| flow.withdraw(key));
     if withdrawn {
         free(memory, index);
@@ -151,7 +159,7 @@ pub fn release(memory: &impl FlowMemory, index: u32, key: &FlowKey) -> bool {
 
 /// Frees a way without a record: its owner's, or one whose owner was killed before it wrote.
 #[inline(always)]
-pub fn free(memory: &impl FlowMemory, index: u32) {
+pub fn free<F: Family>(memory: &impl FlowMemory<F>, index: u32) {
     if let Some(tags) = memory.flow_tags(index / WAYS) {
         let way = index % WAYS;
         tags.0[(way / 4) as usize & 1].and(!(0xffff << shift(way)));
@@ -161,7 +169,7 @@ pub fn free(memory: &impl FlowMemory, index: u32) {
 /// Makes room in a full bucket: a half-open record that nobody confirmed for a second gives way, since a flood of
 /// SYNs must not keep clients out that answer.
 #[inline(always)]
-fn evict(memory: &impl FlowMemory, bucket: u32, now: Ticks) -> Option<()> {
+fn evict<F: Family>(memory: &impl FlowMemory<F>, bucket: u32, now: Ticks) -> Option<()> {
     for way in 0..WAYS {
         let index = bucket * WAYS + way;
         if let Some(key) = memory.flow_record(index)?.half_open_since(now, EVICTABLE_TICKS)
@@ -178,7 +186,7 @@ const EVICTABLE_TICKS: u32 = Ticks::in_ms(1_000);
 
 /// Takes a free way of a bucket.
 #[inline(always)]
-fn claim(memory: &impl FlowMemory, bucket: u32, new: u16) -> Option<u32> {
+fn claim<F: Family>(memory: &impl FlowMemory<F>, bucket: u32, new: u16) -> Option<u32> {
     let tags = memory.flow_tags(bucket)?;
     for _ in 0..CLAIM_TRIES {
         let way = Ways::with(tags, FREE).next()?;
@@ -197,7 +205,7 @@ const FREE: u16 = 0;
 const CLAIM_TRIES: u32 = 2;
 
 #[inline(always)]
-fn used(memory: &impl FlowMemory, bucket: u32) -> u32 {
+fn used<F: Family>(memory: &impl FlowMemory<F>, bucket: u32) -> u32 {
     memory.flow_tags(bucket).map_or(WAYS, |tags| WAYS - Ways::with(tags, FREE).count())
 }
 
@@ -259,8 +267,8 @@ struct Place {
 
 impl Place {
     #[inline(always)]
-    fn of(key: &FlowKey, memory: &impl FlowMemory) -> Self {
-        let hash = hash::record(memory.flow_seed(), key.words());
+    fn of<F: Family>(key: &FlowKey<F>, memory: &impl FlowMemory<F>) -> Self {
+        let hash = hash::record(memory.flow_seed(), key.addresses(), key.rest());
         let buckets = memory.flow_buckets();
         let scale = |bits: u32| ((bits as u64 * buckets as u64) >> 32) as u32;
         Place { first: scale(hash as u32), second: scale((hash >> 32) as u32), tag: hash as u16 | 1 }
@@ -278,7 +286,7 @@ mod tests {
     use super::*;
     use crate::{
         flow::{OPENING, Tuple},
-        net::{Be16, Be32, TCP},
+        net::{Be16, Be32, TCP, V4},
     };
 
     struct Memory {
@@ -300,7 +308,7 @@ mod tests {
         }
     }
 
-    impl FlowMemory for Memory {
+    impl FlowMemory<V4> for Memory {
         fn flow_buckets(&self) -> u32 {
             self.tags.len() as u32
         }
@@ -330,10 +338,11 @@ mod tests {
 
     fn view(n: u32) -> FlowView {
         FlowView {
-            server: n,
+            server: n.into(),
             seen: Ticks(n),
             state: n & !OPENING & 31,
             interface: n,
+            tags: !n,
             rewrite: key(n).tuple(),
             peer_mac: n.into(),
             own_mac: (!n).into(),

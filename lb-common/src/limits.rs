@@ -34,6 +34,20 @@ pub const NAT_PORT_LAST: u16 = 32_767;
 /// Ports tried before a new NAT flow is refused.
 pub const NAT_PORT_TRIES: u32 = 16;
 
+/// Networks with services that are not found by address, port and protocol: prefixes, port ranges, any port.
+pub const WILDCARD_NETWORKS_MAX: u32 = 4_096;
+/// Of these services, those that may concern one address; a rule each for echo requests included.
+pub const WILDCARD_RULES_MAX: usize = 16;
+/// Entries of `allow` and `deny` in all services together.
+pub const ACCESS_NETWORKS_MAX: u32 = 65_536;
+
+/// Datagrams whose fragments are under way; the least recently seen gives way.
+pub const FRAGMENTS_MAX: u32 = 8_192;
+/// Answers that nobody asked for (ICMP errors), per second and CPU.
+pub const ANSWERS_PER_SECOND: u32 = 1_000;
+/// Servers whose connections `leastconn` compares.
+pub const LEASTCONN_CHOICES: u32 = 8;
+
 /// Interfaces that packets may leave through.
 pub const DEVICES_MAX: u32 = 256;
 
