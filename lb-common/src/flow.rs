@@ -241,15 +241,24 @@ impl<F: Family> Flow<F> {
         (key.rest & KEY_USED != 0).then_some(key)
     }
 
-    /// Fills a place that is the caller's and publishes it.
+    /// Fills a place that is the caller's.
     #[inline(always)]
-    pub(crate) fn write(&self, key: &FlowKey<F>, view: &FlowView<F>) {
+    pub fn fill(&self, view: &FlowView<F>) {
         self.clock.set(view.seen.0 as u64 | (view.state as u64) << 32);
         self.rewrite.store(view.rewrite.addresses());
         self.ports_server.set(view.rewrite.ports() as u64 | view.server << 32);
-        self.peer_mac.set(view.peer_mac);
-        self.own_mac.set(view.own_mac);
-        self.interface.set(view.interface as u64 | (view.tags as u64) << 32);
+        self.set_peer(view.interface, view.tags, view.peer_mac, view.own_mac);
+    }
+
+    /// The same of a record that is not rewritten.
+    #[inline(always)]
+    pub fn fill_owner(&self, owner: Owner) {
+        self.clock.set(owner.seen.0 as u64 | (owner.state as u64) << 32);
+        self.ports_server.set((owner.server as u64) << 32);
+    }
+
+    #[inline(always)]
+    pub(crate) fn publish(&self, key: &FlowKey<F>) {
         self.addresses.store(key.addresses);
         // A full barrier: whoever looks for others with this key afterwards has shown its own.
         self.key.swap(key.rest);
@@ -276,7 +285,7 @@ impl<F: Family> Flow<F> {
         }
     }
 
-    /// What a record that is not rewritten says: its server, its stamp and its bits.
+    /// What every record says: its server, its stamp and its bits.
     #[inline(always)]
     pub fn owner(&self) -> Owner {
         let clock = self.clock.get();
@@ -285,6 +294,18 @@ impl<F: Family> Flow<F> {
             seen: Ticks(clock as u32),
             state: (clock >> 32) as u32,
         }
+    }
+
+    /// What the record's packets become.
+    #[inline(always)]
+    pub fn rewrite(&self) -> Tuple<F> {
+        Tuple::from_words(self.rewrite.load(), self.ports_server.get() as u32)
+    }
+
+    /// Whether the record's packets become `tuple`.
+    #[inline(always)]
+    pub fn rewrites_to(&self, tuple: Tuple<F>) -> bool {
+        self.ports_server.get() as u32 == tuple.ports() && self.rewrite.is(tuple.addresses())
     }
 
     /// Stamps the record and changes its bits, writing only a change; returns the bits before. Two CPUs that see packets of one
@@ -313,6 +334,14 @@ impl<F: Family> Flow<F> {
         let clock = self.clock.get();
         let half_open = (clock >> 32) as u32 & OPENING != 0 && now.since(Ticks(clock as u32)) >= ticks;
         half_open.then_some(key)
+    }
+
+    /// Whether replies of a NAT flow go there.
+    #[inline(always)]
+    pub fn has_peer(&self, interface: u32, tags: u32, peer_mac: u64, own_mac: u64) -> bool {
+        self.interface.get() == interface as u64 | (tags as u64) << 32
+            && self.peer_mac.get() == peer_mac
+            && self.own_mac.get() == own_mac
     }
 
     /// Where replies of a NAT flow go.

@@ -11,7 +11,7 @@
 //! CPU may look up, insert and remove at any time without a lock.
 
 use crate::{
-    flow::{Flow, FlowKey, FlowView, Ticks},
+    flow::{Flow, FlowKey, FlowView, Owner, Ticks},
     hash,
     net::Family,
     word::Word,
@@ -71,47 +71,80 @@ pub fn read<'a, F: Family>(
     flow.is(key).then_some((flow, view))
 }
 
-// Not inlined, like `insert` and `remove`: the verifier follows each call's many ways anew, and what comes after
+/// The record of a key, and whose it is.
+#[inline(always)]
+pub fn owner<'a, F: Family>(
+    memory: &'a impl FlowMemory<F>,
+    key: &FlowKey<F>,
+) -> Option<(&'a Flow<F>, Owner)> {
+    let flow = find(memory, key)?;
+    let owner = flow.owner();
+    flow.is(key).then_some((flow, owner))
+}
+
+// Not inlined, like `claim`, `publish` and `remove`: the verifier follows each call's many ways anew, and what comes after
 // only once.
 #[inline(never)]
 pub fn find<'a, F: Family>(memory: &'a impl FlowMemory<F>, key: &FlowKey<F>) -> Option<&'a Flow<F>> {
     memory.flow_record(holder(memory, Place::of(key, memory), key, NOBODY)?)
 }
 
-/// Never replaces a record.
-#[inline(never)]
+/// Never replaces a record. The caller fills the place that `claim` gives, and `publish` lets others see it: what it
+/// holds then never stands on a stack, which has little room in BPF.
+#[inline(always)]
 pub fn insert<F: Family>(
     memory: &impl FlowMemory<F>,
     key: &FlowKey<F>,
-    view: &FlowView<F>,
+    now: Ticks,
+    fill: impl FnOnce(&Flow<F>),
 ) -> Result<(), InsertError> {
+    let index = match claim(memory, key, now) {
+        CLAIM_EXISTS => return Err(InsertError::Exists),
+        CLAIM_FULL => return Err(InsertError::Full),
+        index => index,
+    };
+    fill(memory.flow_record(index).ok_or(InsertError::Full)?);
+    if publish(memory, key, index) { Ok(()) } else { Err(InsertError::Exists) }
+}
+
+/// A free place for a key, now the caller's; or one of the two values that no index has.
+#[inline(never)]
+fn claim<F: Family>(memory: &impl FlowMemory<F>, key: &FlowKey<F>, now: Ticks) -> u32 {
     let place = Place::of(key, memory);
     if holder(memory, place, key, NOBODY).is_some() {
-        return Err(InsertError::Exists);
+        return CLAIM_EXISTS;
     }
     let (emptier, other) = if used(memory, place.first) <= used(memory, place.second) {
         (place.first, place.second)
     } else {
         (place.second, place.first)
     };
-    let claimed = claim(memory, emptier, place.tag).or_else(|| claim(memory, other, place.tag));
-    let index = match claimed {
+    let taken = take(memory, emptier, place.tag).or_else(|| take(memory, other, place.tag));
+    match taken {
         Some(index) => index,
-        None => {
-            evict(memory, place.first, view.seen).ok_or(InsertError::Full)?;
-            claim(memory, place.first, place.tag).ok_or(InsertError::Full)?
-        }
-    };
-    let flow = memory.flow_record(index).ok_or(InsertError::Full)?;
-    flow.write(key, view);
-    // Two CPUs that insert one key at once: each has published before it looks, so at least one sees the
-    // other and gives way.
+        None => match evict(memory, place.first, now) {
+            Some(()) => take(memory, place.first, place.tag).unwrap_or(CLAIM_FULL),
+            None => CLAIM_FULL,
+        },
+    }
+}
+
+/// Makes a filled place the record of its key. Two CPUs that insert one key at once: each has published before it
+/// looks, so at least one sees the other and gives way.
+#[inline(never)]
+fn publish<F: Family>(memory: &impl FlowMemory<F>, key: &FlowKey<F>, index: u32) -> bool {
+    let Some(flow) = memory.flow_record(index) else { return false };
+    flow.publish(key);
+    let place = Place::of(key, memory);
     if holder(memory, place, key, index).is_some() {
         release(memory, index, key);
-        return Err(InsertError::Exists);
+        return false;
     }
-    Ok(())
+    true
 }
+
+const CLAIM_EXISTS: u32 = u32::MAX;
+const CLAIM_FULL: u32 = u32::MAX - 1;
 
 /// Removes the record of a key; absent already is as good.
 #[inline(never)]
@@ -186,7 +219,7 @@ const EVICTABLE_TICKS: u32 = Ticks::in_ms(1_000);
 
 /// Takes a free way of a bucket.
 #[inline(always)]
-fn claim<F: Family>(memory: &impl FlowMemory<F>, bucket: u32, new: u16) -> Option<u32> {
+fn take<F: Family>(memory: &impl FlowMemory<F>, bucket: u32, new: u16) -> Option<u32> {
     let tags = memory.flow_tags(bucket)?;
     for _ in 0..CLAIM_TRIES {
         let way = Ways::with(tags, FREE).next()?;
@@ -349,6 +382,10 @@ mod tests {
         }
     }
 
+    fn put(memory: &Memory, key: &FlowKey, view: &FlowView) -> Result<(), InsertError> {
+        insert(memory, key, view.seen, |flow| flow.fill(view))
+    }
+
     #[test]
     fn lanes_are_told_apart() {
         for (x, zero) in [
@@ -378,8 +415,8 @@ mod tests {
     fn what_is_inserted_is_found_until_it_is_removed() {
         let memory = Memory::new(1_000);
         for n in 0..1_000 {
-            assert_eq!(insert(&memory, &key(n), &view(n)), Ok(()), "{n}");
-            assert_eq!(insert(&memory, &key(n), &view(n)), Err(InsertError::Exists), "{n}");
+            assert_eq!(put(&memory, &key(n), &view(n)), Ok(()), "{n}");
+            assert_eq!(put(&memory, &key(n), &view(n)), Err(InsertError::Exists), "{n}");
         }
         for n in 0..1_000 {
             assert_eq!(read(&memory, &key(n)).map(|(_, view)| view), Some(view(n)));
@@ -394,7 +431,7 @@ mod tests {
     fn a_table_takes_what_it_is_made_for() {
         for flows in [1_024, 10_000, 262_144] {
             let memory = Memory::new(flows);
-            let refused = (0..flows).filter(|&n| insert(&memory, &key(n), &view(n)).is_err()).count();
+            let refused = (0..flows).filter(|&n| put(&memory, &key(n), &view(n)).is_err()).count();
             assert!(refused * 1_000 <= flows as usize, "{refused} of {flows} refused");
         }
     }
@@ -403,11 +440,11 @@ mod tests {
     fn one_bucket_is_full_after_eight() {
         let memory = Memory::new(8);
         for n in 0..8 {
-            assert_eq!(insert(&memory, &key(n), &view(n)), Ok(()));
+            assert_eq!(put(&memory, &key(n), &view(n)), Ok(()));
         }
-        assert_eq!(insert(&memory, &key(8), &view(8)), Err(InsertError::Full));
+        assert_eq!(put(&memory, &key(8), &view(8)), Err(InsertError::Full));
         remove(&memory, &key(3));
-        assert_eq!(insert(&memory, &key(8), &view(8)), Ok(()));
+        assert_eq!(put(&memory, &key(8), &view(8)), Ok(()));
     }
 
     #[test]
@@ -416,13 +453,13 @@ mod tests {
         let at = |n: u32, tick, state| FlowView { seen: Ticks(tick), state, ..view(n) };
         for n in 0..8 {
             let state = if n == 5 { OPENING } else { 0 };
-            assert_eq!(insert(&memory, &key(n), &at(n, 100, state)), Ok(()));
+            assert_eq!(put(&memory, &key(n), &at(n, 100, state)), Ok(()));
         }
         let soon = 100 + EVICTABLE_TICKS - 1;
-        assert_eq!(insert(&memory, &key(8), &at(8, soon, OPENING)), Err(InsertError::Full));
-        assert_eq!(insert(&memory, &key(8), &at(8, soon + 1, OPENING)), Ok(()));
+        assert_eq!(put(&memory, &key(8), &at(8, soon, OPENING)), Err(InsertError::Full));
+        assert_eq!(put(&memory, &key(8), &at(8, soon + 1, OPENING)), Ok(()));
         assert!(find(&memory, &key(5)).is_none());
-        assert_eq!(insert(&memory, &key(5), &at(5, soon + 1, OPENING)), Err(InsertError::Full));
+        assert_eq!(put(&memory, &key(5), &at(5, soon + 1, OPENING)), Err(InsertError::Full));
         assert_eq!(memory.used(), 8);
     }
 
@@ -446,7 +483,7 @@ mod tests {
                         let n = (random >> 8) % KEYS;
                         match random >> 28 & 3 {
                             0 => remove(memory, &key(n)),
-                            1 | 2 => drop(insert(memory, &key(n), &opening(n, round * EVICTABLE_TICKS))),
+                            1 | 2 => drop(put(memory, &key(n), &opening(n, round * EVICTABLE_TICKS))),
                             _ => {
                                 if let Some((_, found)) = read(memory, &key(n)) {
                                     assert_eq!(found, opening(n, found.seen.0), "a record of another key");
@@ -482,7 +519,7 @@ mod tests {
                         let n = random >> 8 & (KEYS - 1);
                         match random >> 28 & 3 {
                             0 => remove(memory, &key(n)),
-                            1 => drop(insert(memory, &key(n), &view(n))),
+                            1 => drop(put(memory, &key(n), &view(n))),
                             _ => {
                                 if let Some((_, found)) = read(memory, &key(n)) {
                                     assert_eq!(found, view(n), "a record of another key");
