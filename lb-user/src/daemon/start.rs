@@ -119,7 +119,7 @@ struct Daemon {
     control: Control,
     net_events: mpsc::Receiver<NetEvent>,
     /// Kept: the follower ends when it is dropped.
-    targets: watch::Sender<BTreeSet<std::net::Ipv4Addr>>,
+    targets: watch::Sender<BTreeSet<std::net::IpAddr>>,
     follower: tokio::task::JoinHandle<()>,
     admin: tokio::task::JoinHandle<std::io::Result<()>>,
     /// Removed when the daemon ends.
@@ -303,7 +303,7 @@ impl Parts {
 async fn warnings(net: &Net, config: &Config) -> BTreeMap<String, String> {
     let mut warnings = BTreeMap::new();
     for &source in &config.datapath.nat_source {
-        if !matches!(net.resolve(source).await, Ok(Reach::Local)) {
+        if !matches!(net.resolve(source.into()).await, Ok(Reach::Local)) {
             let text = format!(
                 "nat_source {source} is not an address of this machine: replies come back only if it is routed here"
             );

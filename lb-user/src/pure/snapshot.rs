@@ -1,6 +1,6 @@
 //! What readers see of the state: one immutable value, published whole after every plan.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use lb_common::slot::ServerId;
 
@@ -103,7 +103,7 @@ impl State {
     }
 
     fn server_view(&self, id: ServerId, server: &model::Server, slots: u32) -> ServerView {
-        let reach = self.reaches.get(server.address.ip());
+        let reach = self.reaches.get(&IpAddr::V4(*server.address.ip()));
         let known = self.servers.get(&id);
         let hop = match reach {
             Some(Reach::Hop(hop)) => Some(hop),

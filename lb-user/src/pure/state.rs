@@ -14,7 +14,7 @@ mod way;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
     sync::Arc,
     time::Duration,
 };
@@ -60,8 +60,8 @@ pub struct State {
     pub(super) services: Vec<ServiceState>,
     pub(super) servers: BTreeMap<ServerId, ServerState>,
     ids: ServerIds,
-    by_address: BTreeMap<Ipv4Addr, BTreeSet<ServerId>>,
-    pub(super) reaches: BTreeMap<Ipv4Addr, Reach>,
+    by_address: BTreeMap<IpAddr, BTreeSet<ServerId>>,
+    pub(super) reaches: BTreeMap<IpAddr, Reach>,
     nat_sources: Vec<Ipv4Addr>,
     /// What the tables hold once the last plan is carried out.
     pub(super) installed: Tables,
@@ -98,6 +98,12 @@ pub(super) struct ServerState {
     pinned: Option<Server>,
 }
 
+impl ServerState {
+    fn ip(&self) -> IpAddr {
+        (*self.address.ip()).into()
+    }
+}
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -112,7 +118,7 @@ pub enum Event {
         detail: String,
     },
     Reached {
-        address: Ipv4Addr,
+        address: IpAddr,
         reach: Reach,
     },
     /// A round over the flow table ended: the records that stay, and the servers they name.
@@ -135,7 +141,7 @@ pub enum Notice {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckTask {
     pub server: ServerId,
-    pub target: SocketAddrV4,
+    pub target: SocketAddr,
     pub check: model::Check,
 }
 
@@ -172,7 +178,7 @@ impl State {
             });
         }
         for (&id, server) in &state.servers {
-            state.by_address.entry(*server.address.ip()).or_default().insert(id);
+            state.by_address.entry(server.ip()).or_default().insert(id);
         }
         Ok(state)
     }
@@ -256,16 +262,17 @@ impl State {
         })
     }
 
-    fn reached(&mut self, address: Ipv4Addr, reach: Reach) -> Option<Notice> {
+    fn reached(&mut self, address: IpAddr, reach: Reach) -> Option<Notice> {
         let before = self.reaches.insert(address, reach);
         self.stale |= before != Some(reach);
         if let Reach::Hop(hop) = reach
             && self.config.datapath.nat_source.is_empty()
-            && !hop.source.is_unspecified()
-            && !self.nat_sources.contains(&hop.source)
+            && let IpAddr::V4(source) = hop.source
+            && !source.is_unspecified()
+            && !self.nat_sources.contains(&source)
             && self.nat_sources.len() < NAT_SOURCES_MAX
         {
-            self.nat_sources.push(hop.source);
+            self.nat_sources.push(source);
         }
         let reason = way::unreachable(Some(&reach))?;
         // A neighbour that nobody has asked for yet is no news; the caller tells who did not answer at all.
@@ -289,7 +296,7 @@ impl State {
             self.servers.iter().filter(|(id, server)| !kept(id, server)).map(|(&id, _)| id).collect();
         for id in released {
             if let Some(server) = self.servers.remove(&id)
-                && let Some(others) = self.by_address.get_mut(server.address.ip())
+                && let Some(others) = self.by_address.get_mut(&server.ip())
             {
                 others.remove(&id);
             }
@@ -310,7 +317,7 @@ impl State {
     }
 
     /// The servers with an address, for messages.
-    pub fn servers_at(&self, address: Ipv4Addr) -> String {
+    pub fn servers_at(&self, address: IpAddr) -> String {
         let names: Vec<_> =
             self.by_address.get(&address).into_iter().flatten().map(|&id| self.name(id)).collect();
         format!("{address} ({})", names.join(", "))
@@ -402,8 +409,8 @@ impl State {
     }
 
     /// The addresses whose reach the plan needs.
-    pub fn targets(&self) -> BTreeSet<Ipv4Addr> {
-        self.servers.values().map(|server| *server.address.ip()).collect()
+    pub fn targets(&self) -> BTreeSet<IpAddr> {
+        self.servers.values().map(ServerState::ip).collect()
     }
 
     /// The checks the configuration asks for, and those of servers it no longer has.
@@ -411,7 +418,7 @@ impl State {
         let task = |(&server, known): (&ServerId, &ServerState)| {
             let check = self.config.services[known.index?].check;
             let port = check.port.unwrap_or(known.address.port());
-            let target = SocketAddrV4::new(*known.address.ip(), port);
+            let target = SocketAddr::new(known.ip(), port);
             (check.kind != model::CheckKind::None).then_some(CheckTask { server, target, check })
         };
         self.servers.iter().filter_map(task).collect()

@@ -3,7 +3,10 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::pure::{config, hop::NextHop};
+use crate::pure::{
+    config,
+    hop::{NextHop, Tags},
+};
 
 const SECRET: &[u8] = b"test";
 const RING_SLOTS: u32 = 1 << 20;
@@ -37,9 +40,11 @@ fn reach(last: u8) -> Event {
     let hop = NextHop {
         interface: 2,
         interface_mac: [2, 0, 0, 0, 0, 1],
-        source: Ipv4Addr::new(10, 0, 0, 254),
-        via: Ipv4Addr::new(10, 0, 0, last),
+        source: Ipv4Addr::new(10, 0, 0, 254).into(),
+        via: Ipv4Addr::new(10, 0, 0, last).into(),
         neighbour: Some([2, 0, 0, 0, 1, last]),
+        mtu: 1_500,
+        tags: Tags::NONE,
     };
     Event::Reached { address: hop.via, reach: Reach::Hop(hop) }
 }
@@ -160,9 +165,11 @@ fn a_restart_changes_nothing() {
     let unasked = NextHop {
         interface: 2,
         interface_mac: [2, 0, 0, 0, 0, 1],
-        source: Ipv4Addr::new(10, 0, 0, 254),
-        via: Ipv4Addr::new(10, 0, 0, 1),
+        source: Ipv4Addr::new(10, 0, 0, 254).into(),
+        via: Ipv4Addr::new(10, 0, 0, 1).into(),
         neighbour: None,
+        mtu: 1_500,
+        tags: Tags::NONE,
     };
     again.handle(Event::Reached { address: unasked.via, reach: Reach::Hop(unasked) });
     assert_eq!(again.plan(), [], "a neighbour that is being asked for keeps its pinned mac");
@@ -217,7 +224,7 @@ fn a_removed_server_is_checked_on() {
 fn dsr_needs_the_server_on_the_link() {
     let mut state = running("dsr", Tables::default());
     let Event::Reached { address, reach: Reach::Hop(hop) } = reach(1) else { unreachable!() };
-    let routed = NextHop { via: Ipv4Addr::new(10, 0, 0, 99), ..hop };
+    let routed = NextHop { via: Ipv4Addr::new(10, 0, 0, 99).into(), ..hop };
     state.handle(Event::Reached { address, reach: Reach::Hop(routed) });
     state.plan();
     assert!(!state.installed.servers[&state.services[0].servers[0]].hop.resolved);
@@ -269,7 +276,7 @@ fn a_removed_server_keeps_its_id_while_anything_names_it() {
 #[test]
 fn an_unreachable_server_is_told_once() {
     let mut state = running("nat", Tables::default());
-    let gone = Event::Reached { address: Ipv4Addr::new(10, 0, 0, 1), reach: Reach::NoRoute };
+    let gone = Event::Reached { address: Ipv4Addr::new(10, 0, 0, 1).into(), reach: Reach::NoRoute };
     assert!(matches!(state.handle(gone.clone()), Some(Notice::Unreachable { .. })));
     assert_eq!(state.handle(gone), None);
     state.plan();
