@@ -233,7 +233,7 @@ impl Control {
         if !silent.is_empty() {
             let more = missing.len() - silent.len();
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            warn!("no answer to arp yet from {}{more}", silent.join(", "));
+            warn!("no answer to arp or neighbour discovery yet from {}{more}", silent.join(", "));
         }
         self.settle();
     }
@@ -303,7 +303,7 @@ impl Parts {
 async fn warnings(net: &Net, config: &Config) -> BTreeMap<String, String> {
     let mut warnings = BTreeMap::new();
     for &source in &config.datapath.nat_source {
-        if !matches!(net.resolve(source.into()).await, Ok(Reach::Local)) {
+        if !matches!(net.resolve(source).await, Ok(Reach::Local)) {
             let text = format!(
                 "nat_source {source} is not an address of this machine: replies come back only if it is routed here"
             );
