@@ -9,6 +9,14 @@ pub const SERVICE_KEYS_MAX: u32 = SERVICE_BUCKETS / 4;
 /// Buckets looked at before a key counts as absent.
 pub const PROBES_MAX: u32 = 16;
 
+/// Networks, and addresses with more than one port, that services hold beside their exact keys.
+pub const WILDCARD_NETWORKS_MAX: u32 = 4_096;
+/// Rules (network, protocol and range of ports) that may apply to one address: the program compares a packet
+/// with each in turn.
+pub const WILDCARD_RULES_MAX: u32 = 16;
+/// Client networks in `allow` and `deny` of all services together.
+pub const ACCESS_NETWORKS_MAX: u32 = 65_536;
+
 /// Server entries; id 0 means "no server".
 pub const SERVERS_MAX: u32 = 32_768;
 

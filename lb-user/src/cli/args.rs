@@ -1,6 +1,6 @@
 //! What can be asked.
 
-use std::{net::SocketAddrV4, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
@@ -56,9 +56,9 @@ pub(super) enum Command {
     Counters(Output),
     /// Tell which server a connection gets, and why, from the live tables
     Explain {
-        /// The client's end, such as 192.0.2.1:40000
+        /// The client's end, such as 192.0.2.1:40000 or [2001:db8::1]:40000
         #[arg(value_name = "CLIENT:PORT")]
-        client: SocketAddrV4,
+        client: SocketAddr,
         /// The service's end, such as 10.0.5.96:80/tcp
         #[arg(value_name = "VIP:PORT/PROTOCOL")]
         vip: Endpoint,

@@ -1,6 +1,6 @@
 //! Commands that a running daemon answers.
 
-use std::{net::SocketAddrV4, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -56,11 +56,11 @@ pub(super) fn server(common: &Common, command: &ServerCommand) -> Result<(), Cli
 
 pub(super) fn explain(
     common: &Common,
-    client: SocketAddrV4,
+    client: SocketAddr,
     vip: Endpoint,
     output: &Output,
 ) -> Result<(), CliError> {
-    let page = format!("/v1/explain?client={client}&vip={}", escape(&vip.to_string()));
+    let page = format!("/v1/explain?client={}&vip={}", escape(&client.to_string()), escape(&vip.to_string()));
     show::<Explanation>(common, &page, output, |explanation, _| render::explanation(explanation))
 }
 

@@ -74,7 +74,7 @@ pub(super) fn service(service: &ServiceStatus, paint: Paint) -> String {
     ]);
     for server in &service.servers {
         table.add_row([
-            Cell::new(format!("  {}", server.name)),
+            Cell::new(format!("  {}", label(&server.name, server))),
             Cell::new(&server.address),
             right(server.weight),
             Cell::new(health(server, paint)),
@@ -113,7 +113,7 @@ pub(super) fn servers(servers: &[ServerRow], paint: Paint) -> String {
         table(&["server", "address", "weight", "health", "connections", "packets", "bytes", "detail"]);
     for row in servers {
         table.add_row([
-            Cell::new(format!("{}/{}", row.service, row.server.name)),
+            Cell::new(label(&format!("{}/{}", row.service, row.server.name), &row.server)),
             Cell::new(&row.server.address),
             right(row.server.weight),
             Cell::new(health(&row.server, paint)),
@@ -129,7 +129,7 @@ pub(super) fn servers(servers: &[ServerRow], paint: Paint) -> String {
 pub(super) fn server(row: &ServerRow, paint: Paint) -> String {
     let server = &row.server;
     let lines = [
-        ("server", format!("{}/{}", row.service, server.name)),
+        ("server", label(&format!("{}/{}", row.service, server.name), server)),
         ("address", server.address.clone()),
         ("weight", server.weight.to_string()),
         ("health", health(server, paint)),
@@ -185,6 +185,10 @@ pub(super) fn explanation(explanation: &Explanation) -> String {
 fn decision(name: &str, decision: &Decision) -> String {
     let server = decision.server.as_deref().unwrap_or("nobody");
     format!("{name:<11} {server}: {}\n{:<11} {}\n", decision.reason, "", decision.sent)
+}
+
+fn label(name: &str, server: &ServerStatus) -> String {
+    if server.backup { format!("{name} (backup)") } else { name.to_owned() }
 }
 
 fn health(server: &ServerStatus, paint: Paint) -> String {

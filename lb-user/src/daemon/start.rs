@@ -119,7 +119,7 @@ struct Daemon {
     control: Control,
     net_events: mpsc::Receiver<NetEvent>,
     /// Kept: the follower ends when it is dropped.
-    targets: watch::Sender<BTreeSet<std::net::Ipv4Addr>>,
+    targets: watch::Sender<BTreeSet<std::net::IpAddr>>,
     follower: tokio::task::JoinHandle<()>,
     admin: tokio::task::JoinHandle<std::io::Result<()>>,
     /// Removed when the daemon ends.
@@ -233,7 +233,7 @@ impl Control {
         if !silent.is_empty() {
             let more = missing.len() - silent.len();
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            warn!("no answer to arp yet from {}{more}", silent.join(", "));
+            warn!("no answer to arp or neighbour discovery yet from {}{more}", silent.join(", "));
         }
         self.settle();
     }

@@ -4,7 +4,7 @@
 
 use std::{
     fmt,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     str::FromStr,
 };
 
@@ -26,14 +26,14 @@ use super::{
 /// A connection as an operator names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Connection {
-    pub client: SocketAddrV4,
-    pub vip: SocketAddrV4,
+    pub client: SocketAddr,
+    pub vip: SocketAddr,
     pub protocol: Protocol,
 }
 
 /// The service's side of it: "10.0.5.96:80/tcp".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Endpoint(pub SocketAddrV4, pub Protocol);
+pub struct Endpoint(pub SocketAddr, pub Protocol);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected ADDRESS:PORT/tcp or ADDRESS:PORT/udp, such as 10.0.5.96:80/tcp")]
@@ -77,7 +77,6 @@ pub fn explain(
     connection: Connection,
 ) -> Explanation {
     let Connection { client, vip, protocol } = connection;
-    let key = ServiceKey::new((*vip.ip()).into(), Be16::new(vip.port()), number(protocol));
     let mut explanation = Explanation {
         client: client.to_string(),
         vip: vip.to_string(),
@@ -89,6 +88,9 @@ pub fn explain(
         new: passes(),
         established: passes(),
     };
+    // The tables hold services of one family.
+    let (SocketAddr::V4(client), SocketAddr::V4(vip)) = (client, vip) else { return explanation };
+    let key = ServiceKey::new((*vip.ip()).into(), Be16::new(vip.port()), number(protocol));
     let Some(service) = live.service(key) else { return explanation };
     let tuple = Tuple {
         source: (*client.ip()).into(),
@@ -259,10 +261,14 @@ mod tests {
 
     #[test]
     fn endpoints_are_read_and_written() {
-        let endpoint: Endpoint = "10.0.5.96:80/tcp".parse().expect("valid");
-        assert_eq!(endpoint, Endpoint("10.0.5.96:80".parse().expect("valid"), Protocol::Tcp));
-        assert_eq!(endpoint.to_string(), "10.0.5.96:80/tcp");
-        for wrong in ["", "10.0.5.96:80", "10.0.5.96/tcp", "10.0.5.96:80/sctp", "[::1]:80/tcp"] {
+        for (text, end) in
+            [("10.0.5.96:80/tcp", "10.0.5.96:80"), ("[2001:db8::96]:80/tcp", "[2001:db8::96]:80")]
+        {
+            let endpoint: Endpoint = text.parse().expect("valid");
+            assert_eq!(endpoint, Endpoint(end.parse().expect("valid"), Protocol::Tcp));
+            assert_eq!(endpoint.to_string(), text);
+        }
+        for wrong in ["", "10.0.5.96:80", "10.0.5.96/tcp", "10.0.5.96:80/sctp", "2001:db8::96:80/tcp"] {
             assert_eq!(wrong.parse::<Endpoint>(), Err(EndpointError), "{wrong}");
         }
     }

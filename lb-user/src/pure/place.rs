@@ -33,7 +33,7 @@ pub enum PlaceError {
 
 /// Slots the ring map is made with: twice what is configured, so that services can be added.
 pub fn ring_slots(config: &Config) -> u32 {
-    let needed: u32 = config.services.iter().map(|service| service.slots).sum();
+    let needed: u32 = config.services.iter().map(|service| service.slots * service.rings()).sum();
     needed.saturating_mul(2).next_power_of_two().clamp(RING_SLOTS_MIN, RING_SLOTS_MAX)
 }
 

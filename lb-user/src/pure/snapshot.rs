@@ -1,11 +1,12 @@
 //! What readers see of the state: one immutable value, published whole after every plan.
 
-use std::net::Ipv4Addr;
-
 use lb_common::slot::ServerId;
 
 use super::{
-    config::model::{self, Forward, NoServer, Protocol},
+    config::{
+        model::{self, Balance, Forward, NoServer, Protocol},
+        network::{Network, Ports, endpoint, shown},
+    },
     hop::{Mac, Reach},
     state::State,
     status::{DatapathStatus, InterfaceStatus, ServerStatus, ServiceStatus, Status, Traffic},
@@ -23,10 +24,11 @@ pub struct Snapshot {
 pub struct ServiceView {
     pub id: u32,
     pub name: String,
-    pub addresses: Vec<Ipv4Addr>,
-    pub port: u16,
+    pub addresses: Vec<Network>,
+    pub ports: Ports,
     pub protocols: Vec<Protocol>,
     pub forward: Forward,
+    pub balance: Balance,
     pub no_server: NoServer,
     pub slots: u32,
     pub slots_unsettled: u32,
@@ -41,6 +43,7 @@ pub struct ServerView {
     pub name: String,
     pub address: String,
     pub weight: u16,
+    pub backup: bool,
     pub health: &'static str,
     pub usable: bool,
     pub detail: String,
@@ -81,9 +84,10 @@ impl State {
                         id: state.place.id,
                         name: service.name.clone(),
                         addresses: service.addresses.clone(),
-                        port: service.port,
+                        ports: service.ports,
                         protocols: service.protocols.clone(),
                         forward: service.forward,
+                        balance: service.balance,
                         no_server: service.no_server,
                         slots: service.slots,
                         slots_unsettled: state.slots.unsettled,
@@ -103,7 +107,7 @@ impl State {
     }
 
     fn server_view(&self, id: ServerId, server: &model::Server, slots: u32) -> ServerView {
-        let reach = self.reaches.get(server.address.ip());
+        let reach = self.reaches.get(&server.address.ip());
         let known = self.servers.get(&id);
         let hop = match reach {
             Some(Reach::Hop(hop)) => Some(hop),
@@ -114,8 +118,9 @@ impl State {
         ServerView {
             id,
             name: server.name.clone(),
-            address: server.address.to_string(),
+            address: shown(server.address),
             weight: server.weight,
+            backup: server.backup,
             health: known.map_or("unchecked", |known| known.health.name()),
             usable: known.is_some_and(|known| known.health.usable()),
             detail: match progress {
@@ -169,7 +174,7 @@ impl ServiceView {
             name: self.name.clone(),
             addresses: self.endpoints(),
             forward: self.forward.name().to_owned(),
-            balance: "maglev".to_owned(),
+            balance: self.balance.name().to_owned(),
             slots: self.slots,
             slots_unsettled: self.slots_unsettled,
             servers_usable: self.servers.iter().filter(|server| server.usable && server.weight > 0).count()
@@ -184,8 +189,8 @@ impl ServiceView {
     }
 
     fn endpoints(&self) -> Vec<String> {
-        let of = |address: &Ipv4Addr| {
-            let end = format!("{address}:{}", self.port);
+        let of = |&network: &Network| {
+            let end = endpoint(network, self.ports);
             self.protocols
                 .iter()
                 .map(move |protocol| format!("{end}/{}", protocol.name()))
@@ -215,6 +220,7 @@ impl ServerView {
             name: self.name.clone(),
             address: self.address.clone(),
             weight: self.weight,
+            backup: self.backup,
             health: self.health.to_owned(),
             detail: self.detail.clone(),
             slots: self.slots,

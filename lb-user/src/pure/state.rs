@@ -14,7 +14,7 @@ mod way;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
     sync::Arc,
     time::Duration,
 };
@@ -31,7 +31,10 @@ use siphasher::sip::SipHasher24;
 
 use self::rings::SlotCounts;
 use super::{
-    config::model::{self, Config, Forward, NoServer, Protocol},
+    config::{
+        model::{self, Balance, Config, Forward, NoServer, Protocol},
+        network::{Family, shown},
+    },
     health::{Change, Health},
     hop::Reach,
     ids::{ServerIds, ServerKey},
@@ -60,8 +63,8 @@ pub struct State {
     pub(super) services: Vec<ServiceState>,
     pub(super) servers: BTreeMap<ServerId, ServerState>,
     ids: ServerIds,
-    by_address: BTreeMap<Ipv4Addr, BTreeSet<ServerId>>,
-    pub(super) reaches: BTreeMap<Ipv4Addr, Reach>,
+    by_address: BTreeMap<IpAddr, BTreeSet<ServerId>>,
+    pub(super) reaches: BTreeMap<IpAddr, Reach>,
     nat_sources: Vec<Ipv4Addr>,
     /// What the tables hold once the last plan is carried out.
     pub(super) installed: Tables,
@@ -85,7 +88,7 @@ pub(super) struct ServiceState {
 }
 
 pub(super) struct ServerState {
-    pub(super) address: SocketAddrV4,
+    pub(super) address: SocketAddr,
     /// Id of its service, and the service's position in the configuration unless it is gone.
     service: u32,
     index: Option<usize>,
@@ -112,7 +115,7 @@ pub enum Event {
         detail: String,
     },
     Reached {
-        address: Ipv4Addr,
+        address: IpAddr,
         reach: Reach,
     },
     /// A round over the flow table ended: the records that stay, and the servers they name.
@@ -135,7 +138,7 @@ pub enum Notice {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckTask {
     pub server: ServerId,
-    pub target: SocketAddrV4,
+    pub target: SocketAddr,
     pub check: model::Check,
 }
 
@@ -152,7 +155,7 @@ impl State {
             ids: ServerIds::default(),
             by_address: BTreeMap::new(),
             reaches: BTreeMap::new(),
-            nat_sources: way::nat_sources(&config.datapath.nat_source, &pinned.nat_sources),
+            nat_sources: way::nat_sources(&config.datapath, &pinned.nat_sources),
             flows: 0,
             now: Ticks::default(),
             refused: None,
@@ -172,7 +175,7 @@ impl State {
             });
         }
         for (&id, server) in &state.servers {
-            state.by_address.entry(*server.address.ip()).or_default().insert(id);
+            state.by_address.entry(server.address.ip()).or_default().insert(id);
         }
         Ok(state)
     }
@@ -182,7 +185,7 @@ impl State {
         let by_id: BTreeMap<_, _> =
             places.iter().enumerate().map(|(index, place)| (place.id, index)).collect();
         for (&id, server) in &self.installed.servers {
-            let address = SocketAddrV4::new(server.address.into(), server.port.get());
+            let address = SocketAddrV4::new(server.address.into(), server.port.get()).into();
             self.ids.adopt(id, ServerKey { service: server.service, address });
             let index = by_id.get(&server.service).copied();
             let check = index.map_or(UNCHECKED, |index| self.config.services[index].check);
@@ -256,16 +259,17 @@ impl State {
         })
     }
 
-    fn reached(&mut self, address: Ipv4Addr, reach: Reach) -> Option<Notice> {
+    fn reached(&mut self, address: IpAddr, reach: Reach) -> Option<Notice> {
         let before = self.reaches.insert(address, reach);
         self.stale |= before != Some(reach);
         if let Reach::Hop(hop) = reach
-            && self.config.datapath.nat_source.is_empty()
-            && !hop.source.is_unspecified()
-            && !self.nat_sources.contains(&hop.source)
+            && let IpAddr::V4(source) = hop.source
+            && way::configured(&self.config.datapath).next().is_none()
+            && !source.is_unspecified()
+            && !self.nat_sources.contains(&source)
             && self.nat_sources.len() < NAT_SOURCES_MAX
         {
-            self.nat_sources.push(hop.source);
+            self.nat_sources.push(source);
         }
         let reason = way::unreachable(Some(&reach))?;
         // A neighbour that nobody has asked for yet is no news; the caller tells who did not answer at all.
@@ -289,7 +293,7 @@ impl State {
             self.servers.iter().filter(|(id, server)| !kept(id, server)).map(|(&id, _)| id).collect();
         for id in released {
             if let Some(server) = self.servers.remove(&id)
-                && let Some(others) = self.by_address.get_mut(server.address.ip())
+                && let Some(others) = self.by_address.get_mut(&server.address.ip())
             {
                 others.remove(&id);
             }
@@ -304,13 +308,15 @@ impl State {
         let service = server.index.map(|index| &self.config.services[index]);
         match (service, server.position) {
             (Some(service), Some(position)) => format!("{}/{}", service.name, service.servers[position].name),
-            (Some(service), None) => format!("{}/{} (no longer configured)", service.name, server.address),
-            (None, _) => format!("{} (no longer configured)", server.address),
+            (Some(service), None) => {
+                format!("{}/{} (no longer configured)", service.name, shown(server.address))
+            }
+            (None, _) => format!("{} (no longer configured)", shown(server.address)),
         }
     }
 
     /// The servers with an address, for messages.
-    pub fn servers_at(&self, address: Ipv4Addr) -> String {
+    pub fn servers_at(&self, address: IpAddr) -> String {
         let names: Vec<_> =
             self.by_address.get(&address).into_iter().flatten().map(|&id| self.name(id)).collect();
         format!("{address} ({})", names.join(", "))
@@ -377,7 +383,11 @@ impl State {
             hash_key: self.hash_key,
             nat_sources: self.nat_sources.clone(),
             devices: self.attached.clone(),
-            servers: self.servers.iter().map(|(&id, server)| (id, self.server(server))).collect(),
+            servers: self
+                .servers
+                .iter()
+                .filter_map(|(&id, server)| Some((id, self.server(server)?)))
+                .collect(),
             ..Tables::default()
         };
         let hops = tables.servers.values().map(|server| server.hop).filter(|hop| hop.resolved);
@@ -389,29 +399,31 @@ impl State {
         tables
     }
 
-    fn server(&self, server: &ServerState) -> Server {
+    fn server(&self, server: &ServerState) -> Option<Server> {
+        let SocketAddr::V4(address) = server.address else { return None };
         let (nat_first, nat_count) = self.nat_range(server);
-        Server {
+        Some(Server {
             hop: Hop { lives: server.lives(), ..self.hop(server) },
             nat_first,
             nat_count,
-            address: (*server.address.ip()).into(),
-            port: Be16::new(server.address.port()),
+            address: (*address.ip()).into(),
+            port: Be16::new(address.port()),
             service: server.service,
-        }
+        })
     }
 
     /// The addresses whose reach the plan needs.
-    pub fn targets(&self) -> BTreeSet<Ipv4Addr> {
-        self.servers.values().map(|server| *server.address.ip()).collect()
+    pub fn targets(&self) -> BTreeSet<IpAddr> {
+        self.servers.values().map(|server| server.address.ip()).collect()
     }
 
     /// The checks the configuration asks for, and those of servers it no longer has.
     pub fn checks(&self) -> Vec<CheckTask> {
         let task = |(&server, known): (&ServerId, &ServerState)| {
             let check = self.config.services[known.index?].check;
-            let port = check.port.unwrap_or(known.address.port());
-            let target = SocketAddrV4::new(*known.address.ip(), port);
+            // A server that is gone may have had no port of its own: nothing to connect to.
+            let port = check.port.or(Some(known.address.port()).filter(|&port| port != 0))?;
+            let target = SocketAddr::new(known.address.ip(), port);
             (check.kind != model::CheckKind::None).then_some(CheckTask { server, target, check })
         };
         self.servers.iter().filter_map(task).collect()
@@ -423,15 +435,13 @@ impl State {
         let mut breaks = Vec::new();
         if !pinned.services.is_empty() && pinned.hash_key != self.hash_key {
             breaks.push(
-                "the cluster secret differs from the one in force: connections of dsr services move to other servers"
+                "the cluster secret differs from the one in force: connections that need no record move to other servers"
                     .to_owned(),
             );
         }
         for (state, service) in self.services.iter().zip(&self.config.services) {
             let old = keys(service).find_map(|(key, _)| pinned.services.get(&key));
-            if service.forward == Forward::Dsr
-                && old.is_some_and(|old| old.ring_base != state.place.ring_base)
-            {
+            if !service.records_all() && old.is_some_and(|old| old.ring_base != state.place.ring_base) {
                 breaks.push(format!(
                     "the ring of service {} gets another size: its connections move to other servers",
                     service.name
@@ -459,7 +469,7 @@ fn entries<'a>(
     place: &'a Place,
     service: &'a model::Service,
 ) -> impl Iterator<Item = (ServiceKey, lb_common::entry::Service)> + 'a {
-    keys(service).map(|(key, protocol)| {
+    keys(service).filter_map(|(key, protocol)| {
         let idle = match protocol {
             Protocol::Tcp => service.idle.tcp,
             Protocol::Udp => service.idle.udp,
@@ -468,22 +478,37 @@ fn entries<'a>(
             id: place.id,
             ring_base: place.ring_base,
             ring_mask: service.slots - 1,
-            mode: match service.forward {
-                Forward::Nat => Mode::Nat,
-                Forward::Dsr => Mode::Dsr,
-            },
+            mode: mode(service)?,
             reset: service.no_server == NoServer::Reset,
             idle_ticks: ticks(idle),
         };
-        (key, value)
+        Some((key, value))
     })
+}
+
+/// None: the entries have no place for what the service asks.
+fn mode(service: &model::Service) -> Option<Mode> {
+    let plain = service.balance == Balance::Maglev
+        && service.persistence.is_none()
+        && service.mss.is_none()
+        && service.access.is_open(Family::V4);
+    match service.forward {
+        Forward::Nat if plain => Some(Mode::Nat),
+        Forward::Dsr if plain => Some(Mode::Dsr),
+        Forward::Nat | Forward::Dsr | Forward::Gateway | Forward::Ipip | Forward::Gue => None,
+    }
 }
 
 /// Every key a service is found by.
 pub(super) fn keys(service: &model::Service) -> impl Iterator<Item = (ServiceKey, Protocol)> + '_ {
-    service.addresses.iter().flat_map(move |&address| {
+    let ends =
+        service.addresses.iter().filter_map(|network| match (network.address(), service.ports.single()) {
+            (IpAddr::V4(address), Some(port)) if network.is_host() => Some((address, port)),
+            _ => None,
+        });
+    ends.flat_map(move |(address, port)| {
         service.protocols.iter().map(move |&protocol| {
-            (ServiceKey::new(address.into(), Be16::new(service.port), number(protocol)), protocol)
+            (ServiceKey::new(address.into(), Be16::new(port), number(protocol)), protocol)
         })
     })
 }

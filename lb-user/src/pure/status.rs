@@ -37,11 +37,11 @@ pub struct InterfaceStatus {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceStatus {
     pub name: String,
-    /// "10.0.5.96:80/tcp", one per address and protocol.
+    /// "10.0.5.96:80/tcp", "[2001:db8::/64]:8000-8999/udp", "10.0.5.0/24:any/tcp": one per network and protocol.
     pub addresses: Vec<String>,
-    /// nat | dsr
+    /// nat | gateway | dsr | ipip | gue
     pub forward: String,
-    /// maglev
+    /// maglev | source | roundrobin | leastconn
     pub balance: String,
     pub slots: u32,
     /// Slots whose flows are looked up because their server changed.
@@ -54,9 +54,12 @@ pub struct ServiceStatus {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServerStatus {
     pub name: String,
-    /// "10.0.5.91:8888"
+    /// "10.0.5.91:8888", or without a port where a packet keeps its own.
     pub address: String,
     pub weight: u16,
+    /// Takes connections only while no other server can.
+    #[serde(default)]
+    pub backup: bool,
     /// up | down | unchecked | no-check
     pub health: String,
     /// Why it is in this state: the last check's result.

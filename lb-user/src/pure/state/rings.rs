@@ -12,7 +12,10 @@ use lb_common::{
 
 use super::{ServerState, State, ticks};
 use crate::pure::{
-    config::model::{self, Forward, Protocol},
+    config::{
+        model::{self, Balance, Protocol},
+        network::Family,
+    },
     ring::{self, Member},
 };
 
@@ -59,7 +62,8 @@ impl State {
     /// The slots a service should have: those it has, unless its members have changed or a
     /// base is due to follow.
     pub(super) fn ring(&mut self, index: usize) -> Arc<Vec<Slot>> {
-        let members = self.members(index);
+        // The tables hold servers of one family.
+        let members = self.members(index, Some(Family::V4));
         let due = self.due(index);
         let configured = &self.config.services[index];
         let service = &mut self.services[index];
@@ -71,7 +75,7 @@ impl State {
             return Arc::clone(old);
         }
         let lives = |id| self.servers.get(&id).is_some_and(ServerState::lives);
-        let recorded = configured.forward == Forward::Nat;
+        let recorded = configured.records_all();
         let given = |(position, wanted): (usize, u32)| {
             if recorded {
                 // Every flow has a record: what has none is new, and no slot needs a history.
@@ -81,7 +85,10 @@ impl State {
             let slot = slot.given_to(ServerId(wanted), lives(slot.base()));
             if due.contains(&(position as u32)) { slot.rebased() } else { slot }
         };
-        let wanted = ring::build(self.seed, configured.slots, &members);
+        let wanted = match configured.balance {
+            Balance::Maglev | Balance::Source => ring::build(self.seed, configured.slots, &members),
+            Balance::RoundRobin | Balance::LeastConn => ring::rotation(configured.slots, &members),
+        };
         let slots: Vec<_> = wanted.into_iter().enumerate().map(given).collect();
         service.slots = count(&slots);
         service.moved = moved(&slots, &service.moved, self.now);
@@ -89,16 +96,27 @@ impl State {
         Arc::new(slots)
     }
 
-    fn members(&self, index: usize) -> Vec<Member> {
-        let servers = self.services[index].servers.iter().zip(&self.config.services[index].servers);
-        let member = |(id, server): (&ServerId, &model::Server)| Member {
-            id: id.0,
-            address: server.address.into(),
-            weight: server.weight,
-            usable: self.servers.get(id).is_some_and(ServerState::lives),
+    /// Of one family's ring, or of the ring that all servers share.
+    fn members(&self, index: usize, family: Option<Family>) -> Vec<Member> {
+        let configured = &self.config.services[index].servers;
+        let servers = self.services[index].servers.iter().zip(configured);
+        let of_ring =
+            |server: &model::Server| family.is_none_or(|family| Family::of(server.address.ip()) == family);
+        let member = |(id, server): (&ServerId, &model::Server)| {
+            let usable = self.servers.get(id).is_some_and(ServerState::lives);
+            let member = Member { id: id.0, address: server.address, weight: server.weight, usable };
+            (member, server.backup)
         };
-        servers.map(member).collect()
+        on_duty(servers.filter(|(_, server)| of_ring(server)).map(member).collect())
     }
+}
+
+/// Backups, marked by `true`, are members only while no other can take a connection. A backup that is not
+/// needed has no slot in the order of the others, so it shifts nothing.
+fn on_duty(candidates: Vec<(Member, bool)>) -> Vec<Member> {
+    let serves = |(member, backup): &(Member, bool)| !backup && member.usable && member.weight > 0;
+    let needed = !candidates.iter().any(serves);
+    candidates.into_iter().filter(|(_, backup)| needed || !backup).map(|(member, _)| member).collect()
 }
 
 fn count(slots: &[Slot]) -> SlotCounts {
@@ -114,4 +132,34 @@ fn count(slots: &[Slot]) -> SlotCounts {
 fn moved(slots: &[Slot], before: &BTreeMap<u32, Ticks>, now: Ticks) -> BTreeMap<u32, Ticks> {
     let away = (0u32..).zip(slots).filter(|(_, slot)| slot.lookup() && slot.base() != slot.current());
     away.map(|(position, _)| (position, before.get(&position).copied().unwrap_or(now))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Id, weight, whether it is usable, whether it is a backup.
+    type Sketch = (u32, u16, bool, bool);
+
+    #[test]
+    fn backups_serve_only_when_nobody_else_can() {
+        let cases: [(&str, &[Sketch], &[u32]); 7] = [
+            ("all up", &[(1, 1, true, false), (2, 1, true, false), (3, 1, true, true)], &[1, 2]),
+            ("one left", &[(1, 1, false, false), (2, 1, true, false), (3, 1, true, true)], &[1, 2]),
+            ("none left", &[(1, 1, false, false), (2, 1, false, false), (3, 1, true, true)], &[1, 2, 3]),
+            ("no weight left", &[(1, 0, true, false), (3, 1, true, true)], &[1, 3]),
+            ("backup down, too", &[(1, 1, false, false), (3, 1, false, true)], &[1, 3]),
+            ("nothing but backups", &[(3, 1, true, true), (4, 1, false, true)], &[3, 4]),
+            ("nobody", &[], &[]),
+        ];
+        for (name, sketches, expected) in cases {
+            let candidate = |&(id, weight, usable, backup): &Sketch| {
+                let address = std::net::SocketAddr::from(([10, 0, 0, id as u8], 80));
+                (Member { id, address, weight, usable }, backup)
+            };
+            let members = on_duty(sketches.iter().map(candidate).collect());
+            let ids: Vec<u32> = members.iter().map(|member| member.id).collect();
+            assert_eq!(ids, expected, "{name}");
+        }
+    }
 }

@@ -3,7 +3,10 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::pure::{config, hop::NextHop};
+use crate::pure::{
+    config,
+    hop::{NextHop, Tags},
+};
 
 const SECRET: &[u8] = b"test";
 const RING_SLOTS: u32 = 1 << 20;
@@ -37,9 +40,11 @@ fn reach(last: u8) -> Event {
     let hop = NextHop {
         interface: 2,
         interface_mac: [2, 0, 0, 0, 0, 1],
-        source: Ipv4Addr::new(10, 0, 0, 254),
-        via: Ipv4Addr::new(10, 0, 0, last),
+        source: IpAddr::from([10, 0, 0, 254]),
+        via: IpAddr::from([10, 0, 0, last]),
         neighbour: Some([2, 0, 0, 0, 1, last]),
+        mtu: 1_500,
+        tags: Tags::NONE,
     };
     Event::Reached { address: hop.via, reach: Reach::Hop(hop) }
 }
@@ -148,6 +153,60 @@ fn a_service_without_usable_servers_has_an_empty_ring() {
 }
 
 #[test]
+fn a_backup_takes_over_and_gives_back() {
+    let text = service("dsr", THREE).replace("weight = 2 }", "weight = 2, backup = true }");
+    let mut state = start(config(&text), Tables::default());
+    state.plan();
+    assert_eq!([owned(&state, 0), owned(&state, 1), owned(&state, 2)], [128, 128, 0]);
+    for (position, passed, expected) in
+        [(0, false, [0, 256, 0]), (1, false, [0, 0, 256]), (1, true, [0, 256, 0]), (0, true, [128, 128, 0])]
+    {
+        let event = checked(&state, position, passed);
+        state.handle(event);
+        state.plan();
+        assert_eq!([owned(&state, 0), owned(&state, 1), owned(&state, 2)], expected, "{position} {passed}");
+    }
+}
+
+#[test]
+fn schedulers_that_go_in_turn_have_rotations() {
+    for balance in ["roundrobin", "leastconn"] {
+        let text = service("dsr", THREE).replace("port = 80", &format!("port = 80\nbalance = \"{balance}\""));
+        let mut state = start(config(&text), Tables::default());
+        state.plan();
+        let round: Vec<ServerId> = slots(&state)[..4].iter().map(|slot| slot.current()).collect();
+        assert_eq!(slots(&state)[4..8].iter().map(|slot| slot.current()).collect::<Vec<_>>(), round);
+        let heaviest = state.services[0].servers[2];
+        assert_eq!(round.iter().filter(|&&id| id == heaviest).count(), 2, "{balance}: {round:?}");
+        let event = checked(&state, 0, false);
+        state.handle(event);
+        state.plan();
+        assert!(slots(&state).iter().all(|slot| !slot.lookup()), "{balance}: every flow is recorded anyway");
+    }
+}
+
+#[test]
+fn every_kind_of_service_can_be_planned() {
+    for text in [
+        include_str!("../../../../examples/steelyard.toml"),
+        include_str!("../../../../examples/gateway.toml"),
+        include_str!("../../../../examples/ipip.toml"),
+        include_str!("../../../../examples/gue.toml"),
+    ] {
+        let parsed = config::parse("example.toml", text).expect("correct");
+        let servers = parsed.config.services.iter().map(|service| service.servers.len()).sum::<usize>();
+        let mut state = start(parsed.config, Tables::default());
+        let mut tables = Tables::default();
+        for step in state.plan() {
+            tables.apply(step);
+            assert_eq!(tables.dangling(), None);
+        }
+        assert_eq!(state.checks().len(), servers, "each has a port to check");
+        assert_eq!(state.targets().len(), servers);
+    }
+}
+
+#[test]
 fn a_restart_changes_nothing() {
     let mut state = running("nat", Tables::default());
     let event = checked(&state, 1, false);
@@ -160,9 +219,11 @@ fn a_restart_changes_nothing() {
     let unasked = NextHop {
         interface: 2,
         interface_mac: [2, 0, 0, 0, 0, 1],
-        source: Ipv4Addr::new(10, 0, 0, 254),
-        via: Ipv4Addr::new(10, 0, 0, 1),
+        source: IpAddr::from([10, 0, 0, 254]),
+        via: IpAddr::from([10, 0, 0, 1]),
         neighbour: None,
+        mtu: 1_500,
+        tags: Tags::NONE,
     };
     again.handle(Event::Reached { address: unasked.via, reach: Reach::Hop(unasked) });
     assert_eq!(again.plan(), [], "a neighbour that is being asked for keeps its pinned mac");
@@ -217,7 +278,7 @@ fn a_removed_server_is_checked_on() {
 fn dsr_needs_the_server_on_the_link() {
     let mut state = running("dsr", Tables::default());
     let Event::Reached { address, reach: Reach::Hop(hop) } = reach(1) else { unreachable!() };
-    let routed = NextHop { via: Ipv4Addr::new(10, 0, 0, 99), ..hop };
+    let routed = NextHop { via: IpAddr::from([10, 0, 0, 99]), ..hop };
     state.handle(Event::Reached { address, reach: Reach::Hop(routed) });
     state.plan();
     assert!(!state.installed.servers[&state.services[0].servers[0]].hop.resolved);
@@ -269,7 +330,7 @@ fn a_removed_server_keeps_its_id_while_anything_names_it() {
 #[test]
 fn an_unreachable_server_is_told_once() {
     let mut state = running("nat", Tables::default());
-    let gone = Event::Reached { address: Ipv4Addr::new(10, 0, 0, 1), reach: Reach::NoRoute };
+    let gone = Event::Reached { address: IpAddr::from([10, 0, 0, 1]), reach: Reach::NoRoute };
     assert!(matches!(state.handle(gone.clone()), Some(Notice::Unreachable { .. })));
     assert_eq!(state.handle(gone), None);
     state.plan();
@@ -281,7 +342,7 @@ fn an_unreachable_server_is_told_once() {
 fn configured_nat_sources_serve_every_server_and_the_list_never_shrinks() {
     let text = service("nat", THREE);
     let mut with_three = config(&text);
-    with_three.datapath.nat_source = (1..=3).map(|n| Ipv4Addr::new(10, 0, 1, n)).collect();
+    with_three.datapath.nat_source = (1..=3).map(|n| IpAddr::from([10, 0, 1, n])).collect();
     let mut state = start(with_three.clone(), Tables::default());
     state.plan();
     let servers = state.installed.servers.values();

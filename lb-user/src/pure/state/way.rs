@@ -1,16 +1,19 @@
 //! The way to a server: its next hop, and the NAT sources it may use.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use lb_common::{entry::Hop, limits::NAT_SOURCES_MAX, net::Mac};
 
 use super::{ServerState, State};
-use crate::pure::{config::model::Forward, hop::Reach};
+use crate::pure::{
+    config::model::{Datapath, Forward},
+    hop::{Reach, Tags},
+};
 
 impl State {
     /// The layer-2 way to a server: the pinned one until netlink has told of one that works.
     pub(super) fn hop(&self, server: &ServerState) -> Hop {
-        let reach = self.reaches.get(server.address.ip());
+        let reach = self.reaches.get(&server.address.ip());
         let unasked = match reach {
             None => true,
             Some(Reach::Hop(hop)) => {
@@ -34,13 +37,13 @@ impl State {
 
     /// Why packets cannot reach a server, for people.
     pub(in crate::pure) fn unreachable(&self, server: &ServerState) -> Option<&'static str> {
-        let reach = self.reaches.get(server.address.ip());
+        let reach = self.reaches.get(&server.address.ip());
         let forward = server.index.map(|index| self.config.services[index].forward);
         unreachable(reach).or_else(|| match (forward, reach) {
             (Some(Forward::Nat), _) if self.nat_range(server).1 == 0 => {
                 Some("no source address for nat: give its interface an address, or set nat_source")
             }
-            (Some(Forward::Dsr), Some(Reach::Hop(hop))) if hop.via != *server.address.ip() => {
+            (Some(Forward::Dsr), Some(Reach::Hop(hop))) if hop.via != server.address.ip() => {
                 Some("it is behind a router, and dsr needs it on the balancer's link: move it, or use nat")
             }
             _ => None,
@@ -49,13 +52,13 @@ impl State {
 
     /// Configured sources serve every server; otherwise the one its route prefers.
     pub(super) fn nat_range(&self, server: &ServerState) -> (u8, u8) {
-        let configured = self.config.datapath.nat_source.len();
+        let configured = configured(&self.config.datapath).count();
         if configured > 0 {
             return (0, configured.min(NAT_SOURCES_MAX) as u8);
         }
-        let range = match (self.reaches.get(server.address.ip()), server.pinned) {
+        let range = match (self.reaches.get(&server.address.ip()), server.pinned) {
             (Some(Reach::Hop(hop)), _) => {
-                let position = self.nat_sources.iter().position(|source| *source == hop.source);
+                let position = self.nat_sources.iter().position(|source| IpAddr::V4(*source) == hop.source);
                 position.map(|position| (position as u8, 1))
             }
             (None, Some(pinned)) => Some((pinned.nat_first, pinned.nat_count)),
@@ -74,14 +77,28 @@ pub(super) fn unreachable(reach: Option<&Reach>) -> Option<&'static str> {
         Some(Reach::NoRoute) => Some("no route leads to it: add one"),
         Some(Reach::Local) => Some("it is an address of this machine, which xdp cannot forward to"),
         Some(Reach::LinkUnusable) => Some("the interface of its route is down or not ethernet"),
-        Some(Reach::Hop(hop)) if hop.neighbour.is_none() => Some("its next hop does not answer arp"),
+        Some(Reach::Hop(hop)) if hop.tags != Tags::NONE => {
+            Some("it is behind a vlan, which is not built yet")
+        }
+        Some(Reach::Hop(hop)) if hop.neighbour.is_none() => Some(match hop.via {
+            IpAddr::V4(_) => "its next hop does not answer arp",
+            IpAddr::V6(_) => "its next hop does not answer neighbour discovery",
+        }),
         Some(Reach::Hop(_)) => None,
     }
 }
 
 /// The configured sources first. The list never becomes shorter than it was: the plan changes servers after
 /// it, and until then they refer to its tail.
-pub(super) fn nat_sources(configured: &[Ipv4Addr], pinned: &[Ipv4Addr]) -> Vec<Ipv4Addr> {
-    let tail = pinned.get(configured.len()..).unwrap_or_default();
-    configured.iter().chain(tail).copied().take(NAT_SOURCES_MAX).collect()
+pub(super) fn nat_sources(datapath: &Datapath, pinned: &[Ipv4Addr]) -> Vec<Ipv4Addr> {
+    let tail = pinned.iter().copied().skip(configured(datapath).count());
+    configured(datapath).chain(tail).take(NAT_SOURCES_MAX).collect()
+}
+
+/// The tables hold sources of one family.
+pub(super) fn configured(datapath: &Datapath) -> impl Iterator<Item = Ipv4Addr> + '_ {
+    datapath.nat_source.iter().filter_map(|source| match source {
+        IpAddr::V4(source) => Some(*source),
+        IpAddr::V6(_) => None,
+    })
 }
