@@ -13,7 +13,7 @@ pub const PROBES_MAX: u32 = 16;
 pub const WILDCARD_NETWORKS_MAX: u32 = 4_096;
 /// Rules (network, protocol and range of ports) that may apply to one address: the program compares a packet
 /// with each in turn.
-pub const WILDCARD_RULES_MAX: u32 = 16;
+pub const WILDCARD_RULES_MAX: usize = 16;
 /// Client networks in `allow` and `deny` of all services together.
 pub const ACCESS_NETWORKS_MAX: u32 = 65_536;
 
@@ -41,13 +41,6 @@ pub const NAT_PORT_FIRST: u16 = 1_024;
 pub const NAT_PORT_LAST: u16 = 32_767;
 /// Ports tried before a new NAT flow is refused.
 pub const NAT_PORT_TRIES: u32 = 16;
-
-/// Networks with services that are not found by address, port and protocol: prefixes, port ranges, any port.
-pub const WILDCARD_NETWORKS_MAX: u32 = 4_096;
-/// Of these services, those that may concern one address; a rule each for echo requests included.
-pub const WILDCARD_RULES_MAX: usize = 16;
-/// Entries of `allow` and `deny` in all services together.
-pub const ACCESS_NETWORKS_MAX: u32 = 65_536;
 
 /// Datagrams whose fragments are under way; the least recently seen gives way.
 pub const FRAGMENTS_MAX: u32 = 8_192;
