@@ -15,10 +15,12 @@ pub mod counter;
 pub mod entry;
 pub mod flow;
 pub mod flow_table;
+pub mod fragment;
 pub mod hash;
 pub mod limits;
 pub mod net;
 pub mod slot;
+pub mod stage;
 #[cfg(feature = "user")]
 mod user;
 pub mod word;

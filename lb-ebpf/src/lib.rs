@@ -29,5 +29,5 @@ mod parse;
 mod rewrite;
 pub mod tables;
 
-pub use forward::{Action, Held, Outcome, Stage, entry, forward, run};
+pub use forward::{Action, Held, Outcome, entry, forward, run};
 pub use tables::{FamilyTables, Packet, Tables};
