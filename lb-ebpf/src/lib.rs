@@ -11,6 +11,7 @@
 #![no_std]
 
 pub mod checksum;
+pub mod decap;
 mod decide;
 pub mod forward;
 pub mod frame;

@@ -90,6 +90,7 @@ const UNSAFE_ISLANDS: &[&str] = &[
     // The only pointers of the packet path, and the layouts behind them.
     "lb-ebpf/src/frame",
     "lb-ebpf/src/header",
+    "lb-ebpf/src/decap/header",
     // Helpers, map values and section names of the kernel half.
     "lb-ebpf/src/bin",
     // Raw BPF system calls and the mmap of map memory.
