@@ -12,6 +12,7 @@
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics), expect(internal_features))]
 
 pub mod counter;
+pub mod decap;
 pub mod entry;
 pub mod flow;
 pub mod flow_table;

@@ -15,6 +15,7 @@
 mod answer;
 pub mod checksum;
 mod clamp;
+pub mod decap;
 mod decide;
 mod direct;
 pub mod forward;

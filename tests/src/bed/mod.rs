@@ -13,6 +13,7 @@
 
 pub mod client;
 pub mod config;
+pub mod decap;
 mod exec;
 mod icmp;
 pub mod janitor;

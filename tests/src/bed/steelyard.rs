@@ -250,7 +250,7 @@ pub fn is_down(status: &Status, service: &str, name: &str) -> bool {
     server(status, service, name).is_some_and(|server| server.health == "down" && server.slots == 0)
 }
 
-fn program() -> Result<PathBuf> {
+pub(super) fn program() -> Result<PathBuf> {
     match env::var_os("STEELYARD_BIN") {
         Some(path) => Ok(path.into()),
         None => exec::workspace_program("steelyard", "cargo build -p lb-user"),

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod balance;
+mod decap;
 mod failover;
 mod lifecycle;
 mod modes;

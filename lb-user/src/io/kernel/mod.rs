@@ -10,6 +10,7 @@
 
 mod attach;
 mod counters;
+mod decap;
 mod flows;
 mod load;
 mod mapped;
@@ -35,6 +36,7 @@ use lb_common::entry::ServerEntry;
 pub use self::{
     attach::{AttachError, Attached, Mode, Target},
     counters::Counters,
+    decap::{Decap, DecapAttachError},
     flows::{Round, Sweep, now},
     load::{LoadError, Sizes},
     pins::{Pins, PinsError, exist},
