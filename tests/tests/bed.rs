@@ -2,18 +2,17 @@
 
 use std::{
     fs,
-    net::{SocketAddrV4, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     time::Duration,
 };
 
 use anyhow::{Result, ensure};
 use lb_tests::bed::{
-    Arms, Bed, Layout,
+    Arms, Bed, Forward, Layout,
     client::{Knock, Requests, Session, knock, ping},
     topology::{attach, interface_index},
     xdp::Program,
 };
-use lb_user::pure::config::model::Forward;
 
 /// Client and servers on one bridge: no program involved.
 #[test]
@@ -42,7 +41,7 @@ fn a_killed_peer_refuses_and_a_started_one_answers() -> Result<()> {
     ensure!(ask()? == Knock::Refused);
     server.start()?;
     ensure!(ask()? == Knock::Open);
-    let nobody = SocketAddrV4::new(bed.nobody(), 80);
+    let nobody = SocketAddr::new(bed.nobody(), 80);
     ensure!(knock(&bed.client, nobody, Duration::from_millis(50))?.0 == Knock::Silent);
     Ok(())
 }
@@ -59,7 +58,7 @@ fn redirected_frames_arrive_whole() -> Result<()> {
     // With the balancer as a wire, the servers' network is on the client's segment too.
     bed.client.namespace.ip("addr add 10.77.2.200/24 dev eth0\n")?;
     let server = &bed.servers[0];
-    ping(&bed.client, server.address(), Duration::from_secs(2))?;
+    ping(&bed.client, server.own().ip(), Duration::from_secs(2))?;
     Requests::new(server.listens[0], 200).udp(&bed.client)?.all_answered()?;
     let mut session = Session::open(&bed.client, server.listens[0])?;
     session.upload(20_000_000)?;
@@ -74,7 +73,7 @@ fn a_dsr_server_has_the_vip_in_silence() -> Result<()> {
         // Nobody listens on the balancer: an answer would come from a server that said it has the VIP.
         let (outcome, _) = knock(&bed.client, bed.service(), Duration::from_secs(2))?;
         ensure!(outcome == Knock::Refused, "{arms:?}: {outcome:?}");
-        let client = SocketAddrV4::new(bed.client.address, 9_000);
+        let client = bed.client_port(9_000);
         let ears = bed.client.namespace.enter(|| UdpSocket::bind(client))??;
         let answer = bed.vip_port(9_000);
         let mouth = bed.servers[0].host.namespace.enter(|| UdpSocket::bind(answer))??;

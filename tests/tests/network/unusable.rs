@@ -1,14 +1,13 @@
 //! Services and servers that cannot be used: an answer, a count and a word in the status.
 
-use std::{net::SocketAddrV4, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Result, ensure};
 use lb_tests::bed::{
-    Arms, Check, Member, Steelyard,
+    Arms, Check, Forward, Member, Steelyard,
     client::{Knock, Requests, knock},
     steelyard::{is_down, server, service_of},
 };
-use lb_user::pure::config::model::Forward;
 
 use super::bed;
 
@@ -51,8 +50,8 @@ fn a_server_without_a_neighbour_is_counted_and_shown() -> Result<()> {
     let (bed, mut config) = bed(Arms::Two, Forward::Nat)?;
     let web = &mut config.services[0];
     web.check = Check::None;
-    let address = SocketAddrV4::new(bed.nobody(), 8_080);
-    web.servers = vec![Member { name: "ghost".to_owned(), address, weight: 1 }];
+    let address = SocketAddr::new(bed.nobody(), 8_080);
+    web.servers = vec![Member { name: "ghost".to_owned(), address, weight: 1, backup: false }];
     let mut steelyard = Steelyard::new(&bed, &config)?;
     steelyard.start()?;
     let status = steelyard.wait("the ghost in the status", |status| {
