@@ -164,6 +164,33 @@ fn a_dsr_server_has_the_vip_in_silence() -> Result<()> {
     Ok(())
 }
 
+/// What `steelyard` does with `dsr`, done by the routes of the balancer's kernel: packets to the VIP go to a
+/// server, its answers go past the balancer, and news of a narrow link comes to the VIP, too.
+#[test]
+fn a_server_with_the_vip_answers_past_the_balancer() -> Result<()> {
+    for family in Family::BOTH {
+        let layout = Layout { servers: 1, ..Layout::new(Arms::Two, Forward::Dsr) };
+        let bed = Bed::new(layout.over(family, family))?;
+        let (vip, server) = (bed.vip(), bed.servers[0].own().ip());
+        let balancer = &bed.balancer.namespace;
+        balancer.set(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
+        balancer.ip(&format!("addr del {vip}/{} dev eth0\nroute add {vip} via {server}\n", family.bits()))?;
+        ping(&bed.client, vip, Duration::from_secs(2))?;
+        datagrams::echo_series(&bed.client, bed.service(), layout.packet_max())?;
+        let socket = datagrams::connected(&bed.client, bed.service())?;
+        datagrams::echo(&socket, 8_000)?;
+        let mut session = Session::open(&bed.client, bed.service())?;
+        session.upload(5_000_000)?;
+
+        let router = &bed.router.as_ref().context("a router")?.namespace;
+        let via = bed.balancer.address(family);
+        router.ip(&format!("link set eth0 mtu 1320\nroute add {vip} via {via}\n"))?;
+        session.download(5_000_000)?;
+        ensure!(datagrams::path_mtu(&bed.servers[0].host, bed.client_port(9))? == 1_320);
+    }
+    Ok(())
+}
+
 #[test]
 fn a_bed_leaves_nothing_behind_even_when_a_test_panics() -> Result<()> {
     let (sender, names) = std::sync::mpsc::channel();

@@ -140,6 +140,12 @@ impl Session {
         Ok(self.input.get_ref().local_addr()?)
     }
 
+    /// The client's end as the server sees it.
+    pub fn seen_from(&mut self) -> Result<SocketAddr> {
+        self.input.get_mut().write_all(b"from\n")?;
+        Ok(self.line()?.parse()?)
+    }
+
     /// The maximum segment size that the server was offered; it tells once.
     pub fn mss(&mut self) -> Result<u16> {
         self.input.get_mut().write_all(b"mss\n")?;

@@ -150,17 +150,17 @@ impl Service {
         writeln!(text, "server = [")?;
         self.servers.iter().try_for_each(|server| writeln!(text, "  {server},"))?;
         writeln!(text, "]\n[service.check]")?;
+        if self.check == Check::None {
+            return writeln!(text, "type = \"none\"");
+        }
         if let Some(port) = self.check_port {
             writeln!(text, "port = {port}")?;
         }
-        match self.check {
-            Check::None => writeln!(text, "type = \"none\""),
-            Check::Tcp => writeln!(
-                text,
-                "type = \"tcp\"\ninterval = \"{INTERVAL_MS}ms\"\ntimeout = \"{INTERVAL_MS}ms\"\n\
-                 rise = 2\nfall = {FALL}"
-            ),
-        }
+        writeln!(
+            text,
+            "type = \"tcp\"\ninterval = \"{INTERVAL_MS}ms\"\ntimeout = \"{INTERVAL_MS}ms\"\n\
+             rise = 2\nfall = {FALL}"
+        )
     }
 
     fn write_options(&self, text: &mut String) -> fmt::Result {

@@ -94,9 +94,9 @@ pub fn error_met(client: &Host, target: SocketAddr, hops: u8) -> Result<Option<i
     })?
 }
 
-/// What the client's kernel has learnt about the path to `target`.
-pub fn path_mtu(client: &Host, target: SocketAddr) -> Result<u32> {
-    client.namespace.enter(|| Ok(sockopt::path_mtu(&open(target)?, target.ip())?))?
+/// What the kernel of `host` has learnt about its path to `target`.
+pub fn path_mtu(host: &Host, target: SocketAddr) -> Result<u32> {
+    host.namespace.enter(|| Ok(sockopt::path_mtu(&open(target)?, target.ip())?))?
 }
 
 /// Content that fills a packet of this size.

@@ -184,3 +184,5 @@ pub const UDP_HEADER: usize = 8;
 
 pub(super) const FRONT: Segment = Segment { bridge: "front", third: 1 };
 pub(super) const BACK: Segment = Segment { bridge: "back", third: 2 };
+/// Nobody is plugged in there.
+pub(super) const BEYOND: Segment = Segment { bridge: "beyond", third: 3 };

@@ -16,13 +16,13 @@
 pub mod client;
 pub mod config;
 pub mod datagrams;
-pub mod decap;
 mod exec;
 mod icmp;
 pub mod janitor;
 pub mod layout;
 pub mod namespace;
 mod offload;
+pub mod opener;
 pub mod peer;
 pub mod server;
 mod sockopt;

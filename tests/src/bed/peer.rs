@@ -1,7 +1,7 @@
 //! What runs on a server: answers with its name, sends and checks streams. The other end of `client`.
 //!
-//! A line is a request: `who`, answered by the name; `mss`, once a connection, answered by the MSS of its SYN;
-//! `down N`, answered by N bytes of the stream; `up N`, followed by N bytes and answered by "NAME N DIGEST".
+//! A line is a request: `who`, answered by the name; `from`, answered by the client's address and port as seen
+//! here; `mss`, once a connection, answered by the MSS of its SYN; `down N`, answered by N bytes of the stream; `up N`, followed by N bytes and answered by "NAME N DIGEST".
 //! A datagram that begins with `echo` comes back as it is, one with `sum` is answered by "NAME LENGTH DIGEST",
 //! any other by the name.
 
@@ -87,6 +87,9 @@ fn converse(stream: TcpStream, name: &str) -> io::Result<()> {
         }
         match line.trim_end().split_once(' ') {
             None if line == "who\n" => writeln_at_once(&mut output, name)?,
+            None if line == "from\n" => {
+                writeln_at_once(&mut output, &input.get_ref().peer_addr()?.to_string())?;
+            }
             None if line == "mss\n" => {
                 writeln_at_once(&mut output, &sockopt::mss_of_syn(input.get_ref())?.to_string())?;
             }

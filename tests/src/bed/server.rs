@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Family, Host, Namespace, decap::Decap, exec, peer};
+use super::{Family, Host, Namespace, exec, opener::Opener, peer};
 
 /// One server behind the balancer.
 pub struct Server {
@@ -18,7 +18,7 @@ pub struct Server {
     /// Where it answers, first at its own address in the layout's `server_family`.
     pub listens: Vec<SocketAddr>,
     /// Opens `ipip` and `gue` packets; stays when the peer is killed.
-    _decap: Option<Decap>,
+    _opener: Option<Opener>,
     process: Mutex<Option<Peer>>,
 }
 
@@ -27,10 +27,10 @@ impl Server {
         host: Host,
         name: &str,
         listens: Vec<SocketAddr>,
-        decap: Option<Decap>,
+        opener: Option<Opener>,
     ) -> Result<Server> {
         let server =
-            Server { name: name.to_owned(), host, listens, _decap: decap, process: Mutex::new(None) };
+            Server { name: name.to_owned(), host, listens, _opener: opener, process: Mutex::new(None) };
         server.start()?;
         Ok(server)
     }

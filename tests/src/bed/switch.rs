@@ -8,9 +8,9 @@ use anyhow::{Context, Result};
 
 use super::{
     Arms, Family, Forward, Host, Layout, Namespace, Server,
-    decap::Decap,
     layout::{BACK, FRONT, SERVICE_PORT, Segment},
     offload,
+    opener::Opener,
     topology::{attach, nodad},
     xdp::Program,
 };
@@ -83,15 +83,15 @@ impl<'a> Switch<'a> {
             add_vips(&host.namespace, layout, "lo")?;
             listens.extend(Family::BOTH.map(|family| SocketAddr::new(layout.vip(family), SERVICE_PORT)));
         }
-        let decap = match layout.forward.encapsulates() {
-            true => Some(Decap::start(
+        let opener = match layout.forward.encapsulates() {
+            true => Some(Opener::start(
                 &host.namespace,
                 &Family::BOTH.map(|family| layout.vip(family).to_string()),
                 &files.join(format!("decap-{name}.log")),
             )?),
             false => None,
         };
-        Server::start_on(host, &name, listens, decap)
+        Server::start_on(host, &name, listens, opener)
     }
 
     fn host(&self, role: &str, segment: Segment, last: u8) -> Result<Host> {
@@ -162,7 +162,7 @@ fn add_vips(host: &Namespace, layout: Layout, interface: &str) -> Result<()> {
     ))
 }
 
-const BALANCER: u8 = 1;
+pub(super) const BALANCER: u8 = 1;
 const CLIENT: u8 = 2;
 const SERVER: u8 = 10;
-const ROUTER: u8 = 254;
+pub(super) const ROUTER: u8 = 254;

@@ -15,9 +15,9 @@ use super::{
     Arms, Family, Layout, Namespace, Server,
     client::ping,
     janitor,
-    layout::SERVICE_PORT,
+    layout::{BACK, BEYOND, FRONT, SERVICE_PORT},
     poll,
-    switch::Switch,
+    switch::{BALANCER, ROUTER, Switch},
     xdp::{self, Program},
 };
 
@@ -120,9 +120,32 @@ impl Bed {
 
     /// One more address of the client in the layout's family: hosts 30 to 99 of its segment are free.
     pub fn add_client_address(&self, last: u8) -> Result<IpAddr> {
-        let address = super::layout::FRONT.host(self.layout.family, last);
-        let bits = self.layout.family.bits();
-        self.client.namespace.ip(&format!("addr add {address}/{bits} dev eth0{}\n", nodad(address)))?;
+        let address = FRONT.host(self.layout.family, last);
+        add_address(&self.client.namespace, address, "eth0")?;
+        Ok(address)
+    }
+
+    /// The balancer's address on the servers' segment: what it sends to them from, unless it is told.
+    pub fn balancer_to_servers(&self) -> IpAddr {
+        self.layout.server_segment().host(self.layout.server_family, BALANCER)
+    }
+
+    /// One more address of the balancer on the servers' segment, on the last of its interfaces.
+    pub fn add_nat_source(&self, last: u8) -> Result<IpAddr> {
+        let address = self.layout.server_segment().host(self.layout.server_family, last);
+        let interface = self.layout.interfaces().last().context("a bed has interfaces")?;
+        add_address(&self.balancer.namespace, address, interface)?;
+        Ok(address)
+    }
+
+    /// An address that nobody has, which the balancer finds behind the router; with two arms only.
+    pub fn beyond_router(&self) -> Result<IpAddr> {
+        let family = self.layout.server_family;
+        let address = BEYOND.host(family, 1);
+        let router = &self.router.as_ref().context("a bed with one arm has no router")?.namespace;
+        router.ip(&format!("route add {address} dev eth0\n"))?;
+        let via = BACK.host(family, ROUTER);
+        self.balancer.namespace.ip(&format!("route add {address} via {via}\n"))?;
         Ok(address)
     }
 
@@ -155,6 +178,11 @@ fn heard(from: &Host, address: IpAddr) -> Result<()> {
         ping(from, address, Duration::from_millis(100)).ok()
     })?;
     Ok(())
+}
+
+fn add_address(host: &Namespace, address: IpAddr, interface: &str) -> Result<()> {
+    let bits = Family::of(address).bits();
+    host.ip(&format!("addr add {address}/{bits} dev {interface}{}\n", nodad(address)))
 }
 
 /// What an address needs beside itself, so that it is usable at once.

@@ -16,27 +16,27 @@ use nix::{
 use super::{Namespace, poll, steelyard};
 
 /// Killed when dropped; its program goes with it.
-pub struct Decap {
+pub struct Opener {
     process: Child,
     log: PathBuf,
 }
 
-impl Decap {
+impl Opener {
     /// On `eth0` of a server, for these VIPs; returns once the program is attached.
-    pub fn start(server: &Namespace, vips: &[String], log: &Path) -> Result<Decap> {
+    pub fn start(server: &Namespace, vips: &[String], log: &Path) -> Result<Opener> {
         let mut command = Command::new(steelyard::program()?);
         command.args(["decap", "--interface", "eth0", "--mode", "native"]);
         command.args(vips.iter().flat_map(|vip| ["--vip", vip.as_str()])).env("NO_COLOR", "1");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(log)?);
-        let mut decap = Decap { process: server.spawn(&mut command)?, log: log.to_owned() };
-        let end = poll("the attachment of steelyard decap", LIMIT, || match decap.process.try_wait() {
+        let mut opener = Opener { process: server.spawn(&mut command)?, log: log.to_owned() };
+        let end = poll("the attachment of steelyard decap", LIMIT, || match opener.process.try_wait() {
             Ok(None) => server.has_program("eth0").ok().filter(|attached| *attached).map(|_| None),
             Ok(Some(end)) => Some(Some(end)),
             Err(_) => None,
         });
-        match end.with_context(|| decap.log())? {
-            None => Ok(decap),
-            Some(end) => bail!("steelyard decap ended at once with {end}: {}", decap.log()),
+        match end.with_context(|| opener.log())? {
+            None => Ok(opener),
+            Some(end) => bail!("steelyard decap ended at once with {end}: {}", opener.log()),
         }
     }
 
@@ -53,7 +53,7 @@ impl Decap {
     }
 }
 
-impl Drop for Decap {
+impl Drop for Opener {
     fn drop(&mut self) {
         // It may have ended on its own; waiting for it is what matters.
         let _ = self.process.kill();
