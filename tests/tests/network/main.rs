@@ -1,5 +1,6 @@
 //! Scenarios: `steelyard` between real clients and real servers, in namespaces.
 
+mod addresses;
 mod bad_input;
 mod balance;
 mod failover;

@@ -9,14 +9,14 @@ use lb_tests::bed::{
     server::Peer,
 };
 
-use super::bed;
+use super::{bed, bed_of, every_mode};
 
 #[test]
 fn other_traffic_reaches_the_balancer_itself() -> Result<()> {
-    for forward in [Forward::Nat, Forward::Dsr] {
-        let (bed, config) = bed(Arms::One, forward)?;
+    for mode in every_mode() {
+        let (bed, config) = bed_of(mode.layout(Arms::One))?;
         let steelyard = Steelyard::running(&bed, &config)?;
-        let own = SocketAddr::new(bed.balancer.address(bed.layout.family), 22);
+        let own = SocketAddr::new(bed.balancer.address(mode.family), 22);
         let on_vip = bed.vip_port(22);
         let _sshd = Peer::start(&bed.balancer.namespace, "balancer", &[own, on_vip])?;
         let passed = steelyard.counter("pass_no_service")?;

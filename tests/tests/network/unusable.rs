@@ -9,18 +9,18 @@ use lb_tests::bed::{
     steelyard::{is_down, server, service_of},
 };
 
-use super::bed;
+use super::{bed, bed_of, every_mode};
 
 #[test]
 fn a_service_without_a_usable_server_refuses() -> Result<()> {
-    for forward in [Forward::Nat, Forward::Dsr] {
-        let (bed, config) = bed(Arms::Two, forward)?;
+    for mode in every_mode() {
+        let (bed, config) = bed_of(mode.layout(Arms::Two))?;
         let steelyard = Steelyard::running(&bed, &config)?;
         all_servers_die(&bed, &steelyard)?;
         let before = steelyard.counter("reset_no_server")?;
         let (outcome, after) = knock(&bed.client, bed.service(), Duration::from_secs(3))?;
-        ensure!(outcome == Knock::Refused, "{forward:?}: {outcome:?}");
-        ensure!(after < Duration::from_millis(500), "{forward:?}: refused after {after:?}");
+        ensure!(outcome == Knock::Refused, "{}: {outcome:?}", mode.name);
+        ensure!(after < Duration::from_millis(500), "{}: refused after {after:?}", mode.name);
         ensure!(steelyard.counter("reset_no_server")? == before + 1);
         bed.servers[1].start()?;
         steelyard.wait("a server", |status| {

@@ -7,19 +7,19 @@ use lb_tests::bed::{
     steelyard::{all_up, is_down, server, service_of},
 };
 
-use super::bed;
+use super::{bed, bed_of, every_mode};
 
 #[test]
 fn explain_agrees_with_a_hundred_connections() -> Result<()> {
-    for forward in [Forward::Nat, Forward::Dsr] {
-        let (bed, config) = bed(Arms::Two, forward)?;
+    for mode in every_mode().filter(|mode| mode.forward != Forward::Gateway) {
+        let (bed, config) = bed_of(mode.layout(Arms::Two))?;
         let steelyard = Steelyard::running(&bed, &config)?;
         for port in 20_000..20_100 {
             let client = bed.client_port(port);
             let explained = steelyard.explain(client, bed.service(), "tcp")?;
             let answered = tcp_from(&bed.client, client, bed.service())?;
             ensure!(explained.new.server.as_deref() == Some(&answered), "{answered} answered: {explained:?}");
-            let unrecorded = (forward == Forward::Dsr).then_some(answered);
+            let unrecorded = mode.forward.keeps_vip().then_some(answered);
             ensure!(explained.established.server == unrecorded, "{explained:?}");
         }
         for port in 20_000..20_020 {
