@@ -84,6 +84,8 @@ impl Layout {
 }
 
 impl Forward {
+    pub const ALL: [Forward; 5] = [Forward::Nat, Forward::Gateway, Forward::Dsr, Forward::Ipip, Forward::Gue];
+
     pub fn name(self) -> &'static str {
         match self {
             Forward::Nat => "nat",

@@ -12,12 +12,12 @@ use lb_tests::bed::{
     poll,
 };
 
-use super::{bed_of, every_mode};
+use super::{bed_of, each_forward};
 
 /// Silence, not a reset: who is refused learns nothing.
 #[test]
 fn a_denied_client_hears_nothing() -> Result<()> {
-    for mode in every_mode() {
+    for mode in each_forward() {
         let (bed, mut config) = bed_of(mode.layout(Arms::One))?;
         let denied = bed.add_client_address(30)?;
         let other = bed.add_client_address(31)?;
@@ -39,7 +39,7 @@ fn a_denied_client_hears_nothing() -> Result<()> {
 
 #[test]
 fn only_allowed_clients_are_served() -> Result<()> {
-    for mode in every_mode() {
+    for mode in each_forward() {
         let (bed, mut config) = bed_of(mode.layout(Arms::One))?;
         let allowed = bed.add_client_address(40)?;
         let outside = bed.add_client_address(50)?;
@@ -59,7 +59,7 @@ fn only_allowed_clients_are_served() -> Result<()> {
 
 #[test]
 fn a_denied_address_within_an_allowed_network_stays_denied() -> Result<()> {
-    for mode in every_mode() {
+    for mode in each_forward() {
         let (bed, mut config) = bed_of(mode.layout(Arms::One))?;
         let denied = bed.add_client_address(30)?;
         let allowed = bed.add_client_address(31)?;

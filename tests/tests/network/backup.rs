@@ -8,11 +8,11 @@ use lb_tests::bed::{
 };
 use lb_user::pure::status::Status;
 
-use super::{bed_of, every_mode};
+use super::{bed_of, each_forward};
 
 #[test]
 fn a_backup_serves_only_when_every_other_is_down() -> Result<()> {
-    for mode in every_mode() {
+    for mode in each_forward() {
         let (bed, mut config) = bed_of(mode.layout(Arms::One))?;
         config.services[0].servers[2].backup = true;
         let mut steelyard = Steelyard::new(&bed, &config)?;

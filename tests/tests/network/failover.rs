@@ -11,11 +11,11 @@ use lb_tests::bed::{
     steelyard::{all_up, is_down},
 };
 
-use super::{bed, bed_of, every_layout};
+use super::{bed, bed_of, each_forward};
 
 #[test]
 fn a_killed_server_leaves_within_its_checks_time_and_returns() -> Result<()> {
-    for layout in every_layout() {
+    for layout in each_forward().flat_map(|mode| [Arms::One, Arms::Two].map(|arms| mode.layout(arms))) {
         let (bed, config) = bed_of(layout)?;
         let steelyard = Steelyard::running(&bed, &config)?;
         let start = Instant::now();

@@ -1,6 +1,7 @@
 //! Scenarios: `steelyard` between real clients and real servers, in namespaces.
 
 mod addresses;
+
 mod bad_input;
 mod balance;
 mod failover;
@@ -64,6 +65,14 @@ fn every_mode() -> impl Iterator<Item = Mode> {
 /// Every mode on both layouts.
 fn every_layout() -> impl Iterator<Item = Layout> {
     every_mode().flat_map(|mode| [Arms::One, Arms::Two].map(|arms| mode.layout(arms)))
+}
+
+/// One row of each forward mode, the families in turn: for what depends little on either.
+fn each_forward() -> impl Iterator<Item = Mode> {
+    Forward::ALL.into_iter().enumerate().filter_map(|(turn, forward)| {
+        let rows: Vec<Mode> = every_mode().filter(|mode| mode.forward == forward).collect();
+        rows.get(turn % rows.len().max(1)).copied()
+    })
 }
 
 fn bed(arms: Arms, forward: Forward) -> Result<(Bed, Config)> {

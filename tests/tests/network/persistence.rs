@@ -14,11 +14,11 @@ use lb_tests::bed::{
     steelyard::all_up,
 };
 
-use super::{bed_of, every_mode};
+use super::{bed_of, each_forward};
 
 #[test]
 fn twenty_connections_have_one_server() -> Result<()> {
-    for mode in every_mode() {
+    for mode in each_forward() {
         let (bed, config) = persistent(mode.layout(Arms::Two), "30s")?;
         let _steelyard = Steelyard::running(&bed, &config)?;
         let tcp = Requests::new(bed.service(), 20).tcp(&bed.client)?;
@@ -33,7 +33,7 @@ fn twenty_connections_have_one_server() -> Result<()> {
 
 #[test]
 fn a_client_stays_when_a_server_is_added() -> Result<()> {
-    for mode in every_mode() {
+    for mode in each_forward() {
         let (bed, config) = persistent(mode.layout(Arms::One), "30s")?;
         let mut fewer = config.clone();
         fewer.services[0].servers.truncate(2);

@@ -9,11 +9,11 @@ use lb_tests::bed::{
     poll,
 };
 
-use super::{bed, bed_of, every_mode};
+use super::{bed, bed_of, each_forward};
 
 #[test]
 fn round_robin_keeps_to_the_weights_closely() -> Result<()> {
-    for mode in every_mode() {
+    for mode in each_forward() {
         let (bed, mut config) = bed_of(mode.layout(Arms::One))?;
         let web = &mut config.services[0];
         web.balance = Some("roundrobin");
@@ -37,7 +37,7 @@ fn round_robin_keeps_to_the_weights_closely() -> Result<()> {
 /// A connection keeps the server that its turn gave it.
 #[test]
 fn round_robin_keeps_connections_whole() -> Result<()> {
-    for mode in every_mode() {
+    for mode in each_forward() {
         let (bed, mut config) = bed_of(mode.layout(Arms::Two))?;
         config.services[0].balance = Some("roundrobin");
         let _steelyard = Steelyard::running(&bed, &config)?;
@@ -55,7 +55,7 @@ fn round_robin_keeps_connections_whole() -> Result<()> {
 
 #[test]
 fn least_connections_fills_the_emptiest_server() -> Result<()> {
-    for mode in every_mode() {
+    for mode in each_forward() {
         let (bed, mut config) = bed_of(mode.layout(Arms::One))?;
         config.services[0].balance = Some("leastconn");
         let _steelyard = Steelyard::running(&bed, &config)?;
@@ -92,7 +92,7 @@ fn least_connections_respects_weights() -> Result<()> {
 
 #[test]
 fn source_looks_at_the_address_alone() -> Result<()> {
-    for mode in every_mode() {
+    for mode in each_forward() {
         let (bed, mut config) = bed_of(mode.layout(Arms::One))?;
         config.services[0].balance = Some("source");
         let _steelyard = Steelyard::running(&bed, &config)?;

@@ -13,11 +13,11 @@ use lb_tests::bed::{
     server::Peer,
 };
 
-use super::{bed, bed_of, every_mode};
+use super::{bed, bed_of, each_forward};
 
 #[test]
 fn a_range_of_ports_ends_where_it_says() -> Result<()> {
-    for mode in every_mode() {
+    for mode in each_forward() {
         let (bed, mut config) = bed_of(mode.layout(Arms::One))?;
         let check_port = bed.layout.server_port();
         config.services[0].set_ports(Ports::Range(8_100, 8_109), check_port);
@@ -37,7 +37,7 @@ fn a_range_of_ports_ends_where_it_says() -> Result<()> {
 /// `web` on port 80 has web1 alone, and every other port goes to the other servers.
 #[test]
 fn any_port_leaves_an_exact_one_alone() -> Result<()> {
-    for mode in every_mode() {
+    for mode in each_forward() {
         let (bed, mut config) = bed_of(mode.layout(Arms::One))?;
         let check_port = bed.layout.server_port();
         config.add("all", 81).set_ports(Ports::Any, check_port);
@@ -60,7 +60,7 @@ fn any_port_leaves_an_exact_one_alone() -> Result<()> {
 #[test]
 fn a_network_leaves_an_address_within_alone() -> Result<()> {
     // Who opens `ipip` and `gue` packets is told single addresses.
-    for mode in every_mode().filter(|mode| !mode.forward.encapsulates()) {
+    for mode in each_forward().filter(|mode| !mode.forward.encapsulates()) {
         let (bed, mut config) = bed_of(mode.layout(Arms::Two))?;
         let (network, first, one, last) = network(mode.family);
         bed.route_to_balancer(network)?;
