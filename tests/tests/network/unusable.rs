@@ -25,6 +25,7 @@ fn a_service_without_a_usable_server_refuses() -> Result<()> {
         bed.servers[1].start()?;
         steelyard.wait("a server", |status| {
             service_of(status, "web").is_some_and(|service| service.servers_usable == 1)
+                && server(status, "web", "web2").is_some_and(|server| server.slots > 0)
         })?;
         let seen = Requests::new(bed.service(), 50).tcp(&bed.client)?;
         seen.all_answered()?;
