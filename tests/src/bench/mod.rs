@@ -10,15 +10,19 @@
 //! ```
 
 mod case;
+mod cpu;
 mod driver;
 mod machine;
 mod measure;
 mod packet;
+mod reference;
 mod report;
 mod rig;
+mod spread;
 
 pub use self::{
     case::{Case, cases},
-    measure::{Measured, Plan, measure, pin},
+    cpu::pin,
+    measure::{Measured, Plan, measure},
     report::Report,
 };

@@ -12,7 +12,7 @@ use lb_ebpf::{Action, forward};
 
 use crate::{maps::Maps, packet::XdpPacket};
 
-#[xdp]
+#[xdp(frags)]
 fn steelyard(context: XdpContext) -> u32 {
     let outcome = forward(&mut XdpPacket::new(&context), &Maps);
     let action = match outcome.action() {
