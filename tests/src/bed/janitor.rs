@@ -34,7 +34,7 @@ pub fn sweep_own() {
 }
 
 /// For the files of the bed `tag`; removed when dropped.
-pub(super) fn files(tag: &str) -> Result<TempDir> {
+pub fn files(tag: &str) -> Result<TempDir> {
     let files = tempfile::Builder::new().prefix(&format!("{tag}-")).tempdir()?;
     // Others must be able to read: one scenario runs the program as a user without privileges.
     fs::set_permissions(files.path(), fs::Permissions::from_mode(0o755))?;

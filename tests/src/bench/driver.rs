@@ -1,6 +1,7 @@
 //! The kernel's end of the measurements: the driver programs, what they call, and one call of them.
 #![expect(unsafe_code, reason = "aya's Pod is an unsafe trait")]
 
+mod live;
 #[path = "../../../lb-ebpf/src/bin/driver/drive/orders.rs"]
 mod orders;
 mod script;
@@ -16,6 +17,7 @@ use aya::{
 
 use self::orders::Orders;
 pub(super) use self::{
+    live::Live,
     orders::{LONG, SHORT},
     script::{Order, Script},
 };

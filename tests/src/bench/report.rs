@@ -54,14 +54,15 @@ impl Report {
     pub fn missed(&self) -> impl Iterator<Item = &Line> {
         self.cases.iter().filter(|line| line.verdict == MISSED)
     }
+}
 
-    pub fn save(&self, path: &Path) -> Result<()> {
-        if let Some(directory) = path.parent() {
-            fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-        }
-        let text = serde_json::to_string_pretty(self)? + "\n";
-        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+/// Writes a report as JSON, into a directory that is made when it is missing.
+pub fn save(report: &impl Serialize, path: &Path) -> Result<()> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
     }
+    let text = serde_json::to_string_pretty(report)? + "\n";
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 impl Display for Report {

@@ -21,13 +21,15 @@ use lb_common::{
     slot::{ServerId, Slot},
 };
 use lb_user::{
-    io::kernel::{Kernel, Pins, Reader, Sizes},
+    io::kernel::{Kernel, Pins, Reader, Sizes, Target},
     pure::{
+        config::model::XdpMode,
         plan::{Tables, diff},
         ring::{self, Member},
         status::Counters,
     },
 };
+use nix::net::if_::if_nametoindex;
 
 use super::packet::{Ends, OWN_MAC};
 use crate::bed::janitor;
@@ -69,6 +71,16 @@ impl Rig {
 
     pub(super) fn program(&self) -> &ProgramFd {
         &self.program
+    }
+
+    /// To interfaces of the caller's network namespace, in native mode.
+    pub(super) fn attach(&mut self, interfaces: &[&str]) -> Result<()> {
+        let kernel = self.kernel.as_mut().context("the rig was taken down")?;
+        for &name in interfaces {
+            let index = if_nametoindex(name).with_context(|| format!("no interface {name}"))?;
+            kernel.attach(&Target { index, name: name.to_owned(), attached: None }, XdpMode::Native)?;
+        }
+        Ok(())
     }
 
     pub(super) fn counters(&self) -> Result<Counters> {
