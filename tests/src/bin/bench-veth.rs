@@ -22,8 +22,8 @@ struct Arguments {
     /// Rounds of each way, which take turns.
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rounds: u32,
-    /// Frames offered to each way in a round.
-    #[arg(long, default_value_t = 2_000_000, value_parser = clap::value_parser!(u32).range(10_000..=100_000_000))]
+    /// Frames sent to each way in a round.
+    #[arg(long, default_value_t = 500_000, value_parser = clap::value_parser!(u32).range(10_000..=100_000_000))]
     frames: u32,
     /// Flows among the frames, a power of two.
     #[arg(long, default_value_t = 1 << 16, value_parser = clap::value_parser!(u32).range(1..=1 << 17))]

@@ -27,6 +27,7 @@ use lb_ebpf::{
 };
 
 use self::orders::{Ends, IPV4, IPV4_TAGGED, IPV6, LONG, Orders, SHORT};
+use crate::pace;
 
 #[map(name = "orders")]
 static ORDERS: Array<Orders> = Array::with_max_entries(1, 0);
@@ -46,12 +47,13 @@ fn drive(context: XdpContext) -> u32 {
     xdp_action::XDP_ABORTED
 }
 
-/// Sends the packet out of the interface that the call names as its own.
+/// Sends the packet out of the interface that the call names as its own, as soon as the queue there has room.
 #[xdp(frags)]
 fn generate(context: XdpContext) -> u32 {
-    match prepare(&context) {
+    let sent = ORDERS.get(0).map_or(0, |orders| orders.packets);
+    match pace::wait(sent).and_then(|()| prepare(&context)) {
         Some(()) => xdp_action::XDP_TX,
-        None => xdp_action::XDP_ABORTED,
+        None => xdp_action::XDP_DROP,
     }
 }
 

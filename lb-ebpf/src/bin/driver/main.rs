@@ -5,6 +5,7 @@
 
 mod drive;
 mod encap;
+mod pace;
 mod poison;
 mod veth;
 

@@ -13,7 +13,7 @@ use lb_ebpf::{
     header::{ETHERTYPE_IPV4, Ethernet, Ipv4},
 };
 
-use crate::drive;
+use crate::{drive, pace};
 
 /// By `ARRIVED_AT_VIP`, `ARRIVED_ELSEWHERE`, `BOUNCED`.
 #[map(name = "seen")]
@@ -34,7 +34,8 @@ fn sink(context: XdpContext) -> u32 {
     match destination(&context) {
         Some(address) => {
             let at_vip = drive::destination() == Some(address);
-            count(if at_vip { ARRIVED_AT_VIP } else { ARRIVED_ELSEWHERE });
+            let arrived = count(if at_vip { ARRIVED_AT_VIP } else { ARRIVED_ELSEWHERE });
+            pace::arrived(arrived);
             xdp_action::XDP_DROP
         }
         None => xdp_action::XDP_PASS,
@@ -59,11 +60,15 @@ fn destination(context: &XdpContext) -> Option<Be32> {
     (ethernet.ethertype == ETHERTYPE_IPV4).then_some(ip.destination)
 }
 
+/// The count, this frame included.
 #[inline(always)]
-fn count(index: u32) {
-    let Some(count) = SEEN.get_ptr_mut(index) else { return };
+fn count(index: u32) -> u64 {
+    let Some(count) = SEEN.get_ptr_mut(index) else { return 0 };
     // SAFETY: this CPU's own value; XDP is not interrupted by XDP on the same CPU.
-    unsafe { *count += 1 };
+    unsafe {
+        *count += 1;
+        *count
+    }
 }
 
 #[inline(always)]

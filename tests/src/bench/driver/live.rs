@@ -1,6 +1,6 @@
 //! Frames that really leave: a generator that sends them out of an interface, and what counts them elsewhere.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use aya::{
     Ebpf,
     maps::{Array, MapData, PerCpuArray},
@@ -13,7 +13,8 @@ use super::{Script, load_object, orders::Orders, program, take_array, take_map};
 pub(in crate::bench) struct Live {
     object: Ebpf,
     seen: PerCpuArray<MapData, u64>,
-    _orders: Array<MapData, Orders>,
+    orders: Array<MapData, Orders>,
+    pace: Array<MapData, u64>,
     frame: Vec<u8>,
 }
 
@@ -36,9 +37,10 @@ impl Live {
         }
         // As in `Driver::load`: maps are taken only now.
         let seen = PerCpuArray::try_from(take_map(&mut object, "seen")?)?;
+        let pace = take_array(&mut object, "pace")?;
         let mut orders = take_array(&mut object, "orders")?;
         orders.set(0, script.orders()?, 0)?;
-        Ok(Live { object, seen, _orders: orders, frame: script.frame(0)? })
+        Ok(Live { object, seen, orders, pace, frame: script.frame(0)? })
     }
 
     /// In the caller's network namespace: counts frames and takes them off the link.
@@ -52,8 +54,23 @@ impl Live {
     }
 
     /// Sends the next `frames` frames out of an interface of the caller's network namespace that runs an XDP
-    /// program. Those that find the other end's queue full are lost.
+    /// program, as fast as sinks see them arrive.
     pub(in crate::bench) fn send(&mut self, interface: u32, frames: u32) -> Result<()> {
+        let mut left = frames;
+        for _ in 0..STALLS_MAX {
+            let before = self.sent()?;
+            self.pace.set(STALLED, 0, 0)?;
+            self.generate(interface, left)?;
+            left -= u32::try_from(self.sent()? - before)?;
+            if left == 0 {
+                return Ok(());
+            }
+        }
+        bail!("{left} of {frames} frames could not be sent: those before them do not arrive")
+    }
+
+    /// At most `frames`: the rest is left when nothing arrives for a while.
+    fn generate(&mut self, interface: u32, frames: u32) -> Result<()> {
         let context = context(u32::try_from(self.frame.len())?, interface);
         let options = TestRunOptions {
             data_in: Some(&self.frame),
@@ -65,6 +82,10 @@ impl Live {
         let generator = program(&mut self.object, GENERATE)?;
         generator.test_run(options).context("BPF_PROG_TEST_RUN with live frames failed")?;
         Ok(())
+    }
+
+    fn sent(&self) -> Result<u64> {
+        Ok(self.orders.get(&0, 0)?.packets)
     }
 
     pub(in crate::bench) fn seen(&self) -> Result<Seen> {
@@ -85,8 +106,13 @@ fn context(end: u32, ingress: u32) -> Vec<u8> {
     [0, end, 0, ingress, 0, 0].iter().flat_map(|field| field.to_ne_bytes()).collect()
 }
 
-/// Frames sent between two flushes, well below the length of a queue.
+/// Frames sent between two flushes; the generator counts on it.
 const BATCH: u32 = 64;
+/// Calls that may end early, each after a good part of a tenth of a second without an arrival: others want the
+/// processor, too.
+const STALLS_MAX: u32 = 100;
+/// Entry of the map `pace`.
+const STALLED: u32 = 1;
 const GENERATE: &str = "generate";
 const BOUNCE: &str = "bounce";
 const SINK: &str = "sink";

@@ -10,8 +10,9 @@
 //!    CPU A        CPU B       CPU B
 //! ```
 //!
-//! The thread that serves the balancer's queue is bound to a core of its own. What it forwards it also delivers:
-//! the receiving link is served on the same core, within the time of the same thread.
+//! The generator waits for room in the queue, so that no frame is lost. The thread that serves the balancer's queue
+//! is bound to a core of its own. What it forwards it also delivers: the receiving link is served on the same core,
+//! within the time of the same thread.
 
 mod lane;
 mod napi;
@@ -38,7 +39,7 @@ use crate::bed::poll;
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Plan {
     pub rounds: u32,
-    /// Offered to each way in each round, more than most can take.
+    /// Sent to each way in each round.
     pub frames_per_round: u32,
     /// A power of two.
     pub flows: u32,
@@ -54,8 +55,7 @@ pub struct Cpus {
 /// What a way did in one round.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Round {
-    pub offered: u64,
-    /// Counted by the way, and delivered, each of them.
+    /// Sent, counted by the way, and delivered, each of them.
     pub forwarded: u64,
     /// CPU time of the thread that forwards.
     pub cpu_ns: u64,
@@ -73,8 +73,8 @@ pub fn measure(plan: Plan, go_on: &dyn Fn() -> Result<()>) -> Result<Report> {
         lanes.push((way, lane, Vec::new()));
     }
     for (way, lane, _) in &mut lanes {
-        let frames = if way.records_flows() { plan.flows } else { plan.flows.min(FIRST_FRAMES) };
-        warm_up(lane, frames, go_on).with_context(|| way.name())?;
+        // Every flow is known from then on, and every neighbour.
+        round(lane, plan.flows.max(FIRST_FRAMES), go_on).with_context(|| way.name())?;
     }
     for _ in 0..plan.rounds {
         for (way, lane, rounds) in &mut lanes {
@@ -100,23 +100,6 @@ fn script(flows: u32) -> Script<'static> {
     Script { packet, flows, order: Order::Scattered, moves_head: false, ends: &[] }
 }
 
-/// Frames of as many flows, so slowly that none may be lost.
-fn warm_up(lane: &mut Lane, frames: u32, go_on: &dyn Fn() -> Result<()>) -> Result<()> {
-    let mut left = frames;
-    while left > 0 {
-        go_on()?;
-        let burst = left.min(QUEUE_SAFE);
-        let before = lane.forwarded()?;
-        lane.send(burst)?;
-        let expected = before + u64::from(burst);
-        let arrived = |lane: &Lane| lane.forwarded().is_ok_and(|now| now == expected);
-        poll("the way of every frame", SETTLE, || arrived(lane).then_some(()))
-            .with_context(|| format!("{:?} of {expected} frames were forwarded", lane.forwarded()))?;
-        left -= burst;
-    }
-    lane.check_delivery(frames.into())
-}
-
 fn round(lane: &mut Lane, frames: u32, go_on: &dyn Fn() -> Result<()>) -> Result<Round> {
     let (before, cpu_before) = (lane.forwarded()?, lane.cpu_ns()?);
     let mut left = frames;
@@ -128,9 +111,9 @@ fn round(lane: &mut Lane, frames: u32, go_on: &dyn Fn() -> Result<()>) -> Result
     }
     let after = settled(lane)?;
     let forwarded = after - before;
+    ensure!(forwarded == u64::from(frames), "{forwarded} of {frames} frames were forwarded");
     lane.check_delivery(after)?;
-    ensure!(forwarded > 0, "no frame was forwarded");
-    Ok(Round { offered: frames.into(), forwarded, cpu_ns: lane.cpu_ns()? - cpu_before })
+    Ok(Round { forwarded, cpu_ns: lane.cpu_ns()? - cpu_before })
 }
 
 /// The number of frames forwarded once the queue is empty: the thread used no time between two looks.
@@ -144,10 +127,8 @@ fn settled(lane: &Lane) -> Result<u64> {
     })
 }
 
-/// Fewer than a queue of a veth holds (256).
-const QUEUE_SAFE: u32 = 192;
-/// Sent without loss by a way that has nothing to learn of a flow.
-const FIRST_FRAMES: u32 = 1 << 11;
+/// The first that are sent, and not measured.
+const FIRST_FRAMES: u32 = 1 << 12;
 /// A call stays far below a second.
 const FRAMES_PER_CALL: u32 = 1 << 18;
 const SETTLE: Duration = Duration::from_secs(5);

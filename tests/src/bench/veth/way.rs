@@ -49,11 +49,6 @@ impl Way {
             Way::Dnat => "nftables dnat",
         }
     }
-
-    /// Whether the first packet of a flow is another way than those that follow.
-    pub(super) fn records_flows(self) -> bool {
-        self == Way::Dnat
-    }
 }
 
 /// A way set up.
