@@ -25,7 +25,7 @@ static PACE: Array<u64> = Array::with_max_entries(2, 0);
 /// Says that this many frames were counted, now and then: both CPUs want the cache line.
 #[inline(always)]
 pub(crate) fn arrived(count: u64) {
-    if count % STEP == 0
+    if count.is_multiple_of(STEP)
         && let Some(arrived) = PACE.get_ptr_mut(ARRIVED)
     {
         // SAFETY: a live map value of 8 aligned bytes, written by the one CPU that receives.
@@ -42,7 +42,7 @@ pub(crate) fn wait(sent: u64) -> Option<()> {
     if unsafe { stalled.read() } != 0 {
         return None;
     }
-    if sent % BATCH != 0 || has_room(sent) {
+    if !sent.is_multiple_of(BATCH) || has_room(sent) {
         return Some(());
     }
     let mut sent = sent;
