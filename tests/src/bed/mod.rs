@@ -15,8 +15,8 @@
 
 pub mod client;
 pub mod config;
-pub mod decap;
 pub mod datagrams;
+pub mod decap;
 mod exec;
 mod icmp;
 pub mod janitor;
