@@ -11,7 +11,7 @@ use lb_common::net::{Be16, Be32, IPIP, Mac, TCP};
 use lb_ebpf::{
     checksum::Sum,
     frame::{Frame, Header},
-    header::{DONT_FRAGMENT, ETHERTYPE_IPV4, Ethernet, Ipv4, L4_OFFSET, Tcp, VERSION_IHL_20},
+    header::{DONT_FRAGMENT, ETHERTYPE_IPV4, Ethernet, Ipv4, L3_OFFSET, Tcp, VERSION_IHL_20},
 };
 
 /// Drops what is not TCP over IPv4 without options.
@@ -27,7 +27,7 @@ fn encap(context: XdpContext) -> u32 {
 fn encapsulate(context: &XdpContext) -> Option<()> {
     let mut frame = frame(context);
     let Headers { ethernet, ip } = *frame.at::<Headers>(0)?;
-    frame.at::<Tcp>(L4_OFFSET)?;
+    frame.at::<Tcp>(L3_OFFSET + size_of::<Ipv4>())?;
     if ethernet.ethertype != ETHERTYPE_IPV4 || ip.version_ihl != VERSION_IHL_20 || ip.ttl_protocol[1] != TCP {
         return None;
     }
