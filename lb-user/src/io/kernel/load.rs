@@ -68,20 +68,21 @@ pub(super) fn load(maps: &Path, sizes: Sizes) -> Result<Ebpf, LoadError> {
         loader.map_pin_path(layout.name, maps.join(layout.name));
     }
     let mut object = loader.load(OBJECT).map_err(|error| explain(&error))?;
-    stages(&mut object)?;
-    program(&mut object, ENTRY)?.load().map_err(|error| explain(&error))?;
+    for name in Stage::ALL.map(|(_, name)| name).into_iter().chain([ENTRY]) {
+        program(&mut object, name)?.load().map_err(|error| explain(&error))?;
+    }
+    enter_stages(&mut object)?;
     Ok(object)
 }
 
-/// Loads the programs behind the entry and puts them where its tail calls find them; those of an earlier daemon give
-/// way one by one, and every stage works with every other of the same layout.
-fn stages(object: &mut Ebpf) -> Result<(), LoadError> {
+/// Puts the programs behind the entry where its tail calls find them. Those of an earlier daemon give way one by one:
+/// every stage works with every other of the same layout.
+fn enter_stages(object: &mut Ebpf) -> Result<(), LoadError> {
+    // Taken only now: a descriptor closed before a program was loaded would be bound under its number.
     let map = object.take_map("stages").ok_or_else(|| absent("stages"))?;
     let mut places: ProgramArray<MapData> = map.try_into()?;
     for (stage, name) in Stage::ALL {
-        let program = program(object, name)?;
-        program.load().map_err(|error| explain(&error))?;
-        let handle = program.fd().map_err(|error| explain(&error))?;
+        let handle = program(object, name)?.fd().map_err(|error| explain(&error))?;
         places.set(stage as u32, handle, 0)?;
     }
     Ok(())
