@@ -78,7 +78,7 @@ pub const ALLOW: u32 = 0;
 pub const DENY: u32 = 1;
 
 /// A datagram under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct FragmentKey {
     pub source: [u64; 2],
