@@ -3,7 +3,9 @@
 //! Must not know cases or expectations: the fuzz target includes this module as its own.
 
 mod frame;
+mod networks;
 mod packet;
+pub mod records;
 mod tables;
 
 pub use self::{packet::HostPacket, tables::HostTables};
