@@ -10,13 +10,16 @@
 //!        └─ Case::expected ─────────────────┘
 //! ```
 
+mod answers;
 pub mod checksum;
 mod crowded;
 mod device;
 mod direct;
+mod echo;
 mod expected;
 pub mod host;
 mod malformed;
+mod modes;
 mod nat;
 mod on_host;
 pub mod packet;
@@ -31,6 +34,7 @@ mod services;
 mod shape;
 mod unrecorded;
 mod unsettled;
+mod vlan;
 pub mod world;
 
 use std::collections::BTreeMap;
@@ -94,6 +98,10 @@ pub fn all(now: Ticks) -> Vec<Case> {
         passing::cases(now),
         malformed::cases(now),
         services::cases(now),
+        modes::cases(now),
+        vlan::cases(now),
+        echo::cases(now),
+        answers::cases(now),
     ];
     groups.into_iter().flatten().collect()
 }

@@ -1,6 +1,7 @@
 //! The packets most cases begin with.
 
 use etherparse::TcpHeader;
+use lb_common::flow::{FIN, RST};
 use lb_user::pure::config::network::Family;
 
 use super::{
@@ -45,6 +46,12 @@ impl Datagram {
         let ends = ends(family);
         let destination = if self.destination == NAMES { ends.names } else { ends.web };
         Datagram { source: ends.client, destination, ..self }
+    }
+
+    /// Bits of the record that the packet sets.
+    pub(super) fn ends_flow(&self) -> u32 {
+        let Transport::Tcp(header) = &self.transport else { return 0 };
+        u32::from(header.fin) * FIN + u32::from(header.rst) * RST
     }
 }
 

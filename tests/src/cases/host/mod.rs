@@ -8,4 +8,7 @@ mod packet;
 pub mod records;
 mod tables;
 
-pub use self::{packet::HostPacket, tables::HostTables};
+pub use self::{
+    packet::HostPacket,
+    tables::{ANSWERS_PER_TICK, HostTables},
+};
