@@ -10,13 +10,16 @@
 //!        └─ Case::expected ─────────────────┘
 //! ```
 
+mod access;
 mod answers;
 pub mod checksum;
+mod clamp;
 mod crowded;
 mod device;
 mod direct;
 mod echo;
 mod expected;
+mod fragments;
 pub mod host;
 mod malformed;
 mod modes;
@@ -102,6 +105,9 @@ pub fn all(now: Ticks) -> Vec<Case> {
         vlan::cases(now),
         echo::cases(now),
         answers::cases(now),
+        fragments::cases(now),
+        clamp::cases(now),
+        access::cases(now),
     ];
     groups.into_iter().flatten().collect()
 }
