@@ -28,6 +28,8 @@ macro_rules! counters {
     };
 }
 
+pub(crate) use counters;
+
 counters! {
     /// Sent to a server with the destination MAC rewritten.
     ForwardDsr = "forward_dsr",

@@ -75,7 +75,7 @@ pub struct PolicyEntry {
     ring: Word,
     /// Service id, MSS, forward mode, flags.
     policy: Word,
-    /// Ticks after which a silent flow's record is void.
+    /// Ticks after which a silent flow's record is void, and those for a client's.
     idle: Word,
 }
 
@@ -168,7 +168,10 @@ pub struct Service {
     pub reset: bool,
     /// At most this MSS in SYNs; 0: as they are.
     pub mss: u16,
+    /// Silence after which the record of a flow is void.
     pub idle_ticks: u32,
+    /// The same of a client's, with `by_client`.
+    pub client_ticks: u32,
 }
 
 impl Service {
@@ -190,6 +193,7 @@ impl PolicyEntry {
     pub fn load(&self) -> Service {
         let ring = self.ring.get();
         let policy = self.policy.get();
+        let idle = self.idle.get();
         Service {
             id: policy as u32 & 0xffff,
             ring_base: ring as u32,
@@ -210,7 +214,8 @@ impl PolicyEntry {
             access: policy & POLICY_ACCESS != 0,
             reset: policy & POLICY_RESET != 0,
             mss: (policy >> 16) as u16,
-            idle_ticks: self.idle.get() as u32,
+            idle_ticks: idle as u32,
+            client_ticks: (idle >> 32) as u32,
         }
     }
 
@@ -225,7 +230,7 @@ impl PolicyEntry {
             | flag(service.access, POLICY_ACCESS);
         self.ring.set(u64::from(service.ring_base) | u64::from(service.ring_mask) << 32);
         self.policy.set(policy);
-        self.idle.set(service.idle_ticks.into());
+        self.idle.set(u64::from(service.idle_ticks) | u64::from(service.client_ticks) << 32);
     }
 }
 
@@ -283,10 +288,10 @@ impl RuleEntry {
 }
 
 /// The services of the addresses in one network that are not found by address, port and protocol: the first rule
-/// that matches a packet is the most specific one.
+/// that matches a packet is the most specific one. One more than may be configured: the network's own for ICMP.
 #[derive(Debug, Default)]
 #[repr(C)]
-pub struct Rules(pub [RuleEntry; WILDCARD_RULES_MAX]);
+pub struct Rules(pub [RuleEntry; WILDCARD_RULES_MAX + 1]);
 
 impl Rules {
     pub fn new(rules: &[Rule]) -> Self {
@@ -300,7 +305,32 @@ impl Rules {
     pub fn list(&self) -> impl Iterator<Item = Rule> {
         self.0.iter().take_while(|entry| !entry.is_end()).map(RuleEntry::load)
     }
+
+    /// As the map's value is written.
+    pub fn to_words(&self) -> [u64; RULES_WORDS] {
+        let mut words = [0; RULES_WORDS];
+        for (to, entry) in words.chunks_exact_mut(RULE_WORDS).zip(&self.0) {
+            let PolicyEntry { ring, policy, idle } = &entry.policy;
+            to.copy_from_slice(&[&entry.ports, ring, policy, idle].map(Word::get));
+        }
+        words
+    }
+
+    pub fn from_words(words: &[u64; RULES_WORDS]) -> Self {
+        let rules = Rules::default();
+        for (entry, from) in rules.0.iter().zip(words.chunks_exact(RULE_WORDS)) {
+            let PolicyEntry { ring, policy, idle } = &entry.policy;
+            for (word, &value) in [&entry.ports, ring, policy, idle].into_iter().zip(from) {
+                word.set(value);
+            }
+        }
+        rules
+    }
 }
+
+const RULE_WORDS: usize = size_of::<RuleEntry>() / 8;
+/// Words of `Rules`.
+pub const RULES_WORDS: usize = size_of::<Rules>() / 8;
 
 /// Key of the longest-prefix tables, behind the prefix length: a scope, and a mapped address in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -319,11 +349,20 @@ impl Scoped {
         Scoped { scope: Be32::new(scope), address }
     }
 
+    pub fn address(&self) -> Be128 {
+        let word = |low: usize| self.address[low] as u64 | (self.address[low + 1] as u64) << 32;
+        Be128([word(0), word(2)])
+    }
+
     /// Bits of the key in front of an address's own.
     pub const fn bits(prefix: u32, is_v4: bool) -> u32 {
         32 + prefix + if is_v4 { 96 } else { 0 }
     }
 }
+
+/// Values of the table of clients.
+pub const ALLOW: u32 = 0;
+pub const DENY: u32 = 1;
 
 /// A server of one service: where its packets go. One cache line.
 #[derive(Debug, Default)]
@@ -681,6 +720,7 @@ mod tests {
         reset: true,
         mss: 1_400,
         idle_ticks: 6_705,
+        client_ticks: 26_822,
     };
 
     #[test]
@@ -769,6 +809,7 @@ mod tests {
         let rules = [rule(TCP, 8_000, 8_999), rule(TCP, 1, u16::MAX), rule(V4::ICMP, 0, 0)];
         let entries = Rules::new(&rules);
         assert_eq!(entries.list().collect::<Vec<_>>(), rules);
+        assert_eq!(Rules::from_words(&entries.to_words()).list().collect::<Vec<_>>(), rules);
         for (port, protocol, expected) in
             [(8_000, TCP, Some(0)), (8_999, TCP, Some(0)), (9_000, TCP, Some(1)), (0, TCP, None), (0, V4::ICMP, Some(2))]
         {

@@ -12,13 +12,16 @@
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics), expect(internal_features))]
 
 pub mod counter;
+pub mod decap;
 pub mod entry;
 pub mod flow;
 pub mod flow_table;
+pub mod fragment;
 pub mod hash;
 pub mod limits;
 pub mod net;
 pub mod slot;
+pub mod stage;
 #[cfg(feature = "user")]
 mod user;
 pub mod word;

@@ -2,10 +2,11 @@
 
 /// Services in the daemon's configuration.
 pub const SERVICES_MAX: u32 = 4_096;
-/// Buckets of the open-addressed service table: a power of two, one bucket per address, port and protocol.
-pub const SERVICE_BUCKETS: u32 = 16_384;
+/// Buckets of each open-addressed service table: a power of two, one bucket per address, port and protocol, and one
+/// per address.
+pub const SERVICE_BUCKETS: u32 = 32_768;
 /// At most a quarter of the buckets is used, so that a probe for an absent key stops at once.
-pub const SERVICE_KEYS_MAX: u32 = SERVICE_BUCKETS / 4;
+pub const SERVICE_KEYS_MAX: u32 = SERVICE_BUCKETS / 8;
 /// Buckets looked at before a key counts as absent.
 pub const PROBES_MAX: u32 = 16;
 

@@ -2,7 +2,7 @@
 
 use lb_common::{
     counter::Counter,
-    entry::{Mode, Scheduler, Scoped, Service},
+    entry::{DENY, Mode, Scheduler, Scoped, Service},
     flow::{self, FIN, FlowKey, OPENING, Owner, RST, Ticks, Tuple},
     flow_table::{self, InsertError},
     hash::{self, FlowTuple, HashKey},
@@ -14,7 +14,7 @@ use lb_common::{
 use crate::{
     header::{TCP_FIN, TCP_RST},
     parse::Parsed,
-    tables::{DENY, FamilyTables, Tables},
+    tables::{FamilyTables, Tables},
 };
 
 /// A packet for a service, parsed and hashed.
@@ -336,7 +336,9 @@ pub(crate) fn lives(tables: &impl Tables, id: ServerId) -> bool {
 /// A record counts while it is younger than its idle time and its server lives.
 #[inline(always)]
 fn counts<F: Family>(tables: &impl Tables, owner: &Owner, now: Ticks, request: &Request<'_, F>) -> bool {
-    let idle = flow::idle_ticks(owner.state, request.service.idle_ticks);
+    let service = request.service;
+    let longest = if service.by_client { service.client_ticks } else { service.idle_ticks };
+    let idle = flow::idle_ticks(owner.state, longest);
     now.since(owner.seen) < idle && lives(tables, ServerId(owner.server))
 }
 

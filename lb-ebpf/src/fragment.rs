@@ -3,6 +3,7 @@
 use lb_common::{
     counter::Counter,
     entry::ServiceKey,
+    fragment::{FRAGMENT_TICKS, FragmentEntry, FragmentKey},
     net::{Be128, Family},
 };
 
@@ -10,7 +11,7 @@ use crate::{
     forward::Outcome,
     ip::Part,
     parse::Parsed,
-    tables::{FRAGMENT_TICKS, FamilyTables, FragmentEntry, FragmentKey, Tables, find_rule, find_service},
+    tables::{FamilyTables, Tables, find_rule, find_service},
 };
 
 /// Notes where the fragments after this packet belong, if it is the first.

@@ -127,6 +127,22 @@ pub struct Icmp {
     pub rest: Be32,
 }
 
+/// The start of a GUE header of variant 0 (draft-ietf-intarea-gue, section 3). Variant 1 has none: the first
+/// byte is that of the IP header.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Gue {
+    /// Variant (2 bits), control message (1), length in words behind these four bytes (5).
+    pub variant_length: u8,
+    pub protocol: u8,
+    pub flags: Be16,
+}
+
+/// The first two bytes of an IP header.
+#[derive(Clone, Copy)]
+#[repr(C, align(2))]
+pub struct Version(pub [u8; 2]);
+
 /// Four bytes of a packet, for checksums.
 #[derive(Clone, Copy)]
 #[repr(C, packed(2))]
@@ -195,6 +211,10 @@ unsafe impl Header for Fragment {}
 // SAFETY: as above.
 unsafe impl Header for Icmp {}
 // SAFETY: as above.
+unsafe impl Header for Gue {}
+// SAFETY: as above.
+unsafe impl Header for Version {}
+// SAFETY: as above.
 unsafe impl Header for Word32 {}
 // SAFETY: as above.
 unsafe impl Header for TcpOption {}
@@ -213,6 +233,8 @@ const _: () = assert!(size_of::<Vlan>() == 4 && align_of::<Vlan>() == 2);
 const _: () = assert!(size_of::<Extension>() == 2);
 const _: () = assert!(size_of::<Fragment>() == 8 && align_of::<Fragment>() == 2);
 const _: () = assert!(size_of::<TcpOption>() == 4 && align_of::<TcpOption>() == 1);
+const _: () = assert!(size_of::<Gue>() == 4 && align_of::<Gue>() == 2);
+const _: () = assert!(size_of::<Version>() == 2 && align_of::<Version>() == 2);
 const _: () = assert!(size_of::<Icmp>() == 8 && align_of::<Icmp>() == 2);
 const _: () = assert!(size_of::<Ipv6>() == 40 && align_of::<Ipv6>() == 2);
 const _: () = assert!(size_of::<Ports>() == 4 && align_of::<Ports>() == 2);

@@ -15,6 +15,7 @@
 mod answer;
 pub mod checksum;
 mod clamp;
+pub mod decap;
 mod decide;
 mod direct;
 pub mod forward;
@@ -29,5 +30,5 @@ mod parse;
 mod rewrite;
 pub mod tables;
 
-pub use forward::{Action, Held, Outcome, Stage, entry, forward, run};
+pub use forward::{Action, Held, Outcome, entry, forward, run};
 pub use tables::{FamilyTables, Packet, Tables};

@@ -1,10 +1,13 @@
 //! What can be asked.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
-use crate::pure::explain::Endpoint;
+use crate::pure::{config::model::XdpMode, explain::Endpoint};
 
 /// A load balancer: layer 4 in the kernel by XDP, health checks and control in userspace.
 #[derive(Debug, Parser)]
@@ -65,6 +68,11 @@ pub(super) enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// On a server: open ipip and gue packets for the listed addresses, in the foreground
+    ///
+    /// SIGTERM and SIGINT take the program away and print its counters; nothing is pinned, so nothing stays
+    /// even when the process is killed.
+    Decap(Decap),
     /// Take XDP and all pinned state away; ends forwarding
     Detach {
         /// Pin directory [default: the one in -c FILE, else /sys/fs/bpf/steelyard]
@@ -78,6 +86,52 @@ pub(super) struct Output {
     /// Answer in JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Decap {
+    /// Where encapsulated packets arrive
+    #[arg(long, required = true, num_args = 1.., value_name = "IF")]
+    pub interface: Vec<String>,
+    /// Addresses of the balancer's services, of either family
+    #[arg(long, required = true, num_args = 1.., value_name = "ADDR", value_parser = vip)]
+    pub vip: Vec<IpAddr>,
+    /// auto: native, else generic with a warning
+    #[arg(long, value_name = "MODE", default_value = "auto")]
+    pub mode: DecapMode,
+    /// Attach nothing; say what this server lacks, and the command for each
+    #[arg(long)]
+    pub check: bool,
+    /// For --check: the `mss` that the services have on the balancer
+    #[arg(long, value_name = "BYTES", requires = "check")]
+    pub mss: Option<u16>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum DecapMode {
+    Auto,
+    Native,
+    Generic,
+}
+
+impl From<DecapMode> for XdpMode {
+    fn from(mode: DecapMode) -> Self {
+        match mode {
+            DecapMode::Auto => XdpMode::Auto,
+            DecapMode::Native => XdpMode::Native,
+            DecapMode::Generic => XdpMode::Generic,
+        }
+    }
+}
+
+fn vip(text: &str) -> Result<IpAddr, String> {
+    let address: IpAddr = text.parse().map_err(|_| "expected an IPv4 or IPv6 address".to_owned())?;
+    if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
+        return Err("no service can have this address".to_owned());
+    }
+    Ok(address)
 }
 
 #[derive(Debug, Subcommand)]

@@ -72,12 +72,21 @@ fn show<T: DeserializeOwned + Serialize>(
     render: impl Fn(&T, Paint) -> String,
 ) -> Result<(), CliError> {
     let answer: T = get(common, page)?;
+    tell(&answer, output, |answer| render(answer, Paint::stdout()))
+}
+
+/// Prints an answer as JSON or for people.
+pub(super) fn tell<T: Serialize>(
+    answer: &T,
+    output: &Output,
+    render: impl Fn(&T) -> String,
+) -> Result<(), CliError> {
     if output.json {
-        let json = serde_json::to_string_pretty(&answer);
+        let json = serde_json::to_string_pretty(answer);
         let json = json.map_err(|error| CliError::Io { what: "cannot write json", source: error.into() })?;
         return print(&format!("{json}\n"));
     }
-    print(&render(&answer, Paint::stdout()))
+    print(&render(answer))
 }
 
 fn get<T: DeserializeOwned>(common: &Common, page: &str) -> Result<T, CliError> {

@@ -12,6 +12,7 @@ use lb_common::{
     flow::{FlowKey, FlowView, Ticks},
     flow_table,
     hash::HashKey,
+    net::V4,
     slot::{ServerId, Slot},
 };
 use tokio::sync::watch;
@@ -23,6 +24,7 @@ use crate::{
     },
     pure::{
         explain::{Live, explain},
+        plan::Key,
         snapshot::{Counts, Snapshot, Surroundings},
         status::{InterfaceStatus, Traffic},
     },
@@ -97,11 +99,11 @@ impl Live for LiveTables<'_> {
     }
 
     fn nat_source(&self, index: u32) -> Option<Ipv4Addr> {
-        self.0.memory.globals().nat_source(index).map(Ipv4Addr::from)
+        self.0.memory.globals().nat_source::<V4>(index).map(Ipv4Addr::from)
     }
 
     fn service(&self, key: ServiceKey) -> Option<Service> {
-        self.0.memory.service(key)
+        self.0.memory.service(Key::V4(key))
     }
 
     fn slot(&self, index: u32) -> Option<Slot> {
@@ -109,7 +111,7 @@ impl Live for LiveTables<'_> {
     }
 
     fn server(&self, id: ServerId) -> Option<Server> {
-        self.0.memory.server(id).map(ServerEntry::load)
+        self.0.memory.server(id).and_then(ServerEntry::load)
     }
 
     fn flow(&self, key: &FlowKey) -> Option<FlowView> {

@@ -175,8 +175,13 @@ impl Control {
         let memory = self.kernel.memory();
         loop {
             let state = &self.state;
-            let round = sweep.pass(&memory, kernel::now(), |id, protocol| state.idle_ticks(id, protocol));
+            let round = sweep.pass(&memory, kernel::now(), |id, protocol, of_client| {
+                state.idle_ticks(id, protocol, of_client)
+            });
             if let Some(round) = round {
+                for id in self.state.counted() {
+                    memory.set_load(id, round.open.get(&id).copied().unwrap_or(0));
+                }
                 self.state.handle(Event::Swept { records: round.records, named: round.named });
                 return;
             }

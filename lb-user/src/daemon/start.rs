@@ -336,7 +336,7 @@ fn secret(secret: &Secret) -> Result<Vec<u8>, FileError> {
 }
 
 /// An early and plain answer; capabilities that are partly there show when they are used.
-fn require_privileges() -> Result<(), RunError> {
+pub(super) fn require_privileges() -> Result<(), RunError> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     match effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()) {

@@ -10,7 +10,7 @@ use std::{
 
 use lb_common::{
     entry::{Mode, Server, Service, ServiceKey},
-    flow::{Flow, FlowKey, FlowView, NAT_REQUEST, Ticks, Tuple, nat_idle_ticks, nat_port, nat_source_index},
+    flow::{self, FlowKey, FlowView, NAT_REQUEST, Ticks, Tuple, nat_idle_ticks, nat_port, nat_source_index},
     hash::{self, FlowTuple, HashKey},
     net::{Be16, Be32, TCP},
     slot::{ServerId, Slot},
@@ -137,7 +137,7 @@ impl<L: Live> Case<'_, L> {
         });
         let record = self.record(nat || slot.lookup());
         explanation.recorded = record.map(|record| RecordStatus {
-            server: self.server_name(ServerId(record.server)).unwrap_or_default(),
+            server: self.server_name(ServerId(record.server as u32)).unwrap_or_default(),
             idle_ms: u64::from(self.live.now().since(record.seen)) * MS_PER_TICK,
             nat_source: (record.state & NAT_REQUEST != 0)
                 .then(|| endpoint(record.rewrite.source, record.rewrite.source_port)),
@@ -158,7 +158,7 @@ impl<L: Live> Case<'_, L> {
     }
 
     fn hash(&self) -> u32 {
-        let tuple = FlowTuple {
+        let tuple = FlowTuple::<lb_common::net::V4> {
             source: self.tuple.source,
             source_port: self.tuple.source_port,
             destination_port: self.tuple.destination_port,
@@ -170,9 +170,9 @@ impl<L: Live> Case<'_, L> {
     fn record(&self, looked_up: bool) -> Option<FlowView> {
         let key = FlowKey::new(self.tuple, self.protocol);
         let record = self.live.flow(&key).filter(|_| looked_up)?;
-        let lives = self.live.server(ServerId(record.server)).is_some_and(|server| server.hop.lives);
+        let lives = self.live.server(ServerId(record.server as u32)).is_some_and(|server| server.hop.lives);
         let (silent, idle) = if record.state & NAT_REQUEST == 0 {
-            let idle = Flow::idle_ticks(record.state, self.service.idle_ticks);
+            let idle = flow::idle_ticks(record.state, self.service.idle_ticks);
             (self.live.now().since(record.seen), idle)
         } else {
             let twin = self.live.flow(&key.twin(record.rewrite))?;
@@ -198,7 +198,7 @@ impl<L: Live> Case<'_, L> {
         let interface = interface_name(self.interfaces, server.hop.interface);
         let macs = format!("{} > {}", mac(server.hop.source_mac.bytes()), mac(server.hop.mac.bytes()));
         let ends = match self.service.mode {
-            Mode::Dsr => format!(
+            Mode::Dsr | Mode::Ipip | Mode::Gue | Mode::Gateway => format!(
                 "{} > {}, ttl less one",
                 endpoint(self.tuple.source, self.tuple.source_port),
                 endpoint(self.tuple.destination, self.tuple.destination_port)
@@ -206,7 +206,7 @@ impl<L: Live> Case<'_, L> {
             Mode::Nat => format!(
                 "{} (or the next free port) > {}, ttl less one",
                 self.first_nat_source(server),
-                endpoint(server.address, server.port)
+                SocketAddr::new(server.address, server.port.get()).to_string()
             ),
         };
         format!("out of {interface}: {macs}, {ends}")
@@ -253,7 +253,7 @@ fn endpoint(address: Be32, port: Be16) -> String {
     SocketAddrV4::new(address.into(), port.get()).to_string()
 }
 
-const MS_PER_TICK: u64 = (1 << lb_common::flow::TICK_SHIFT) / 1_000_000;
+const MS_PER_TICK: u64 = (1 << flow::TICK_SHIFT) / 1_000_000;
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod config;
+pub mod decap;
 pub mod explain;
 pub mod flows;
 pub mod health;

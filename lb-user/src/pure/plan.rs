@@ -16,7 +16,7 @@ use lb_common::{
     slot::{ServerId, Slot},
 };
 
-use super::config::network::Network;
+use super::config::network::{Family, Network};
 
 /// Everything the daemon writes into the kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,6 +59,13 @@ impl Key {
         match address {
             IpAddr::V4(address) => Key::V4(ServiceKey::of_vip(address.into())),
             IpAddr::V6(address) => Key::V6(ServiceKey::of_vip(address.into())),
+        }
+    }
+
+    pub fn family(self) -> Family {
+        match self {
+            Key::V4(_) => Family::V4,
+            Key::V6(_) => Family::V6,
         }
     }
 }
@@ -207,6 +214,12 @@ impl Tables {
         }
     }
 
+    /// Of every key and every rule.
+    pub fn all_services(&self) -> impl Iterator<Item = &Service> {
+        let rules = self.wildcards.values().flatten().map(|rule| &rule.service);
+        self.services.values().chain(rules)
+    }
+
     /// What refers to something that is not there; None when all is well.
     pub fn dangling(&self) -> Option<String> {
         let exact = self.services.iter().map(|(key, service)| (format!("service {key:?}"), *service));
@@ -299,6 +312,7 @@ mod tests {
                 reset: true,
                 mss: 0,
                 idle_ticks: 1,
+                client_ticks: 0,
             };
             tables.services.insert(Key::new(address, 80, TCP), value);
             let rule = Rule { protocol: TCP, first: 1, last: 9, service: value };

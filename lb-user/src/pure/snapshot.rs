@@ -8,7 +8,7 @@ use super::{
         network::{Network, Ports, endpoint, shown},
     },
     hop::{Mac, Reach},
-    state::State,
+    state::{Ring, State},
     status::{DatapathStatus, InterfaceStatus, ServerStatus, ServiceStatus, Status, Traffic},
 };
 
@@ -90,11 +90,12 @@ impl State {
                         balance: service.balance,
                         no_server: service.no_server,
                         slots: service.slots,
-                        slots_unsettled: state.slots.unsettled,
+                        slots_unsettled: state.rings.iter().map(|ring| ring.slots.unsettled).sum(),
                         leaving: leaving.remove(&state.place.id).unwrap_or_default(),
                         servers: servers
                             .map(|(&id, server)| {
-                                let slots = state.slots.current.get(&id).copied().unwrap_or(0);
+                                let of_ring = |ring: &Ring| ring.slots.current.get(&id).copied().unwrap_or(0);
+                                let slots = state.rings.iter().map(of_ring).sum();
                                 self.server_view(id, server, slots)
                             })
                             .collect(),

@@ -9,30 +9,33 @@
 //!
 //! Must not know how an event arrives or a step is carried out.
 
+mod entries;
 mod rings;
 mod way;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
 use lb_common::{
-    entry::{Hop, Mode, Server, ServiceKey},
+    entry::{Hop, Server},
     flow::Ticks,
     hash::HashKey,
     limits::NAT_SOURCES_MAX,
-    net::{Be16, TCP, UDP},
+    net::{Be16, TCP},
     slot::{ServerId, Slot},
 };
 use siphasher::sip::SipHasher24;
 
-use self::rings::SlotCounts;
+use self::entries::{client_ticks, idle_ticks};
+pub use self::entries::number;
+pub(in crate::pure) use self::{entries::{keys, rules}, rings::Ring};
 use super::{
     config::{
-        model::{self, Balance, Config, Forward, NoServer, Protocol},
+        model::{self, Balance, Config, Forward, Protocol},
         network::{Family, shown},
     },
     health::{Change, Health},
@@ -40,7 +43,6 @@ use super::{
     ids::{ServerIds, ServerKey},
     place::{self, Place, PlaceError},
     plan::{Step, Tables, diff},
-    ring::Member,
 };
 
 /// What the daemon starts from.
@@ -65,7 +67,7 @@ pub struct State {
     ids: ServerIds,
     by_address: BTreeMap<IpAddr, BTreeSet<ServerId>>,
     pub(super) reaches: BTreeMap<IpAddr, Reach>,
-    nat_sources: Vec<Ipv4Addr>,
+    nat_sources: Vec<IpAddr>,
     /// What the tables hold once the last plan is carried out.
     pub(super) installed: Tables,
     pub(super) flows: u64,
@@ -80,11 +82,8 @@ pub(super) struct ServiceState {
     pub(super) place: Place,
     /// In the order of the configuration's servers.
     pub(super) servers: Vec<ServerId>,
-    members: Vec<Member>,
-    /// Of the ring as it is installed.
-    pub(super) slots: SlotCounts,
-    /// Slots whose base is not their current server, and since when.
-    moved: BTreeMap<u32, Ticks>,
+    /// In the order of `model::Service::rings`.
+    pub(super) rings: Vec<Ring>,
 }
 
 pub(super) struct ServerState {
@@ -166,12 +165,11 @@ impl State {
         state.adopt_servers(&places);
         for (index, place) in places.into_iter().enumerate() {
             let servers = state.enter_servers(index, place.id)?;
+            let rings = place.rings.len();
             state.services.push(ServiceState {
                 place,
                 servers,
-                members: Vec::new(),
-                slots: SlotCounts::default(),
-                moved: BTreeMap::new(),
+                rings: vec![Ring::default(); rings],
             });
         }
         for (&id, server) in &state.servers {
@@ -185,7 +183,7 @@ impl State {
         let by_id: BTreeMap<_, _> =
             places.iter().enumerate().map(|(index, place)| (place.id, index)).collect();
         for (&id, server) in &self.installed.servers {
-            let address = SocketAddrV4::new(server.address.into(), server.port.get()).into();
+            let address = SocketAddr::new(server.address, server.port.get());
             self.ids.adopt(id, ServerKey { service: server.service, address });
             let index = by_id.get(&server.service).copied();
             let check = index.map_or(UNCHECKED, |index| self.config.services[index].check);
@@ -263,13 +261,12 @@ impl State {
         let before = self.reaches.insert(address, reach);
         self.stale |= before != Some(reach);
         if let Reach::Hop(hop) = reach
-            && let IpAddr::V4(source) = hop.source
-            && way::configured(&self.config.datapath).next().is_none()
-            && !source.is_unspecified()
-            && !self.nat_sources.contains(&source)
+            && way::configured(&self.config.datapath, Family::of(hop.source)).next().is_none()
+            && !hop.source.is_unspecified()
+            && !self.nat_sources.contains(&hop.source)
             && self.nat_sources.len() < NAT_SOURCES_MAX
         {
-            self.nat_sources.push(source);
+            self.nat_sources.push(hop.source);
         }
         let reason = way::unreachable(Some(&reach))?;
         // A neighbour that nobody has asked for yet is no news; the caller tells who did not answer at all.
@@ -332,7 +329,7 @@ impl State {
         if !std::mem::take(&mut self.stale) {
             return Vec::new();
         }
-        let rings: Vec<_> = (0..self.services.len()).map(|index| self.ring(index)).collect();
+        let rings: Vec<_> = (0..self.services.len()).map(|index| self.rings(index)).collect();
         let desired = self.desired(rings);
         debug_assert_eq!(desired.dangling(), None);
         let steps = diff(&self.installed, &desired);
@@ -367,49 +364,65 @@ impl State {
             Step::AddDevice(index) => drop(tables.devices.remove(index)),
             Step::SetServer(id, _) => drop(tables.servers.remove(id)),
             Step::SetSlots(base, _) => drop(tables.rings.remove(base)),
+            Step::SetAccess(service, network, _) => drop(tables.access.remove(&(*service, *network))),
             Step::SetService(key, _) => drop(tables.services.remove(key)),
+            Step::SetWildcards(network, _) => drop(tables.wildcards.remove(network)),
             Step::SetHashKey(_)
             | Step::SetNatSources(_)
+            | Step::AddGateway(_)
+            | Step::RemoveWildcards(_)
             | Step::RemoveService(_)
+            | Step::RemoveAccess(..)
             | Step::RemoveRing(_)
             | Step::RemoveServer(_)
-            | Step::RemoveDevice(_) => return,
+            | Step::RemoveDevice(_)
+            | Step::RemoveGateway(_) => return,
         }
         self.stale = true;
     }
 
-    fn desired(&self, rings: Vec<Arc<Vec<Slot>>>) -> Tables {
+    /// `rings`: the slots of every service's rings.
+    fn desired(&self, rings: Vec<Vec<Arc<Vec<Slot>>>>) -> Tables {
         let mut tables = Tables {
             hash_key: self.hash_key,
             nat_sources: self.nat_sources.clone(),
             devices: self.attached.clone(),
-            servers: self
-                .servers
-                .iter()
-                .filter_map(|(&id, server)| Some((id, self.server(server)?)))
-                .collect(),
+            servers: self.servers.iter().map(|(&id, server)| (id, self.server(server))).collect(),
+            gateways: self.gateways().collect(),
             ..Tables::default()
         };
         let hops = tables.servers.values().map(|server| server.hop).filter(|hop| hop.resolved);
         tables.devices.extend(hops.map(|hop| hop.interface));
-        for ((service, configured), ring) in self.services.iter().zip(&self.config.services).zip(rings) {
-            tables.rings.insert(service.place.ring_base, ring);
-            tables.services.extend(entries(&service.place, configured));
+        let mut own = entries::Rules::new();
+        for ((service, configured), rings) in self.services.iter().zip(&self.config.services).zip(rings) {
+            tables.rings.extend(service.place.rings.iter().copied().zip(rings));
+            entries::enter(&mut tables, &mut own, &service.place, configured);
         }
+        tables.wildcards = entries::flatten(own);
         tables
     }
 
-    fn server(&self, server: &ServerState) -> Option<Server> {
-        let SocketAddr::V4(address) = server.address else { return None };
+    fn gateways(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let gateway = |server: &&ServerState| {
+            server.index.is_some_and(|index| self.config.services[index].forward == Forward::Gateway)
+        };
+        self.servers.values().filter(gateway).map(|server| server.address.ip())
+    }
+
+    fn server(&self, server: &ServerState) -> Server {
         let (nat_first, nat_count) = self.nat_range(server);
-        Some(Server {
+        let configured = server.index.zip(server.position);
+        Server {
             hop: Hop { lives: server.lives(), ..self.hop(server) },
             nat_first,
             nat_count,
-            address: (*address.ip()).into(),
-            port: Be16::new(address.port()),
+            address: server.address.ip(),
+            port: Be16::new(server.address.port()),
+            weight: configured
+                .map_or(0, |(index, position)| self.config.services[index].servers[position].weight),
             service: server.service,
-        })
+            outer_source: self.outer_source(server),
+        }
     }
 
     /// The addresses whose reach the plan needs.
@@ -440,8 +453,11 @@ impl State {
             );
         }
         for (state, service) in self.services.iter().zip(&self.config.services) {
-            let old = keys(service).find_map(|(key, _)| pinned.services.get(&key));
-            if !service.records_all() && old.is_some_and(|old| old.ring_base != state.place.ring_base) {
+            let moved = |(family, &base)| {
+                place::standing(service, family, pinned).is_some_and(|old| old.ring_base != base)
+            };
+            let mut rings = service.rings().into_iter().zip(&state.place.rings);
+            if !service.records_all() && rings.any(moved) {
                 breaks.push(format!(
                     "the ring of service {} gets another size: its connections move to other servers",
                     service.name
@@ -451,10 +467,19 @@ impl State {
         breaks
     }
 
-    /// Idle time, in ticks, of a server's flows; None when its service is gone.
-    pub fn idle_ticks(&self, id: ServerId, protocol: u8) -> Option<u32> {
-        let idle = self.config.services[self.servers.get(&id)?.index?].idle;
-        Some(ticks(if protocol == TCP { idle.tcp } else { idle.udp }))
+    /// The servers whose connections the program compares.
+    pub fn counted(&self) -> impl Iterator<Item = ServerId> + '_ {
+        let counted = |server: &ServerState| {
+            server.index.is_some_and(|index| self.config.services[index].balance == Balance::LeastConn)
+        };
+        self.servers.iter().filter(move |(_, server)| counted(server)).map(|(&id, _)| id)
+    }
+
+    /// Idle time, in ticks, of a server's flows, or of its clients' records; None when its service is gone.
+    pub fn idle_ticks(&self, id: ServerId, protocol: u8, of_client: bool) -> Option<u32> {
+        let service = &self.config.services[self.servers.get(&id)?.index?];
+        let protocol = if protocol == TCP { Protocol::Tcp } else { Protocol::Udp };
+        Some(if of_client { client_ticks(service) } else { idle_ticks(service, protocol) })
     }
 }
 
@@ -463,66 +488,6 @@ impl ServerState {
     fn lives(&self) -> bool {
         self.health.usable()
     }
-}
-
-fn entries<'a>(
-    place: &'a Place,
-    service: &'a model::Service,
-) -> impl Iterator<Item = (ServiceKey, lb_common::entry::Service)> + 'a {
-    keys(service).filter_map(|(key, protocol)| {
-        let idle = match protocol {
-            Protocol::Tcp => service.idle.tcp,
-            Protocol::Udp => service.idle.udp,
-        };
-        let value = lb_common::entry::Service {
-            id: place.id,
-            ring_base: place.ring_base,
-            ring_mask: service.slots - 1,
-            mode: mode(service)?,
-            reset: service.no_server == NoServer::Reset,
-            idle_ticks: ticks(idle),
-        };
-        Some((key, value))
-    })
-}
-
-/// None: the entries have no place for what the service asks.
-fn mode(service: &model::Service) -> Option<Mode> {
-    let plain = service.balance == Balance::Maglev
-        && service.persistence.is_none()
-        && service.mss.is_none()
-        && service.access.is_open(Family::V4);
-    match service.forward {
-        Forward::Nat if plain => Some(Mode::Nat),
-        Forward::Dsr if plain => Some(Mode::Dsr),
-        Forward::Nat | Forward::Dsr | Forward::Gateway | Forward::Ipip | Forward::Gue => None,
-    }
-}
-
-/// Every key a service is found by.
-pub(super) fn keys(service: &model::Service) -> impl Iterator<Item = (ServiceKey, Protocol)> + '_ {
-    let ends =
-        service.addresses.iter().filter_map(|network| match (network.address(), service.ports.single()) {
-            (IpAddr::V4(address), Some(port)) if network.is_host() => Some((address, port)),
-            _ => None,
-        });
-    ends.flat_map(move |(address, port)| {
-        service.protocols.iter().map(move |&protocol| {
-            (ServiceKey::new(address.into(), Be16::new(port), number(protocol)), protocol)
-        })
-    })
-}
-
-/// The IP protocol number.
-pub fn number(protocol: Protocol) -> u8 {
-    match protocol {
-        Protocol::Tcp => TCP,
-        Protocol::Udp => UDP,
-    }
-}
-
-fn ticks(time: Duration) -> u32 {
-    Ticks::in_ms(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Independent values from the cluster secret, equal on every node and in every version.

@@ -9,7 +9,7 @@ use lb_common::{
     flow::Ticks,
     net::{Be16, Be32, Be128},
 };
-use lb_ebpf::tables::{FRAGMENT_TICKS, FragmentEntry, FragmentKey};
+use lb_common::fragment::{FRAGMENT_TICKS, FragmentEntry, FragmentKey};
 use lb_user::pure::config::network::Family;
 use std::net::SocketAddr;
 

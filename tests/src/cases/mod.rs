@@ -46,12 +46,10 @@ use lb_common::{
     counter::{Counter, TrafficCounts},
     entry::Mode,
     flow::Ticks,
+    fragment::{FragmentEntry, FragmentKey},
     slot::ServerId,
 };
-use lb_ebpf::{
-    Action,
-    tables::{FragmentEntry, FragmentKey},
-};
+use lb_ebpf::Action;
 use lb_user::pure::config::network::Family;
 
 pub use self::on_host::on_host;

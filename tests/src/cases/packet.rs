@@ -368,8 +368,7 @@ impl Datagram {
 }
 
 /// An ARP request for `address`: what must reach the kernel for anything else to work.
-pub fn arp(address: IpAddr) -> Vec<u8> {
-    let IpAddr::V4(address) = address else { panic!("ARP asks for IPv4 addresses") };
+pub fn arp(address: Ipv4Addr) -> Vec<u8> {
     let mut bytes =
         Ethernet2Header { destination: [0xff; 6], source: [2, 0, 0, 0, 0, 9], ether_type: EtherType::ARP }
             .to_bytes()

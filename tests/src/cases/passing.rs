@@ -111,7 +111,7 @@ fn other_packets(now: Ticks) -> Vec<Case> {
     let typed = |ether_type: EtherType, behind: &[u8]| [syn().link(ether_type).as_slice(), behind].concat();
     let ip = &syn().bytes()[14..];
     let table = [
-        ("an arp request for the service", arp(WEB.ip()), PassNotIp),
+        ("an arp request for the service", arp([203, 0, 113, 80].into()), PassNotIp),
         ("ipv6 of an unknown protocol", typed(EtherType::IPV6, &[0x60; 40]), PassProtocol),
         ("ipv6 of another version", typed(EtherType::IPV6, &[0x50; 40]), PassNotIp),
         ("ipv4 of type 0x86dd", typed(EtherType::IPV6, ip), PassNotIp),

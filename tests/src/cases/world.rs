@@ -19,7 +19,7 @@ use lb_common::{
     net::{Be16, Mac, TCP, UDP},
     slot::{ServerId, Slot},
 };
-use lb_ebpf::tables::{FragmentEntry, FragmentKey};
+use lb_common::fragment::{FragmentEntry, FragmentKey};
 use lb_user::pure::{
     config::network::{Family, Network},
     plan::{self, Step, Tables, Verdict, diff},
@@ -418,11 +418,14 @@ pub const SERVICE: Service = Service {
     reset: true,
     mss: 0,
     idle_ticks: TCP_IDLE,
+    client_ticks: CLIENT_IDLE,
 };
 
 pub const HASH_KEY: HashKey = HashKey([0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3211]);
 pub const TCP_IDLE: u32 = Ticks::in_ms(900_000);
 pub const UDP_IDLE: u32 = Ticks::in_ms(30_000);
+/// How long a client keeps its server.
+pub const CLIENT_IDLE: u32 = Ticks::in_ms(3_600_000);
 
 pub const RING_SLOTS: u32 = 8 * SLOTS_MIN;
 const WEB_RING: u32 = 0;

@@ -3,6 +3,7 @@
 //! The host ring runs the same table. What the kernel does must equal what the host does and what the case
 //! expects: action, bytes, records, counters.
 
+mod decap;
 mod rig;
 
 use std::{collections::BTreeSet, net::SocketAddrV4};

@@ -7,8 +7,8 @@ mod maps;
 mod packet;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-use lb_common::counter::Counter;
-use lb_ebpf::{Action, Outcome, Stage, entry, run};
+use lb_common::{counter::Counter, stage::Stage};
+use lb_ebpf::{Action, Outcome, entry, run};
 
 use crate::{maps::Maps, packet::XdpPacket};
 

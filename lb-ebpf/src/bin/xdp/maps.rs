@@ -13,19 +13,17 @@ use lb_common::{
     entry::{Globals, Rules, Scoped, ServerEntry, ServiceEntry},
     flow::{Flow, TICK_SHIFT, Ticks},
     flow_table::{FlowMemory, Tags, WAYS},
+    fragment::{FragmentEntry, FragmentKey},
     limits::{
         ACCESS_NETWORKS_MAX, ANSWERS_PER_SECOND, DEVICES_MAX, FRAGMENTS_MAX, RING_SLOTS_MIN, SERVERS_MAX,
         SERVICE_BUCKETS, SERVICES_MAX, WILDCARD_NETWORKS_MAX,
     },
     net::{V4, V6},
     slot::{ServerId, Slot},
+    stage::Stage,
     word::Word,
 };
-use lb_ebpf::{
-    FamilyTables, Held, Stage, Tables,
-    forward::Task,
-    tables::{FragmentEntry, FragmentKey},
-};
+use lb_ebpf::{FamilyTables, Held, Tables, forward::Task};
 
 #[map(name = "globals")]
 static GLOBALS: Array<Globals> = Array::with_max_entries(1, BPF_F_MMAPABLE);

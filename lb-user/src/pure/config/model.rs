@@ -254,14 +254,22 @@ impl Service {
         self.addresses.iter().any(|network| network.family() == family)
     }
 
-    /// One for each family of its addresses where packets stay in their family, else one for all.
-    pub fn rings(&self) -> u32 {
-        if self.forward.keeps_family() && Family::ALL.iter().all(|&family| self.has(family)) { 2 } else { 1 }
+    /// One for each family of its addresses where packets stay in their family, else one for all (`None`).
+    pub fn rings(&self) -> Vec<Option<Family>> {
+        if !self.forward.keeps_family() {
+            return vec![None];
+        }
+        Family::ALL.into_iter().filter(|&family| self.has(family)).map(Some).collect()
+    }
+
+    /// Whether the client's address alone says which server takes a connection.
+    pub fn by_client(&self) -> bool {
+        self.balance == Balance::Source || self.persistence.is_some()
     }
 
     /// Whether every connection is recorded, not only those whose server may have changed.
     pub fn records_all(&self) -> bool {
-        self.forward == Forward::Nat || !self.balance.is_hash()
+        !self.balance.is_hash() || self.forward == Forward::Nat && !self.by_client()
     }
 }
 

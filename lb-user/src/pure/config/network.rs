@@ -72,6 +72,15 @@ impl Network {
         Some(Network { address, length })
     }
 
+    /// Every address of a family.
+    pub fn all(family: Family) -> Network {
+        let address = match family {
+            Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+            Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        Network { address, length: 0 }
+    }
+
     /// The first of its addresses.
     pub fn address(self) -> IpAddr {
         self.address

@@ -10,14 +10,27 @@ use lb_common::{
     slot::{ServerId, Slot},
 };
 
-use super::{ServerState, State, ticks};
+use super::{
+    ServerState, State,
+    entries::{client_ticks, idle_ticks},
+};
 use crate::pure::{
     config::{
-        model::{self, Balance, Protocol},
+        model::{self, Balance},
         network::Family,
     },
     ring::{self, Member},
 };
+
+/// One ring of a service.
+#[derive(Debug, Clone, Default)]
+pub(in crate::pure) struct Ring {
+    members: Vec<Member>,
+    /// As it is installed.
+    pub(in crate::pure) slots: SlotCounts,
+    /// Slots whose base is not their current server, and since when.
+    moved: BTreeMap<u32, Ticks>,
+}
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::pure) struct SlotCounts {
@@ -35,12 +48,14 @@ impl State {
         if refused {
             self.refused = Some(now);
         }
-        self.stale |= (0..self.services.len()).any(|index| !self.due(index).is_empty());
+        let due = |service: usize, ring: usize| !self.due(service, ring).is_empty();
+        let rings = |service: usize| (0..self.services[service].rings.len()).map(move |ring| (service, ring));
+        self.stale |= (0..self.services.len()).flat_map(rings).any(|(service, ring)| due(service, ring));
     }
 
     /// Slots whose base is due to follow.
-    fn due(&self, index: usize) -> BTreeSet<u32> {
-        let moved = &self.services[index].moved;
+    fn due(&self, index: usize, ring: usize) -> BTreeSet<u32> {
+        let moved = &self.services[index].rings[ring].moved;
         let idle = self.longest_idle(index);
         if moved.is_empty() || self.refused.is_some_and(|at| self.now.since(at) < idle) {
             return BTreeSet::new();
@@ -52,24 +67,28 @@ impl State {
     /// T of a service with two protocols is the longer one: a slot does not know its connections'.
     fn longest_idle(&self, index: usize) -> u32 {
         let service = &self.config.services[index];
-        let of = |protocol: &Protocol| match protocol {
-            Protocol::Tcp => ticks(service.idle.tcp),
-            Protocol::Udp => ticks(service.idle.udp),
-        };
-        service.protocols.iter().map(of).max().unwrap_or(0)
+        if service.by_client() {
+            return client_ticks(service);
+        }
+        service.protocols.iter().map(|&protocol| idle_ticks(service, protocol)).max().unwrap_or(0)
     }
 
-    /// The slots a service should have: those it has, unless its members have changed or a
+    /// The slots of each ring that a service should have: those it has, unless its members have changed or a
     /// base is due to follow.
-    pub(super) fn ring(&mut self, index: usize) -> Arc<Vec<Slot>> {
-        // The tables hold servers of one family.
-        let members = self.members(index, Some(Family::V4));
-        let due = self.due(index);
+    pub(super) fn rings(&mut self, index: usize) -> Vec<Arc<Vec<Slot>>> {
+        let families = self.config.services[index].rings();
+        families.into_iter().enumerate().map(|(ring, family)| self.ring(index, ring, family)).collect()
+    }
+
+    fn ring(&mut self, index: usize, ring: usize, family: Option<Family>) -> Arc<Vec<Slot>> {
+        let members = self.members(index, family);
+        let due = self.due(index, ring);
         let configured = &self.config.services[index];
         let service = &mut self.services[index];
-        let old = self.installed.rings.get(&service.place.ring_base);
+        let old = self.installed.rings.get(&service.place.rings[ring]);
+        let state = &mut service.rings[ring];
         if let Some(old) = old
-            && members == service.members
+            && members == state.members
             && due.is_empty()
         {
             return Arc::clone(old);
@@ -90,9 +109,7 @@ impl State {
             Balance::RoundRobin | Balance::LeastConn => ring::rotation(configured.slots, &members),
         };
         let slots: Vec<_> = wanted.into_iter().enumerate().map(given).collect();
-        service.slots = count(&slots);
-        service.moved = moved(&slots, &service.moved, self.now);
-        service.members = members;
+        *state = Ring { slots: count(&slots), moved: moved(&slots, &state.moved, self.now), members };
         Arc::new(slots)
     }
 

@@ -65,7 +65,7 @@ fn checked(state: &State, position: usize, passed: bool) -> Event {
 }
 
 fn slots(state: &State) -> Vec<Slot> {
-    state.installed.rings[&state.services[0].place.ring_base].to_vec()
+    state.installed.rings[&state.services[0].place.rings[0]].to_vec()
 }
 
 fn owned(state: &State, position: usize) -> usize {
@@ -78,8 +78,9 @@ fn the_first_plan_fills_every_table() {
     let state = running("nat", Tables::default());
     let tables = &state.installed;
     assert_eq!(tables.dangling(), None);
-    assert_eq!((tables.services.len(), tables.servers.len(), tables.devices.len()), (1, 3, 1));
-    assert_eq!(tables.nat_sources, [Ipv4Addr::new(10, 0, 0, 254)]);
+    // Its own key, and the one that its address is pinged by.
+    assert_eq!((tables.services.len(), tables.servers.len(), tables.devices.len()), (2, 3, 1));
+    assert_eq!(tables.nat_sources, [IpAddr::from([10, 0, 0, 254])]);
     assert_eq!([owned(&state, 0), owned(&state, 1), owned(&state, 2)], [64, 64, 128]);
     assert!(slots(&state).iter().all(|slot| !slot.lookup()));
 }

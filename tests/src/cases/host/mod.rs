@@ -2,7 +2,7 @@
 //!
 //! Must not know cases or expectations: the fuzz target includes this module as its own.
 
-mod frame;
+pub(crate) mod frame;
 mod networks;
 mod packet;
 pub mod records;

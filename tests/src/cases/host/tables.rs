@@ -9,9 +9,10 @@ use std::{
 
 use lb_common::{
     counter::{Counter, TrafficCounts},
-    entry::{EMPTY, Globals, REMOVED, Rules, Scoped, ServerEntry, Service, ServiceEntry, ServiceKey},
+    entry::{ALLOW, DENY, EMPTY, Globals, REMOVED, Rules, Scoped, ServerEntry, Service, ServiceEntry, ServiceKey},
     flow::{Flow, TICK_SHIFT, Ticks},
     flow_table::{self, FlowMemory, Tags, WAYS},
+    fragment::{FragmentEntry, FragmentKey},
     limits::{
         ANSWERS_PER_SECOND, FRAGMENTS_MAX, PROBES_MAX, SERVERS_MAX, SERVICE_BUCKETS, SERVICES_MAX,
     },
@@ -19,11 +20,7 @@ use lb_common::{
     slot::{ServerId, Slot},
     word::Word,
 };
-use lb_ebpf::{
-    FamilyTables, Held, Outcome, Tables,
-    forward::Task,
-    tables::{ALLOW, DENY, FragmentEntry, FragmentKey},
-};
+use lb_ebpf::{FamilyTables, Held, Outcome, Tables, forward::Task};
 use lb_user::pure::plan::{self, Step, Verdict};
 
 use super::{

@@ -132,7 +132,7 @@ fn crowded(claims: &Claims<'_>, findings: &mut Findings) {
     }
     for (network, (own, at)) in &rules {
         let all: u32 = network.enclosing().filter_map(|network| rules.get(&network)).map(|(n, _)| n).sum();
-        if all > WILDCARD_RULES_MAX && all - own <= WILDCARD_RULES_MAX {
+        if all > WILDCARD_RULES_MAX as u32 && all - own <= WILDCARD_RULES_MAX as u32 {
             findings.error(
                 *at,
                 format!("{all} rules apply to {network}, more than {WILDCARD_RULES_MAX}"),
