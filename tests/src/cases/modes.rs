@@ -31,13 +31,13 @@ pub(super) fn cases(now: Ticks) -> Vec<Case> {
 /// A mode, the family of the service and that of its servers.
 #[derive(Clone, Copy)]
 pub(super) struct Way {
-    pub mode: Mode,
-    pub vip: Family,
-    pub server: Family,
+    pub(super) mode: Mode,
+    pub(super) vip: Family,
+    pub(super) server: Family,
 }
 
 impl Way {
-    pub fn all() -> Vec<Way> {
+    pub(super) fn all() -> Vec<Way> {
         let mut ways = Vec::new();
         for mode in super::MODES {
             for vip in Family::ALL {
@@ -51,21 +51,21 @@ impl Way {
         ways
     }
 
-    pub fn name(self) -> String {
+    pub(super) fn name(self) -> String {
         let digit = |family| if family == Family::V4 { 4 } else { 6 };
         format!("{:?} {}in{}", self.mode, digit(self.vip), digit(self.server)).to_lowercase()
     }
 
     /// The first server of its family gets everything.
-    pub fn world(self, now: Ticks) -> World {
+    pub(super) fn world(self, now: Ticks) -> World {
         World::new(self.mode, now).slots(Slot::settled(self.first()))
     }
 
-    pub fn first(self) -> ServerId {
+    pub(super) fn first(self) -> ServerId {
         ends(self.server).servers[0]
     }
 
-    pub fn counter(self) -> Counter {
+    pub(super) fn counter(self) -> Counter {
         match self.mode {
             Mode::Dsr => ForwardDsr,
             Mode::Ipip => ForwardIpip,
@@ -76,7 +76,7 @@ impl Way {
     }
 
     /// The pair of the flow, as a first packet leaves it.
-    pub fn pair(self, packet: &Datagram, now: Ticks) -> Pair {
+    pub(super) fn pair(self, packet: &Datagram, now: Ticks) -> Pair {
         let fresh = pair(self.first(), packet.destination, now);
         let fresh = Pair { client: packet.source, ..fresh };
         let fresh = if self.mode == Mode::Gateway { Pair { nat: packet.source, ..fresh } } else { fresh };
@@ -85,7 +85,7 @@ impl Way {
     }
 
     /// What the server's next hop gets.
-    pub fn sent(self, packet: &Datagram, now: Ticks) -> Datagram {
+    pub(super) fn sent(self, packet: &Datagram, now: Ticks) -> Datagram {
         match self.mode {
             Mode::Nat | Mode::Gateway => translated(packet, &self.pair(packet, now)),
             mode => delivered(packet, mode, self.first()),
@@ -93,7 +93,7 @@ impl Way {
     }
 
     /// A world in which the packet's flow is known, where that is needed.
-    pub fn known(self, packet: &Datagram, now: Ticks) -> World {
+    pub(super) fn known(self, packet: &Datagram, now: Ticks) -> World {
         let world = self.world(now);
         if !self.mode.rewrites() || packet.is_syn() {
             return world;
@@ -102,7 +102,7 @@ impl Way {
     }
 
     /// The packet goes to the first server of a world in which its flow is known.
-    pub fn forwards(self, what: &str, world: World, packet: &Datagram, now: Ticks) -> Case {
+    pub(super) fn forwards(self, what: &str, world: World, packet: &Datagram, now: Ticks) -> Case {
         let opens = u64::from(packet.is_syn());
         let case = Case::new(&format!("{}: {what}", self.name()), world, packet)
             .leaves(BACK, self.counter(), &self.sent(packet, now))

@@ -63,7 +63,7 @@ fn with(now: Ticks, services: &[SocketAddr], removed: &[SocketAddr]) -> World {
 /// Addresses whose keys begin at `bucket`, in the order in which a plan writes them.
 fn crowd(bucket: u32, size: usize) -> Vec<SocketAddr> {
     let mut keys: Vec<ServiceKey> = (0..=u16::MAX)
-        .flat_map(|port| [113, 114, 115, 116, 117].map(|net| (net, port)))
+        .flat_map(|port| (100..130).map(move |net| (net, port)))
         .map(|(net, port)| ServiceKey::new(Ipv4Addr::new(203, 0, net, 1).into(), Be16::new(port), TCP))
         .filter(|key| key.first_bucket() & (SERVICE_BUCKETS - 1) == bucket)
         .take(size)

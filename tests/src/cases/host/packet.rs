@@ -5,7 +5,7 @@ use lb_ebpf::{Packet, frame::Frame};
 use super::frame;
 
 /// What XDP leaves in front of a packet (XDP_PACKET_HEADROOM), and as much behind it.
-pub const ROOM: usize = 256;
+const ROOM: usize = 256;
 /// Of the headroom, what the kernel keeps for itself (`struct xdp_frame`).
 const KEPT: usize = 40;
 const ETHERNET: usize = 14;
