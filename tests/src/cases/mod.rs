@@ -31,6 +31,7 @@ mod passing;
 #[cfg(test)]
 mod properties;
 mod refused;
+mod related;
 #[cfg(test)]
 mod ring;
 mod services;
@@ -106,6 +107,7 @@ pub fn all(now: Ticks) -> Vec<Case> {
         fragments::cases(now),
         clamp::cases(now),
         access::cases(now),
+        related::cases(now),
     ];
     groups.into_iter().flatten().collect()
 }
