@@ -2,7 +2,7 @@
 
 use lb_common::{
     counter::Counter,
-    entry::{DENY, Scheduler, Scoped, Service},
+    entry::{DENY, Mode, Scheduler, Scoped, Service},
     flow::{self, FIN, FlowKey, OPENING, Owner, RST, Ticks, Tuple},
     flow_table::{self, InsertError},
     hash::{self, FlowTuple, HashKey},
@@ -184,7 +184,7 @@ fn by_slot<F: Family>(
     request: &Request<'_, F>,
 ) -> Result<ServerId, Refusal> {
     let slot = slot(tables, request.service, request.hash)?;
-    let opening = request.is_new() || !slot.lookup();
+    let opening = request.is_new() || request.service.mode == Mode::Nat || !slot.lookup();
     present(slot.owner(opening, opening || lives(tables, slot.base())))
 }
 

@@ -55,12 +55,11 @@ pub(crate) fn request<F: Stages>(
         return Outcome::drop(Counter::DropMalformed);
     };
     let request = Request::new(globals.hash_key(), &parsed, &service);
-    let key = parsed.flow_key();
-    let now = tables.now();
-    match recorded(tables, &key, &request, now, arrival) {
+    let visit = Visit { now: tables.now(), arrival, opened: task.kind == Kind::Opened };
+    match recorded(tables, &request, visit) {
         Some(path) => to_server(packet, tables, &request, Path { recorded: task.value != 0, ..path }),
         // Taken away in the moment it was made: the table is full.
-        None if task.kind == Kind::Opened => Outcome::drop(Counter::DropFlowsFull),
+        None if visit.opened => Outcome::drop(Counter::DropFlowsFull),
         // Within a connection that nobody recorded, so that no server knows its source port: answered here,
         // since a record for each such packet would let anyone fill the table.
         None if is_lost(&request) => {
@@ -165,18 +164,27 @@ pub(crate) fn reply<F: Stages>(
     }
 }
 
+/// A packet meets the record of its flow.
+#[derive(Clone, Copy)]
+struct Visit {
+    now: Ticks,
+    arrival: Arrival,
+    /// The record was made for this packet: nothing makes it void.
+    opened: bool,
+}
+
 /// The path of a recorded flow, stamped; a pair that no longer counts is taken away.
 #[inline(always)]
 fn recorded<F: Family>(
     tables: &(impl Tables + FamilyTables<F>),
-    key: &FlowKey<F>,
     request: &Request<'_, F>,
-    now: Ticks,
-    arrival: Arrival,
+    Visit { now, arrival, opened }: Visit,
 ) -> Option<Path<F>> {
+    let key = &request.parsed.flow_key();
     let (flow, index, owner) = flow_table::owner(tables, key)?;
     let found = flow_table::nat(tables, index)?;
-    if owner.state & NAT_REQUEST == 0 || is_void(tables, key, found, owner, request, now) {
+    let is_void = !opened && is_void(tables, key, found, owner, request, now);
+    if owner.state & NAT_REQUEST == 0 || is_void {
         if twin(tables, key, found).is_some() {
             remove_twin(tables, key, &found.rewrite());
         }

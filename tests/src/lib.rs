@@ -4,5 +4,5 @@
 
 pub mod bed;
 pub mod bench;
-//pub mod cases;
-//pub mod decap;
+pub mod cases;
+pub mod decap;
