@@ -32,8 +32,7 @@ pub struct HostTables {
     globals: Globals,
     v4: OfFamily<V4>,
     v6: OfFamily<V6>,
-    ring: HashMap<u32, Slot>,
-    ring_slots: u32,
+    ring: Vec<Slot>,
     servers: HashMap<u32, ServerEntry>,
     rules: Networks<Rules>,
     access: Networks<u32>,
@@ -70,8 +69,7 @@ impl HostTables {
             globals,
             v4: OfFamily::new(buckets),
             v6: OfFamily::new(buckets),
-            ring: HashMap::new(),
-            ring_slots,
+            ring: vec![Slot::default(); ring_slots as usize],
             servers: HashMap::new(),
             rules: Networks::default(),
             access: Networks::default(),
@@ -101,7 +99,12 @@ impl HostTables {
                 self.servers.entry(id.0).or_default().store(*server);
             }
             Step::SetSlots(base, slots) => {
-                self.ring.extend(slots.iter().map(|&(index, slot)| (base + index, slot)));
+                for &(index, slot) in slots {
+                    // Outside the map there is nothing, as a reader finds.
+                    if let Some(place) = self.ring.get_mut((base + index) as usize) {
+                        *place = slot;
+                    }
+                }
             }
             Step::SetAccess(service, network, verdict) => {
                 let verdict = match verdict {
@@ -290,7 +293,7 @@ impl Tables for HostTables {
     }
 
     fn slot(&self, index: u32) -> Option<Slot> {
-        (index < self.ring_slots).then(|| self.ring.get(&index).copied().unwrap_or_default())
+        self.ring.get(index as usize).copied()
     }
 
     fn server(&self, id: ServerId) -> Option<&ServerEntry> {
