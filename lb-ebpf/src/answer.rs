@@ -7,7 +7,7 @@ use lb_common::{
 
 use crate::{
     checksum::Sum,
-    forward::{Held, Kind, Outcome, Task, held},
+    forward::{Held, Kind, Outcome, held},
     frame::Frame,
     header::{Ethernet, Icmp, Ports, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, Tcp, Word32},
     ip::{Fresh, Ip, Part},
@@ -39,7 +39,7 @@ pub(crate) fn stage<F: Errors>(
             return Outcome::drop(Counter::DropTables);
         }
     };
-    match report(packet, tables, &parsed, task, error) {
+    match report(packet, tables, &parsed, error) {
         Some(()) => Outcome::transmit(answer),
         None => Outcome::drop(drop),
     }
@@ -109,21 +109,19 @@ impl Errors for V6 {
     }
 }
 
-/// Sends a packet's beginning back in an ICMP error. None: it may not be answered, or cannot.
+/// Sends a packet's beginning back in an ICMP error. None: it may not be answered, or cannot. IPv4 packets that may be
+/// fragmented are no exception: nobody here fragments them, and their sender can.
 #[inline(always)]
 fn report<F: Errors>(
     packet: &mut impl Packet,
     tables: &impl Tables,
     parsed: &Parsed<F>,
-    task: Task,
     error: Error,
 ) -> Option<()> {
     let l3 = parsed.l3;
     let arrival = link::arrival(packet, l3)?;
     let mut frame = packet.frame();
-    let wanted = task.kind != Kind::TooBig || F::wants_too_big(frame.at::<F::Header>(l3)?);
-    let answerable = wanted
-        && parsed.part != Part::Later
+    let answerable = parsed.part != Part::Later
         && !frame.at::<Ethernet>(0)?.source.is_multicast()
         && F::is_unicast(parsed.tuple.source)
         && tables.may_answer(tables.now());

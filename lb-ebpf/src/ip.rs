@@ -74,8 +74,6 @@ pub(crate) trait Ip: Family {
     /// None: not a header of this version.
     fn fields(header: &Self::Header) -> Option<Fields<Self>>;
     fn traffic_class(header: &Self::Header) -> u8;
-    /// Whether the sender wants to know of a packet that is too long.
-    fn wants_too_big(header: &Self::Header) -> bool;
     /// Goes over options and extension headers to the transport.
     fn walk(frame: &mut Frame<'_>, l3: usize) -> Result<Walked, Outcome>;
 
@@ -117,11 +115,6 @@ impl Ip for V4 {
     #[inline(always)]
     fn traffic_class(ip: &Ipv4) -> u8 {
         ip.tos
-    }
-
-    #[inline(always)]
-    fn wants_too_big(ip: &Ipv4) -> bool {
-        ip.fragment.0 & DONT_FRAGMENT.0 != 0
     }
 
     #[inline(always)]
@@ -232,11 +225,6 @@ impl Ip for V6 {
     #[inline(always)]
     fn traffic_class(ip: &Ipv6) -> u8 {
         (ip.version_class_flow.get() >> 20) as u8
-    }
-
-    #[inline(always)]
-    fn wants_too_big(_: &Ipv6) -> bool {
-        true
     }
 
     #[inline(always)]

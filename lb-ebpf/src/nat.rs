@@ -302,7 +302,7 @@ fn pair<F: Family>(
     id: ServerId,
 ) -> Result<bool, Outcome> {
     let Some(entry) = tables.server(id) else { return Err(Outcome::drop(Counter::DropTables)) };
-    let nat_source = source_index(entry, hash::again(request.hash));
+    let nat_source = source_index(entry, spread(request));
     let half = Half { request, arrival, now: tables.now(), server: id, nat_source };
     let rewrite = reserve(tables, globals, entry, &half)?;
     let key = &request.parsed.flow_key();
@@ -381,7 +381,7 @@ fn reserve<F: Family>(
             false => Err(Outcome::drop(Counter::DropNatPorts)),
         };
     }
-    let start = hash::again(request.hash);
+    let start = spread(request);
     let (_, sources) = entry.nat_range();
     if sources == 0 {
         return Err(Outcome::drop(Counter::DropTables));
@@ -404,6 +404,14 @@ fn reserve<F: Family>(
 #[inline(never)]
 fn is_service<F: Family>(tables: &impl FamilyTables<F>, key: &ServiceKey<F>) -> bool {
     find_service(tables, *key).is_some()
+}
+
+/// Where a flow's search for a port begins: another place for each flow, also of clients that stay with one server.
+#[inline(always)]
+fn spread<F: Family>(request: &Request<'_, F>) -> u32 {
+    let Tuple { source_port, destination_port, .. } = request.parsed.tuple;
+    let ports = (source_port.0 as u32) << 16 | destination_port.0 as u32;
+    hash::again(if request.service.by_client { request.hash ^ ports } else { request.hash })
 }
 
 /// Which of the NAT sources a new flow gets.
