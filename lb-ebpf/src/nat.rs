@@ -7,7 +7,7 @@ use lb_common::{
     counter::Counter,
     entry::{Globals, Mode, ServerEntry, ServiceKey, Tags},
     flow::{
-        FIN, Flow, FlowKey, FlowView, NAT_REPLY, NAT_REQUEST, OPENING, Owner, RST, Ticks, Tuple, nat_idle_ticks,
+        ARRIVAL, FIN, Flow, FlowKey, FlowView, NAT_REPLY, NAT_REQUEST, NatFlow, OPENING, Owner, RST, Ticks, Tuple, nat_idle_ticks,
         nat_port, nat_source_index,
     },
     flow_table::{self, InsertError},
@@ -38,7 +38,7 @@ struct Path<F: Family> {
 /// Whether a packet is a server's answer to a recorded flow.
 #[inline(always)]
 pub(crate) fn is_reply<F: Family>(tables: &impl FamilyTables<F>, parsed: &Parsed<F>) -> bool {
-    flow_table::owner(tables, &parsed.flow_key()).is_some_and(|(_, owner)| owner.state & NAT_REPLY != 0)
+    flow_table::owner(tables, &parsed.flow_key()).is_some_and(|(_, _, owner)| owner.state & NAT_REPLY != 0)
 }
 
 /// The stage from client to server.
@@ -139,7 +139,7 @@ pub(crate) fn reply<F: Stages>(
 ) -> Outcome {
     let Some(Held { parsed, .. }) = held::<F>(tables) else { return Outcome::drop(Counter::DropTables) };
     let found = flow_table::read(tables, &parsed.flow_key());
-    let Some((flow, view)) = found.filter(|(_, view)| view.state & NAT_REPLY != 0) else {
+    let Some((found, view)) = found.filter(|(_, view)| view.state & NAT_REPLY != 0) else {
         return Outcome::pass(Counter::PassNoFlow);
     };
     let flags = match parse::transport(packet, &parsed) {
@@ -147,7 +147,7 @@ pub(crate) fn reply<F: Stages>(
         Err(Unfit::Malformed) => return Outcome::drop(Counter::DropMalformed),
         Err(Unfit::Expired) => return forward::pass_on::<F>(tables, Task::of(Kind::Expired), F::ANSWER),
     };
-    flow.touch(tables.now(), ended(flags), 0);
+    found.flow.touch(tables.now(), ended(flags), 0);
     let gateway = view.rewrite.destination == parsed.tuple.destination;
     let counter = if gateway { Counter::ForwardGatewayReply } else { Counter::ForwardNatReply };
     if rewrite::ends(&mut packet.frame(), &parsed, view.rewrite).is_none() {
@@ -181,35 +181,52 @@ fn recorded<F: Family>(
     Visit { now, arrival, opened }: Visit,
 ) -> Option<Path<F>> {
     let key = &request.parsed.flow_key();
-    let (flow, owner) = flow_table::owner(tables, key)?;
-    let is_void = !opened && is_void(tables, key, flow, owner, request, now);
+    let (flow, index, owner) = flow_table::owner(tables, key)?;
+    let found = flow_table::nat(tables, index)?;
+    let is_void = !opened && is_void(tables, key, found, owner, request, now);
     if owner.state & NAT_REQUEST == 0 || is_void {
-        if twin(tables, key, flow).is_some() {
-            remove_twin(tables, key, &flow.rewrite());
+        if twin(tables, key, found).is_some() {
+            remove_twin(tables, key, &found.rewrite());
         }
         flow_table::remove(tables, key);
         return None;
     }
     let server = ServerId(owner.server);
     let set = ended(request.parsed.flags);
-    let before = flow.touch(now, set, request.confirmed());
+    let digest = arrival.digest();
+    let moved = owner.state & ARRIVAL != digest;
+    let before = flow.touch(now, set | digest, request.confirmed() | ARRIVAL);
     closed(tables, request.service, server, before, set);
-    let Arrival { interface, peer_mac, own_mac, tags } = arrival;
-    let moved = !flow.has_peer(interface, tags.0, peer_mac.0, own_mac.0);
     if moved {
-        learn(flow, arrival);
+        learn(found, arrival);
     }
     if moved || owner.state & request.confirmed() != 0 {
-        if let Some(twin) = twin(tables, key, flow) {
+        if let Some(twin) = twin(tables, key, found) {
             if request.confirmed() != 0 {
-                twin.clear_state(OPENING);
+                twin.flow.clear_state(OPENING);
             }
             learn(twin, arrival);
         }
     }
-    let rewrite = flow.rewrite();
+    let rewrite = request_rewrite(tables, request, flow, server)?;
     // Removed and given to another flow meanwhile?
     flow.is(key).then_some(Path { server, rewrite, recorded: false })
+}
+
+/// What requests of a recorded flow become, without a look at its half.
+#[inline(always)]
+fn request_rewrite<F: Family>(
+    tables: &impl Tables,
+    request: &Request<'_, F>,
+    flow: &Flow<F>,
+    server: ServerId,
+) -> Option<Tuple<F>> {
+    let (source_port, destination_port, nat_source) = flow.request_ends();
+    let source = match request.service.mode {
+        Mode::Gateway => request.parsed.tuple.source,
+        _ => tables.globals()?.nat_source::<F>(nat_source)?,
+    };
+    Some(Tuple { source, destination: tables.server(server)?.address::<F>(), source_port, destination_port })
 }
 
 /// Whether a pair has expired, its server died, or a SYN begins a new connection over a closed one.
@@ -219,7 +236,7 @@ fn recorded<F: Family>(
 fn is_void<F: Family>(
     tables: &(impl Tables + FamilyTables<F>),
     key: &FlowKey<F>,
-    flow: &Flow<F>,
+    found: NatFlow<'_, F>,
     owner: Owner,
     request: &Request<'_, F>,
     now: Ticks,
@@ -233,7 +250,7 @@ fn is_void<F: Family>(
     if !request.parsed.is_syn() && !closed && silent < idle {
         return false;
     }
-    let Some(twin) = twin(tables, key, flow).map(Flow::owner) else { return true };
+    let Some(twin) = twin(tables, key, found).map(|twin| twin.flow.owner()) else { return true };
     let reply_silent = now.since(twin.seen);
     if request.parsed.is_syn() && (owner.state | twin.state) & (FIN | RST) != 0 {
         return true;
@@ -243,15 +260,24 @@ fn is_void<F: Family>(
 }
 
 /// The other half of a pair. Once that half gave way, another flow may have its port and so its key.
-// Not inlined: the key it makes would take room on the caller's stack, once for each call.
-#[inline(never)]
+#[inline(always)]
 fn twin<'a, F: Family>(
     tables: &'a impl FamilyTables<F>,
     key: &FlowKey<F>,
-    flow: &Flow<F>,
-) -> Option<&'a Flow<F>> {
-    let twin = flow_table::find(tables, &key.twin(flow.rewrite()))?;
+    found: NatFlow<'_, F>,
+) -> Option<NatFlow<'a, F>> {
+    let twin = flow_table::nat(tables, find_twin(tables, key, &found)?)?;
     twin.rewrites_to(key.tuple().reversed()).then_some(twin)
+}
+
+// Not inlined: the key it makes would take room on the caller's stack, once for each call.
+#[inline(never)]
+fn find_twin<F: Family>(
+    tables: &impl FamilyTables<F>,
+    key: &FlowKey<F>,
+    found: &NatFlow<'_, F>,
+) -> Option<u32> {
+    flow_table::find(tables, &key.twin(found.rewrite()))
 }
 
 /// Takes away the other half of a pair.
@@ -261,8 +287,8 @@ fn remove_twin<F: Family>(tables: &impl FamilyTables<F>, key: &FlowKey<F>, rewri
 }
 
 #[inline(always)]
-fn learn<F: Family>(flow: &Flow<F>, arrival: Arrival) {
-    flow.set_peer(arrival.interface, arrival.tags.0, arrival.peer_mac.0, arrival.own_mac.0);
+fn learn<F: Family>(found: NatFlow<'_, F>, arrival: Arrival) {
+    found.set_peer(arrival.interface, arrival.tags.0, arrival.peer_mac.0, arrival.own_mac.0);
 }
 
 /// Chooses new ends, and records the pair whole or not at all: false, when another CPU was faster with a packet of
@@ -276,7 +302,8 @@ fn pair<F: Family>(
     id: ServerId,
 ) -> Result<bool, Outcome> {
     let Some(entry) = tables.server(id) else { return Err(Outcome::drop(Counter::DropTables)) };
-    let half = Half { request, arrival, now: tables.now(), server: id };
+    let nat_source = source_index(entry, hash::again(request.hash));
+    let half = Half { request, arrival, now: tables.now(), server: id, nat_source };
     let rewrite = reserve(tables, globals, entry, &half)?;
     let key = &request.parsed.flow_key();
     let result = half.insert(tables, key, NAT_REQUEST, rewrite);
@@ -295,6 +322,8 @@ struct Half<'a, F: Family> {
     arrival: Arrival,
     now: Ticks,
     server: ServerId,
+    /// Position among the NAT sources.
+    nat_source: u32,
 }
 
 impl<F: Family> Half<'_, F> {
@@ -307,16 +336,18 @@ impl<F: Family> Half<'_, F> {
         direction: u32,
         rewrite: Tuple<F>,
     ) -> Result<bool, Outcome> {
-        let fill = |flow: &Flow<F>| {
-            flow.fill(&FlowView {
+        let fill = |index| {
+            let Some(found) = flow_table::nat(tables, index) else { return };
+            found.fill(&FlowView {
                 seen: self.now,
-                state: direction | self.request.state(),
+                state: direction | self.request.state() | self.arrival.digest(),
                 rewrite,
                 peer_mac: self.arrival.peer_mac.0,
                 own_mac: self.arrival.own_mac.0,
                 interface: self.arrival.interface,
                 tags: self.arrival.tags.0,
-                server: self.server.0 as u64,
+                server: self.server.0,
+                nat_source: self.nat_source,
             });
         };
         match flow_table::insert(tables, key, self.now, fill) {
@@ -351,7 +382,11 @@ fn reserve<F: Family>(
         };
     }
     let start = hash::again(request.hash);
-    rewrite.source = source::<F>(globals, entry, start).ok_or(Outcome::drop(Counter::DropTables))?;
+    let (_, sources) = entry.nat_range();
+    if sources == 0 {
+        return Err(Outcome::drop(Counter::DropTables));
+    }
+    rewrite.source = globals.nat_source::<F>(half.nat_source).ok_or(Outcome::drop(Counter::DropTables))?;
     for attempt in 0..NAT_PORT_TRIES {
         rewrite.source_port = nat_port(start, attempt);
         // The address may be a VIP, too: a reply to a service's port would count as a request.
@@ -371,11 +406,11 @@ fn is_service<F: Family>(tables: &impl FamilyTables<F>, key: &ServiceKey<F>) -> 
     find_service(tables, *key).is_some()
 }
 
+/// Which of the NAT sources a new flow gets.
 #[inline(always)]
-fn source<F: Family>(globals: &Globals, entry: &ServerEntry, hash: u32) -> Option<F::Address> {
-    let (first, count) = entry.nat_range();
-    if count == 0 {
-        return None;
+fn source_index(entry: &ServerEntry, hash: u32) -> u32 {
+    match entry.nat_range() {
+        (_, 0) => 0,
+        (first, count) => first as u32 + nat_source_index(hash, count as u32),
     }
-    globals.nat_source::<F>(first as u32 + nat_source_index(hash, count as u32))
 }

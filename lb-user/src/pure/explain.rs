@@ -137,7 +137,7 @@ impl<L: Live> Case<'_, L> {
         });
         let record = self.record(nat || slot.lookup());
         explanation.recorded = record.map(|record| RecordStatus {
-            server: self.server_name(ServerId(record.server as u32)).unwrap_or_default(),
+            server: self.server_name(ServerId(record.server)).unwrap_or_default(),
             idle_ms: u64::from(self.live.now().since(record.seen)) * MS_PER_TICK,
             nat_source: (record.state & NAT_REQUEST != 0)
                 .then(|| endpoint(record.rewrite.source, record.rewrite.source_port)),
@@ -170,7 +170,7 @@ impl<L: Live> Case<'_, L> {
     fn record(&self, looked_up: bool) -> Option<FlowView> {
         let key = FlowKey::new(self.tuple, self.protocol);
         let record = self.live.flow(&key).filter(|_| looked_up)?;
-        let lives = self.live.server(ServerId(record.server as u32)).is_some_and(|server| server.hop.lives);
+        let lives = self.live.server(ServerId(record.server)).is_some_and(|server| server.hop.lives);
         let (silent, idle) = if record.state & NAT_REQUEST == 0 {
             let idle = flow::idle_ticks(record.state, self.service.idle_ticks);
             (self.live.now().since(record.seen), idle)

@@ -16,7 +16,7 @@
 pub mod client;
 pub mod config;
 pub mod datagrams;
-//pub mod decap;
+pub mod decap;
 mod exec;
 mod icmp;
 pub mod janitor;

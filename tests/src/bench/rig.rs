@@ -95,7 +95,7 @@ impl Rig {
         for index in 0..memory.flow_buckets() * WAYS {
             let Some(flow) = memory.flow_record(index) else { continue };
             if let Some(key) = flow.key()
-                && flow.view().state & NAT_REPLY != 0
+                && flow.owner().state & NAT_REPLY != 0
             {
                 let tuple = key.tuple();
                 let end = |address, port: Be16| SocketAddr::new(Ipv4Addr::from(address).into(), port.get());

@@ -10,7 +10,7 @@ use aya::{
 use lb_common::{
     counter::{Counts, TrafficCounts},
     entry::{Globals, Rules, Scoped, ServerEntry, ServiceEntry, SlotEntry},
-    flow::Flow,
+    flow::{Flow, Half},
     flow_table::{self, Tags, WAYS},
     fragment::{FragmentEntry, FragmentKey},
     limits::{
@@ -61,8 +61,10 @@ pub(super) fn load(maps: &Path, sizes: Sizes) -> Result<Ebpf, LoadError> {
     loader
         .map_max_entries("flow_tags4", buckets)
         .map_max_entries("flows4", buckets * WAYS)
+        .map_max_entries("halves4", buckets * WAYS)
         .map_max_entries("flow_tags6", buckets)
         .map_max_entries("flows6", buckets * WAYS)
+        .map_max_entries("halves6", buckets * WAYS)
         .map_max_entries("ring", sizes.ring_slots);
     for layout in &layouts {
         loader.map_pin_path(layout.name, maps.join(layout.name));
@@ -135,8 +137,10 @@ fn layouts(sizes: Sizes) -> Vec<Layout> {
         array("load", size_of::<Word>(), Some(SERVERS_MAX)),
         array("flow_tags4", size_of::<Tags>(), Some(buckets)),
         array("flows4", size_of::<Flow<V4>>(), Some(buckets * WAYS)),
+        array("halves4", size_of::<Half<V4>>(), Some(buckets * WAYS)),
         array("flow_tags6", size_of::<Tags>(), Some(buckets)),
         array("flows6", size_of::<Flow<V6>>(), Some(buckets * WAYS)),
+        array("halves6", size_of::<Half<V6>>(), Some(buckets * WAYS)),
         keyed(
             "fragments",
             MapType::LruHash,

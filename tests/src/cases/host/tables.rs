@@ -12,7 +12,7 @@ use lb_common::{
     entry::{
         ALLOW, DENY, EMPTY, Globals, REMOVED, Rules, Scoped, ServerEntry, Service, ServiceEntry, ServiceKey,
     },
-    flow::{Flow, TICK_SHIFT, Ticks},
+    flow::{Flow, Half, TICK_SHIFT, Ticks},
     flow_table::{self, FlowMemory, Tags, WAYS},
     fragment::{FragmentEntry, FragmentKey},
     limits::{ANSWERS_PER_SECOND, FRAGMENTS_MAX, PROBES_MAX, SERVERS_MAX, SERVICE_BUCKETS, SERVICES_MAX},
@@ -55,6 +55,7 @@ struct OfFamily<F: Family> {
     unused: ServiceEntry<F>,
     tags: Vec<Tags>,
     records: Vec<Flow<F>>,
+    halves: Vec<Half<F>>,
     held: Cell<Option<Held<F>>>,
 }
 
@@ -209,6 +210,7 @@ impl<F: Family> OfFamily<F> {
             unused: ServiceEntry::default(),
             tags: (0..buckets).map(|_| Tags::default()).collect(),
             records: (0..buckets * WAYS).map(|_| Flow::default()).collect(),
+            halves: (0..buckets * WAYS).map(|_| Half::default()).collect(),
             held: Cell::new(None),
         }
     }
@@ -251,6 +253,10 @@ macro_rules! family_tables {
 
             fn flow_record(&self, index: u32) -> Option<&Flow<$family>> {
                 self.$tables.records.get(index as usize)
+            }
+
+            fn flow_half(&self, index: u32) -> Option<&Half<$family>> {
+                self.$tables.halves.get(index as usize)
             }
         }
 
