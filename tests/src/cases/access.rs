@@ -46,8 +46,10 @@ fn denied(way: Way, what: &str, world: World, packet: &Datagram) -> Case {
     Case::new(&format!("{}: {what}", way.name()), world, packet).drops(DropAccess)
 }
 
+type Lists = Vec<(Network, Verdict)>;
+
 /// What stands for the networks around a client, and what becomes of it.
-fn lists(client: IpAddr) -> Vec<(&'static str, Vec<(Network, Verdict)>, Verdict)> {
+fn lists(client: IpAddr) -> Vec<(&'static str, Lists, Verdict)> {
     let bits = Family::of(client).bits();
     let around = |less: u8| Network::around(client, bits - less).expect("shorter than an address");
     let everybody = Network::around(client, 0).expect("the whole family");

@@ -211,7 +211,7 @@ fn recorded(way: Way, now: Ticks) -> Vec<Case> {
         // Older than any record: the slot of its hash says, on every node alike.
         let packet = ack().of(way.vip);
         let slot = expected::hash(packet.source, packet.destination) & SERVICE.ring_mask;
-        let server = if slot % 2 == 0 { first } else { second };
+        let server = if slot.is_multiple_of(2) { first } else { second };
         let mut case =
             opens(way, &format!("{scheduler:?}: data without a record"), world(), &packet, server, now);
         if scheduler == Scheduler::LeastConn {

@@ -173,7 +173,7 @@ const ENTRY: &str = "steelyard";
 const STAGE_VERIFIED_MAX: u32 = 200_000;
 /// Every packet goes through the entry: it stays small.
 const ENTRY_VERIFIED_MAX: u32 = 60_000;
-const MAPS: [&str; 21] = [
+const MAPS: [&str; 23] = [
     "access",
     "answers",
     "counters",
@@ -184,6 +184,8 @@ const MAPS: [&str; 21] = [
     "flows6",
     "fragments",
     "globals",
+    "halves4",
+    "halves6",
     "held4",
     "held6",
     "load",
