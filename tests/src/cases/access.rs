@@ -46,8 +46,10 @@ fn denied(way: Way, what: &str, world: World, packet: &Datagram) -> Case {
     Case::new(&format!("{}: {what}", way.name()), world, packet).drops(DropAccess)
 }
 
+type Lists = Vec<(Network, Verdict)>;
+
 /// What stands for the networks around a client, and what becomes of it.
-fn lists(client: IpAddr) -> Vec<(&'static str, Vec<(Network, Verdict)>, Verdict)> {
+fn lists(client: IpAddr) -> Vec<(&'static str, Lists, Verdict)> {
     let bits = Family::of(client).bits();
     let around = |less: u8| Network::around(client, bits - less).expect("shorter than an address");
     let everybody = Network::around(client, 0).expect("the whole family");
@@ -64,7 +66,11 @@ fn lists(client: IpAddr) -> Vec<(&'static str, Vec<(Network, Verdict)>, Verdict)
         ("the client allowed alone", vec![(everybody, Deny), (around(0), Allow)], Allow),
         ("a neighbour allowed alone", vec![(everybody, Deny), (beside, Allow)], Deny),
         ("its network allowed alone", vec![(everybody, Deny), (around(8), Allow)], Allow),
-        ("denied within what is allowed", vec![(everybody, Deny), (around(8), Allow), (around(3), Deny)], Deny),
+        (
+            "denied within what is allowed",
+            vec![(everybody, Deny), (around(8), Allow), (around(3), Deny)],
+            Deny,
+        ),
         (
             "allowed within what is denied within what is allowed",
             vec![(around(16), Allow), (around(8), Deny), (around(1), Allow)],
@@ -86,7 +92,12 @@ fn order(way: Way, client: IpAddr, now: Ticks) -> Vec<Case> {
     let mut elsewhere = way.known(&established, now).services(|service| service.access = true);
     elsewhere.tables.access.insert((2, Network::host(client)), Deny);
     let allowed = way.world(now).access(Network::host(client), Allow);
-    let first = Datagram { fragment: Fragment::First(8), payload: vec![1; 32], dont_fragment: false, ..udp(&[]).of(way.vip) };
+    let first = Datagram {
+        fragment: Fragment::First(8),
+        payload: vec![1; 32],
+        dont_fragment: false,
+        ..udp(&[]).of(way.vip)
+    };
     let mut part = denied(way, "access: the first fragment, denied", deny(way.world(now)), &first);
     part.expected.fragments.extend([super::fragments::kept(&first, now)]);
     vec![
@@ -94,9 +105,14 @@ fn order(way: Way, client: IpAddr, now: Ticks) -> Vec<Case> {
         denied(way, "access: within a connection, denied", deny(way.known(&established, now)), &established),
         denied(way, "access: with a tag, denied", deny(way.world(now)), &syn().of(way.vip).tagged(&[9])),
         denied(way, "access: too old and denied, not answered", deny(way.world(now)), &old),
-        Case::bytes(&format!("{}: access: denied before it is judged", way.name()), deny(way.world(now)), odd.clone())
-            .drops(DropAccess),
-        Case::bytes(&format!("{}: access: judged when allowed", way.name()), allowed, odd).drops(DropMalformed),
+        Case::bytes(
+            &format!("{}: access: denied before it is judged", way.name()),
+            deny(way.world(now)),
+            odd.clone(),
+        )
+        .drops(DropAccess),
+        Case::bytes(&format!("{}: access: judged when allowed", way.name()), allowed, odd)
+            .drops(DropMalformed),
         way.forwards("access: a list that the service does not ask", unasked, &established, now),
         way.forwards("access: the list of another service", elsewhere, &established, now),
     ]

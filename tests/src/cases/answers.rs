@@ -41,8 +41,11 @@ fn long(now: Ticks) -> Vec<Case> {
             Datagram { payload: vec![0x11; payload], ..empty.clone() }
         };
         let answered = |what: &str, packet: &Datagram| {
-            Case::new(&format!("{}: {what}", way.name()), way.known(packet, now), packet)
-                .leaves(FRONT, AnswerTooBig, &too_big(packet, room as u32))
+            Case::new(&format!("{}: {what}", way.name()), way.known(packet, now), packet).leaves(
+                FRONT,
+                AnswerTooBig,
+                &too_big(packet, room as u32),
+            )
         };
         let dropped = |what: &str, packet: &Datagram| {
             Case::new(&format!("{}: {what}", way.name()), way.known(packet, now), packet).drops(DropTooBig)
@@ -54,7 +57,10 @@ fn long(now: Ticks) -> Vec<Case> {
         let open = Datagram { dont_fragment: false, ..sized(1) };
         cases.push(match way.vip {
             Family::V4 => dropped("one byte too long, and may be fragmented", &open),
-            Family::V6 => answered("one byte too long, in an atomic fragment", &Datagram { fragment: Fragment::Atomic, payload: sized(0).payload, ..open }),
+            Family::V6 => answered(
+                "one byte too long, in an atomic fragment",
+                &Datagram { fragment: Fragment::Atomic, payload: sized(0).payload, ..open },
+            ),
         });
         let datagram = Datagram { payload: vec![1; room], ..udp(&[]).of(way.vip) };
         cases.push(answered("a datagram too long", &datagram));
@@ -70,7 +76,10 @@ fn old(now: Ticks) -> Vec<Case> {
             Family::V4 => vec![("options", Datagram { options: vec![1; 40], ..ack() })],
             Family::V6 => vec![
                 ("extension headers", Datagram { extensions: vec![Extension::options(60, 2)], ..ack() }),
-                ("more headers than are quoted", Datagram { extensions: vec![Extension::options(60, 20)], ..ack() }),
+                (
+                    "more headers than are quoted",
+                    Datagram { extensions: vec![Extension::options(60, 20)], ..ack() },
+                ),
                 ("an atomic fragment", Datagram { fragment: Fragment::Atomic, ..ack() }),
             ],
         };
@@ -110,15 +119,26 @@ fn never(now: Ticks) -> Vec<Case> {
             };
             let none = way.world(now).slots(Slot::settled(ServerId::NONE));
             cases.push(case("an old packet", way.world(now), &from(&old, source), DropTtl));
-            cases.push(case("a query without a server", none, &from(&udp(b"x").of(way.vip), source), DropNoServer));
+            cases.push(case(
+                "a query without a server",
+                none,
+                &from(&udp(b"x").of(way.vip), source),
+                DropNoServer,
+            ));
             if !way.mode.rewrites() {
                 cases.push(case("a long packet", way.world(now), &from(&long, source), DropTooBig));
             }
         }
-        for (what, packet, counter) in [("an old packet", &old, DropTtl), ("a long packet", &long, DropTooBig)] {
+        for (what, packet, counter) in
+            [("an old packet", &old, DropTtl), ("a long packet", &long, DropTooBig)]
+        {
             let packet = Datagram { from: [3, 0, 0, 0, 0, 1], ..packet.clone() };
             let pair = way.pair(&packet, now);
-            let pair = super::world::Pair { request: super::world::Half { peer_mac: packet.from, ..pair.request }, reply: super::world::Half { peer_mac: packet.from, ..pair.reply }, ..pair };
+            let pair = super::world::Pair {
+                request: super::world::Half { peer_mac: packet.from, ..pair.request },
+                reply: super::world::Half { peer_mac: packet.from, ..pair.reply },
+                ..pair
+            };
             let world = if way.mode.rewrites() { way.world(now).pair(pair) } else { way.world(now) };
             let name = format!("{}: {what} from a group's MAC, not answered", way.name());
             cases.push(Case::new(&name, world, &packet).drops(counter));
@@ -132,7 +152,9 @@ fn crowds(family: Family) -> Vec<SocketAddr> {
     let v4 = |octets: [u8; 4]| IpAddr::V4(Ipv4Addr::from(octets));
     let v6 = |text: &str| IpAddr::V6(text.parse::<Ipv6Addr>().expect("an address"));
     let addresses = match family {
-        Family::V4 => vec![v4([0; 4]), v4([0, 1, 2, 3]), v4([224, 0, 0, 1]), v4([239, 1, 2, 3]), v4([255; 4])],
+        Family::V4 => {
+            vec![v4([0; 4]), v4([0, 1, 2, 3]), v4([224, 0, 0, 1]), v4([239, 1, 2, 3]), v4([255; 4])]
+        }
         Family::V6 => vec![v6("::"), v6("ff02::1"), v6("ff0e::1234")],
     };
     addresses.into_iter().map(|address| SocketAddr::new(address, 40_000)).collect()
@@ -151,8 +173,22 @@ fn budget(now: Ticks) -> Vec<Case> {
         let mtu = u32::from(MTU) - overhead as u32;
         let table: [(&str, World, Datagram, Datagram, Counter, Counter); 3] = [
             ("an old packet", way.world(now), old.clone(), expired(&old), AnswerTtl, DropTtl),
-            ("a long packet", way.known(&long, now), long.clone(), too_big(&long, mtu), AnswerTooBig, DropTooBig),
-            ("no server", none(way.world(now)), query.clone(), unreachable(&query), AnswerNoServer, DropNoServer),
+            (
+                "a long packet",
+                way.known(&long, now),
+                long.clone(),
+                too_big(&long, mtu),
+                AnswerTooBig,
+                DropTooBig,
+            ),
+            (
+                "no server",
+                none(way.world(now)),
+                query.clone(),
+                unreachable(&query),
+                AnswerNoServer,
+                DropNoServer,
+            ),
         ];
         for (what, world, packet, answer, answered, dropped) in table {
             let at = |count| World { answered: count, ..world.clone() };
@@ -166,8 +202,11 @@ fn budget(now: Ticks) -> Vec<Case> {
     }
     let refused = World { answered: ANSWERS_PER_TICK, ..World::new(Mode::Dsr, now) };
     cases.push(
-        Case::new("a RST is no ICMP error", refused.slots(Slot::settled(ServerId::NONE)), &syn())
-            .leaves(FRONT, ResetNoServer, &refusal(&syn())),
+        Case::new("a RST is no ICMP error", refused.slots(Slot::settled(ServerId::NONE)), &syn()).leaves(
+            FRONT,
+            ResetNoServer,
+            &refusal(&syn()),
+        ),
     );
     cases
 }
@@ -176,15 +215,23 @@ fn budget(now: Ticks) -> Vec<Case> {
 fn replies(now: Ticks) -> Vec<Case> {
     let mut cases = Vec::new();
     for way in Way::all().into_iter().filter(|way| way.mode.rewrites()) {
-        for (name, packet) in [("tcp", ack()), ("udp", udp(b"answer")), ("no udp checksum", Datagram { transport: Transport::UdpWithoutChecksum, ..udp(b"x") })] {
+        for (name, packet) in [
+            ("tcp", ack()),
+            ("udp", udp(b"answer")),
+            ("no udp checksum", Datagram { transport: Transport::UdpWithoutChecksum, ..udp(b"x") }),
+        ] {
             let packet = packet.of(way.vip);
             let pair = way.pair(&packet, now);
             let (sent, _) = answer(&packet, &pair);
             let old = Datagram { ttl: 1, ..sent };
             cases.push(
-                Case::new(&format!("{}, reply: too old, {name}", way.name()), way.world(now).pair(pair), &old)
-                    .from(BACK)
-                    .leaves(BACK, AnswerTtl, &expired(&old)),
+                Case::new(
+                    &format!("{}, reply: too old, {name}", way.name()),
+                    way.world(now).pair(pair),
+                    &old,
+                )
+                .from(BACK)
+                .leaves(BACK, AnswerTtl, &expired(&old)),
             );
         }
     }

@@ -24,9 +24,6 @@ pub enum Transport {
 }
 
 impl Checksums {
-    pub const RIGHT: Checksums =
-        Checksums { ip: true, transport: Transport::Right, quoted: (true, Transport::Without) };
-
     /// None for a frame that is not a whole IP packet.
     pub fn of(frame: &[u8]) -> Option<Checksums> {
         let mut l3 = ETHERNET;

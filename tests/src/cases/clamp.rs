@@ -1,10 +1,7 @@
 //! The MSS of SYNs, lowered to what the service says.
 
 use etherparse::TcpHeader;
-use lb_common::{
-    counter::Counter::MssClamped,
-    flow::Ticks,
-};
+use lb_common::{counter::Counter::MssClamped, flow::Ticks};
 
 use super::{
     Case,
@@ -65,7 +62,11 @@ fn lowered() -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
         .collect();
     options.push(("the greatest", offer(u16::MAX), offer(MOST)));
     options.push(("one more than allowed", offer(MOST + 1), offer(MOST)));
-    options.push(("twice, the first counts", [offer(1_460), offer(1_460)].concat(), [offer(MOST), offer(1_460)].concat()));
+    options.push((
+        "twice, the first counts",
+        [offer(1_460), offer(1_460)].concat(),
+        [offer(MOST), offer(1_460)].concat(),
+    ));
     options
 }
 

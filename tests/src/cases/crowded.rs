@@ -18,8 +18,8 @@ use super::{
     refused::refusal,
     shape::{ack, syn, udp},
     world::{
-        A, A_MAC, B, B_MAC, BACK, BACK_MAC, CLIENT, FRONT, Half, Key, NAMES, Pair, Record, TARGET_B, WEB, World, ago,
-        flow_key, record,
+        A, A_MAC, B, B_MAC, BACK, BACK_MAC, CLIENT, FRONT, Half, Key, NAMES, Pair, Record, TARGET_B, WEB,
+        World, ago, flow_key, record,
     },
 };
 

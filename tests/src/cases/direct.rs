@@ -16,8 +16,8 @@ use super::{
     packet::{Datagram, Transport},
     shape::{ack, fin, rst, syn, tcp, udp},
     world::{
-        A, A_MAC, B, B_MAC, BACK, BACK_MAC, CLIENT, FRONT, FRONT_MAC, NAMES, TARGET_A, WEB, World,
-        flow_key, record,
+        A, A_MAC, B, B_MAC, BACK, BACK_MAC, CLIENT, FRONT, FRONT_MAC, NAMES, TARGET_A, WEB, World, flow_key,
+        record,
     },
 };
 

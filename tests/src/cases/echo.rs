@@ -18,7 +18,8 @@ use super::{
 };
 
 pub(super) fn cases(now: Ticks) -> Vec<Case> {
-    let groups = Family::ALL.map(|family| [answered(family, now), passed(family, now), wildcards(family, now)]);
+    let groups =
+        Family::ALL.map(|family| [answered(family, now), passed(family, now), wildcards(family, now)]);
     groups.into_iter().flatten().flatten().collect()
 }
 
@@ -50,10 +51,18 @@ fn answered(family: Family, now: Ticks) -> Vec<Case> {
         ("a ping", world(Mode::Dsr), ping.clone()),
         ("a ping of a nat service", world(Mode::Nat), ping.clone()),
         ("an empty ping", world(Mode::Ipip), Datagram { payload: vec![], ..ping.clone() }),
-        ("an empty ping in a padded frame", world(Mode::Gue), Datagram { payload: vec![], ..ping.clone() }.padded()),
+        (
+            "an empty ping in a padded frame",
+            world(Mode::Gue),
+            Datagram { payload: vec![], ..ping.clone() }.padded(),
+        ),
         ("an odd number of bytes", world(Mode::Dsr), Datagram { payload: vec![7; 33], ..ping.clone() }),
         ("a time to live of 1", world(Mode::Dsr), Datagram { ttl: 1, ..ping.clone() }),
-        ("a code", world(Mode::Dsr), Datagram { transport: Transport::Icmp(Icmp { code: 3, ..icmp(&ping) }), ..ping.clone() }),
+        (
+            "a code",
+            world(Mode::Dsr),
+            Datagram { transport: Transport::Icmp(Icmp { code: 3, ..icmp(&ping) }), ..ping.clone() },
+        ),
         ("options or extension headers", world(Mode::Dsr), over),
         ("a jumbo frame", world(Mode::Dsr), Datagram { payload: vec![0x6a; 8_000], ..ping.clone() }),
         ("no server is left", world(Mode::Dsr).slots(Slot::settled(ServerId::NONE)), ping.clone()),
@@ -84,7 +93,8 @@ fn passed(family: Family, now: Ticks) -> Vec<Case> {
             .passes(PassIcmp),
         Case::new(&name("a ping without any service"), dsr().bare(), &ping).passes(PassIcmp),
         Case::new(&name("an answer"), dsr(), &kind(reply)).passes(PassIcmp),
-        Case::new(&name("the first fragment of a ping"), dsr(), &part(Fragment::First(32))).passes(PassProtocol),
+        Case::new(&name("the first fragment of a ping"), dsr(), &part(Fragment::First(32)))
+            .passes(PassProtocol),
         Case::new(
             &name("a later fragment of a ping"),
             dsr(),
@@ -92,8 +102,12 @@ fn passed(family: Family, now: Ticks) -> Vec<Case> {
         )
         .passes(PassProtocol),
         Case::bytes(&name("a ping cut short"), dsr(), short).drops(DropMalformed),
-        Case::new(&name("a ping from a group"), dsr(), &Datagram { from: [3, 0, 0, 0, 0, 1], ..ping.clone() })
-            .drops(DropMalformed),
+        Case::new(
+            &name("a ping from a group"),
+            dsr(),
+            &Datagram { from: [3, 0, 0, 0, 0, 1], ..ping.clone() },
+        )
+        .drops(DropMalformed),
     ];
     for &other in others {
         let name = name(&format!("icmp of type {other}"));

@@ -26,7 +26,9 @@ pub(super) fn delivered(packet: &Datagram, mode: Mode, server: ServerId) -> Data
     match mode {
         Mode::Dsr => sent,
         Mode::Ipip => Datagram { outer: outer(None), ..sent },
-        Mode::Gue => Datagram { outer: outer(Some(entropy(hash(packet.source, packet.destination)))), ..sent },
+        Mode::Gue => {
+            Datagram { outer: outer(Some(entropy(hash(packet.source, packet.destination)))), ..sent }
+        }
         Mode::Nat | Mode::Gateway => panic!("{mode:?} gives the packet other ends"),
     }
 }

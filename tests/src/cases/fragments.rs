@@ -1,5 +1,6 @@
 //! Fragments: the later ones of a datagram follow the first, which alone has the ports.
 
+use lb_common::fragment::{FRAGMENT_TICKS, FragmentEntry, FragmentKey};
 use lb_common::{
     counter::Counter::{
         AnswerTooBig, DropFragment, DropMalformed, DropTooBig, DropTtl, ForwardGatewayReply, ForwardNatReply,
@@ -9,7 +10,6 @@ use lb_common::{
     flow::Ticks,
     net::{Be16, Be32, Be128},
 };
-use lb_common::fragment::{FRAGMENT_TICKS, FragmentEntry, FragmentKey};
 use lb_user::pure::config::network::Family;
 use std::net::SocketAddr;
 
@@ -98,8 +98,16 @@ fn followed(now: Ticks) -> Vec<Case> {
                 ("a later fragment", later.clone(), 0),
                 ("a later fragment of a moment ago", later.clone(), 3),
                 ("a later fragment at its last tick", later.clone(), FRAGMENT_TICKS - 1),
-                ("the last fragment there can be", Datagram { fragment: Fragment::Later(8_190), payload: vec![7], ..later.clone() }, 0),
-                ("a later fragment in a padded frame", Datagram { payload: vec![9; 8], ..later.clone() }.padded(), 0),
+                (
+                    "the last fragment there can be",
+                    Datagram { fragment: Fragment::Later(8_190), payload: vec![7], ..later.clone() },
+                    0,
+                ),
+                (
+                    "a later fragment in a padded frame",
+                    Datagram { payload: vec![9; 8], ..later.clone() }.padded(),
+                    0,
+                ),
                 ("a later fragment with a tag", later.tagged(&[0x2007]), 0),
             ];
             for (which, part, age) in rest {
@@ -130,7 +138,13 @@ fn lost(now: Ticks) -> Vec<Case> {
             ("before the first", None),
             ("after its time", Some(kept(&first, ago(now, FRAGMENT_TICKS)))),
             ("of another id", Some(kept(&Datagram { identification: 0xbeee, ..first.clone() }, now))),
-            ("of another protocol", Some(kept(&Datagram { destination: first.destination, ..self::first(&ack().of(way.vip)) }, now))),
+            (
+                "of another protocol",
+                Some(kept(
+                    &Datagram { destination: first.destination, ..self::first(&ack().of(way.vip)) },
+                    now,
+                )),
+            ),
             ("of another client", Some(kept(&Datagram { source: other_client, ..first.clone() }, now))),
         ];
         for (name, fragment) in table {
@@ -154,12 +168,17 @@ fn nobodys(now: Ticks) -> Vec<Case> {
         let packet = Datagram { destination: elsewhere, ..packet };
         let name = |what: &str| format!("fragments over {}: {what}", family.name());
         let dsr = || World::new(Mode::Dsr, now);
-        let other_port = Datagram { destination: SocketAddr::new(udp(&[]).of(family).destination.ip(), 54), ..packet.clone() };
+        let other_port = Datagram {
+            destination: SocketAddr::new(udp(&[]).of(family).destination.ip(), 54),
+            ..packet.clone()
+        };
         cases.extend([
             Case::new(&name("the first, to nobody"), dsr(), &first(&packet)).passes(PassNoService),
             Case::new(&name("a later one, to nobody"), dsr(), &later(&packet)).passes(PassFragment),
-            Case::new(&name("the first, to a port of no service"), dsr(), &first(&other_port)).passes(PassNoService),
-            Case::new(&name("a later one, without any service"), dsr().bare(), &later(&packet)).passes(PassFragment),
+            Case::new(&name("the first, to a port of no service"), dsr(), &first(&other_port))
+                .passes(PassNoService),
+            Case::new(&name("a later one, without any service"), dsr().bare(), &later(&packet))
+                .passes(PassFragment),
             Case::new(
                 &name("a later one of a datagram to no service"),
                 with(dsr(), kept(&first(&other_port), now)),
@@ -183,8 +202,9 @@ fn replies(now: Ticks) -> Vec<Case> {
             let (later, later_got) = answer(&later(&packet), &pair);
             let world = || way.world(now).pair(pair);
             let what = |which: &str| format!("{}, reply: {which} of {name}", way.name());
-            let mut begun =
-                Case::new(&what("the first fragment"), world(), &first).from(BACK).leaves(FRONT, counter, &first_got);
+            let mut begun = Case::new(&what("the first fragment"), world(), &first)
+                .from(BACK)
+                .leaves(FRONT, counter, &first_got);
             begun.expected.fragments.extend([kept(&first, now)]);
             cases.push(begun);
             cases.push(
@@ -193,7 +213,9 @@ fn replies(now: Ticks) -> Vec<Case> {
                     .leaves(FRONT, counter, &later_got),
             );
             cases.push(
-                Case::new(&what("a later fragment before the first"), world(), &later).from(BACK).passes(PassFragment),
+                Case::new(&what("a later fragment before the first"), world(), &later)
+                    .from(BACK)
+                    .passes(PassFragment),
             );
         }
     }
@@ -281,8 +303,7 @@ fn malformed(now: Ticks) -> Vec<Case> {
             hidden.payload = vec![17; 200];
             let name = format!("{}: options behind a fragment header, passed", way.name());
             cases.push(
-                Case::new(&name, way.world(now), &hidden)
-                    .passes(lb_common::counter::Counter::PassProtocol),
+                Case::new(&name, way.world(now), &hidden).passes(lb_common::counter::Counter::PassProtocol),
             );
             let many = Datagram {
                 extensions: (0..5).map(|_| Extension::options(60, 1)).collect(),

@@ -174,7 +174,10 @@ fn headers(way: Way, now: Ticks) -> Vec<Case> {
                 ("destination options", with(chain(&[60]))),
                 ("a routing header", with(vec![Extension::routing(3)])),
                 ("long destination options", with(vec![Extension::options(60, 30)])),
-                ("one of each extension header", with([chain(&[0, 60]), vec![Extension::routing(1)]].concat())),
+                (
+                    "one of each extension header",
+                    with([chain(&[0, 60]), vec![Extension::routing(1)]].concat()),
+                ),
                 ("as many extension headers as are walked over", with(chain(&[0, 60, 43, 60, 60]))),
                 ("an atomic fragment", Datagram { fragment: Fragment::Atomic, ..ack() }),
             ]
@@ -202,7 +205,13 @@ fn rewritten(now: Ticks) -> Vec<Case> {
         for (name, packet) in &packets {
             let packet = packet.clone().of(way.vip);
             cases.push(replied(way, name, way.world(now), &packet, now));
-            cases.push(replied(way, &format!("{name} in a padded frame"), way.world(now), &packet.padded(), now));
+            cases.push(replied(
+                way,
+                &format!("{name} in a padded frame"),
+                way.world(now),
+                &packet.padded(),
+                now,
+            ));
         }
         let packet = ack().of(way.vip);
         let (sent, _) = answer(&packet, &way.pair(&packet, now));
@@ -256,7 +265,8 @@ fn looped(now: Ticks) -> Vec<Case> {
         let outer = ours.outer.map(|outer| Outer { destination: vip, ..outer });
         let looped = Datagram { outer, to: FRONT_MAC, from: CLIENT_MAC, ..ours };
         let counter = if way.mode == Mode::Ipip { PassProtocol } else { PassNoService };
-        let case = Case::new(&format!("{}: a packet of ours, to a service", way.name()), way.world(now), &looped);
+        let case =
+            Case::new(&format!("{}: a packet of ours, to a service", way.name()), way.world(now), &looped);
         cases.push(case.passes(counter));
     }
     cases

@@ -21,8 +21,8 @@ use super::{
     packet::{Datagram, Transport},
     shape::{ack, syn, tcp, udp},
     world::{
-        A, A_MAC, B, BACK, BACK_MAC, CLIENT, FRONT, FRONT_MAC, Half, NAMES, NAT_SOURCES,
-        Pair, TARGET_A, TARGET_B, WEB, World, ends, flow_key, peer, record, v4,
+        A, A_MAC, B, BACK, BACK_MAC, CLIENT, FRONT, FRONT_MAC, Half, NAMES, NAT_SOURCES, Pair, TARGET_A,
+        TARGET_B, WEB, World, ends, flow_key, peer, record, v4,
     },
 };
 

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use etherparse::{
-    EtherType, Ethernet2Header, IpDscp, IpEcn, IpFragOffset, IpNumber, Ipv4Header, Ipv4Options, Ipv6FlowLabel,
-    Ipv6Header, TcpHeader, UdpHeader, checksum::Sum16BitWords,
+    EtherType, Ethernet2Header, IpDscp, IpEcn, IpFragOffset, IpNumber, Ipv4Header, Ipv4Options,
+    Ipv6FlowLabel, Ipv6Header, TcpHeader, UdpHeader, checksum::Sum16BitWords,
 };
 
 /// An Ethernet frame with an IP packet of TCP, UDP or ICMP, bare or in another one.
@@ -214,7 +214,8 @@ impl Datagram {
             headers.push(Extension(IpNumber::IPV6_FRAGMENTATION_HEADER.0, vec![0, a, b, c, d, e, f]));
         }
         let numbers = headers.iter().skip(1).map(|header| header.0).chain([self.protocol()]);
-        let bytes = headers.iter().zip(numbers).flat_map(|(header, next)| [vec![next], header.1.clone()].concat());
+        let bytes =
+            headers.iter().zip(numbers).flat_map(|(header, next)| [vec![next], header.1.clone()].concat());
         (headers.first().map_or(self.protocol(), |header| header.0), bytes.collect())
     }
 
@@ -241,7 +242,8 @@ impl Datagram {
         let header = match &self.transport {
             Transport::Tcp(shape) => {
                 let (source_port, destination_port) = (self.source.port(), self.destination.port());
-                let mut header = TcpHeader { source_port, destination_port, checksum: 0, ..(**shape).clone() };
+                let mut header =
+                    TcpHeader { source_port, destination_port, checksum: 0, ..(**shape).clone() };
                 header.checksum = self.checksum(&header.to_bytes());
                 header.to_bytes().to_vec()
             }
@@ -254,12 +256,16 @@ impl Datagram {
                 self.udp(checksum)
             }
             Transport::UdpWithoutChecksum => self.udp(0),
-            Transport::Icmp(icmp) => icmp.header(match self.source {
-                SocketAddr::V4(_) => Sum16BitWords::new().add_slice(&icmp.header(0)).add_slice(&self.payload),
-                SocketAddr::V6(_) => self.sum(&icmp.header(0)),
-            }
-            .ones_complement()
-            .to_be()),
+            Transport::Icmp(icmp) => icmp.header(
+                match self.source {
+                    SocketAddr::V4(_) => {
+                        Sum16BitWords::new().add_slice(&icmp.header(0)).add_slice(&self.payload)
+                    }
+                    SocketAddr::V6(_) => self.sum(&icmp.header(0)),
+                }
+                .ones_complement()
+                .to_be(),
+            ),
             Transport::Rest(_) => Vec::new(),
         };
         [header, self.payload.clone()].concat()
@@ -338,7 +344,10 @@ impl Extension {
 
     /// A routing header without segments left.
     pub fn routing(units: u8) -> Extension {
-        Extension(IpNumber::IPV6_ROUTE_HEADER.0, [vec![units - 1], vec![0; usize::from(units) * 8 - 2]].concat())
+        Extension(
+            IpNumber::IPV6_ROUTE_HEADER.0,
+            [vec![units - 1], vec![0; usize::from(units) * 8 - 2]].concat(),
+        )
     }
 }
 

@@ -175,7 +175,14 @@ fn worlds(index: usize) -> World {
 /// A whole packet for one of the services, from anybody.
 fn datagram() -> impl Strategy<Value = Datagram> {
     let ip = (any::<[u8; 16]>(), any::<u16>(), 2..=u8::MAX, any::<u8>(), any::<u16>(), any::<bool>());
-    let shape = (transport(), vec(any::<u8>(), 0..300), 0..8usize, vec(0..0x1000u16, 0..3), 0..10usize, any::<bool>());
+    let shape = (
+        transport(),
+        vec(any::<u8>(), 0..300),
+        0..8usize,
+        vec(0..0x1000u16, 0..3),
+        0..10usize,
+        any::<bool>(),
+    );
     (ip, shape).prop_map(|(ip, shape)| {
         let (address, port, ttl, traffic_class, identification, is_v6) = ip;
         let (transport, payload, padding, tags, words, dont_fragment) = shape;

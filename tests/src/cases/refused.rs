@@ -3,7 +3,8 @@
 use etherparse::TcpHeader;
 use lb_common::{
     counter::Counter::{
-        self, AnswerNoServer, DropNoFlow, DropNoServer, DropTables, DropUnresolved, ResetNoFlow, ResetNoServer,
+        self, AnswerNoServer, DropNoFlow, DropNoServer, DropTables, DropUnresolved, ResetNoFlow,
+        ResetNoServer,
     },
     entry::Mode,
     flow::Ticks,
@@ -85,7 +86,9 @@ pub(super) fn cases(now: Ticks) -> Vec<Case> {
                 .drops(DropNoServer),
         ]);
     }
-    cases.extend([(Mode::Dsr, "dsr"), (Mode::Nat, "nat")].iter().flat_map(|(mode, word)| broken(*mode, word, now)));
+    cases.extend(
+        [(Mode::Dsr, "dsr"), (Mode::Nat, "nat")].iter().flat_map(|(mode, word)| broken(*mode, word, now)),
+    );
     cases
 }
 

@@ -26,8 +26,16 @@ use super::{
 };
 
 pub(super) fn cases(now: Ticks) -> Vec<Case> {
-    let groups =
-        [direct(now), chosen(now), rewritten(now), replied(now), passed(now), dropped(now), wildcards(now), cut(now)];
+    let groups = [
+        direct(now),
+        chosen(now),
+        rewritten(now),
+        replied(now),
+        passed(now),
+        dropped(now),
+        wildcards(now),
+        cut(now),
+    ];
     groups.into_iter().flatten().collect()
 }
 
@@ -43,7 +51,16 @@ fn router(family: Family) -> SocketAddr {
 fn kinds(family: Family) -> Vec<Icmp> {
     let error = |(kind, code, rest)| Icmp { kind, code, rest };
     let table: &[(u8, u8, u32)] = match family {
-        Family::V4 => &[(3, 0, 0), (3, 1, 0), (3, 3, 0), (3, 4, 1_280), (3, 13, 0), (11, 0, 0), (11, 1, 0), (12, 0, 9 << 24)],
+        Family::V4 => &[
+            (3, 0, 0),
+            (3, 1, 0),
+            (3, 3, 0),
+            (3, 4, 1_280),
+            (3, 13, 0),
+            (11, 0, 0),
+            (11, 1, 0),
+            (12, 0, 9 << 24),
+        ],
         Family::V6 => &[(1, 0, 0), (1, 4, 0), (2, 0, 1_280), (3, 0, 0), (3, 1, 0), (4, 1, 40)],
     };
     table.iter().copied().map(error).collect()
@@ -75,7 +92,12 @@ fn error(about: &Datagram, icmp: Icmp, quote: Quote) -> Datagram {
 }
 
 /// The error with other ends, about a packet with other ends, whose transport checksum stays where it is not known.
-fn readdressed(error: &Datagram, about: &Datagram, changed: &Datagram, ends: (SocketAddr, SocketAddr)) -> Datagram {
+fn readdressed(
+    error: &Datagram,
+    about: &Datagram,
+    changed: &Datagram,
+    ends: (SocketAddr, SocketAddr),
+) -> Datagram {
     let (old, mut payload) = (about.packet(), changed.packet());
     payload.truncate(error.payload.len());
     if let Transport::Tcp(_) = about.transport {
@@ -97,7 +119,10 @@ fn answers(family: Family) -> [(&'static str, Datagram); 4] {
         ("tcp", back(ack())),
         ("a SYN and ACK", back(tcp(&[], |header| (header.syn, header.ack) = (true, true)))),
         ("udp", back(udp(b"answer"))),
-        ("udp without checksum", back(Datagram { transport: Transport::UdpWithoutChecksum, ..udp(b"answer") })),
+        (
+            "udp without checksum",
+            back(Datagram { transport: Transport::UdpWithoutChecksum, ..udp(b"answer") }),
+        ),
     ]
 }
 
@@ -126,7 +151,13 @@ fn direct(now: Ticks) -> Vec<Case> {
         for (what, about) in answers(way.vip) {
             for (name, quote) in QUOTES {
                 let error = error(&about, kinds(way.vip)[0], quote);
-                cases.push(reaches(way, &format!("{what}, {name} quoted"), way.world(now), (&error, &about), way.first()));
+                cases.push(reaches(
+                    way,
+                    &format!("{what}, {name} quoted"),
+                    way.world(now),
+                    (&error, &about),
+                    way.first(),
+                ));
             }
         }
         let [(_, about), ..] = answers(way.vip);
@@ -142,13 +173,20 @@ fn direct(now: Ticks) -> Vec<Case> {
         cases.push(reaches(way, "a time to live of 2", way.world(now), (&old, &about), way.first()));
         let tagged = told.tagged(&[5, 6]);
         cases.push(reaches(way, "with tags", way.world(now), (&tagged, &about), way.first()));
-        let mut case = reaches(way, "out with a tag", way.world(now).behind(&[9]), (&told, &about), way.first());
+        let mut case =
+            reaches(way, "out with a tag", way.world(now).behind(&[9]), (&told, &about), way.first());
         case.expected.packet = delivered(&told, &about, way.mode, way.first()).tagged(&[9]).bytes();
         cases.push(case);
         if way.vip == Family::V4 {
             let about = Datagram { options: vec![1; 12], ..about.clone() };
             let error = Datagram { options: vec![1; 8], ..error(&about, kinds(way.vip)[0], Quote::Bytes(8)) };
-            cases.push(reaches(way, "options in both headers", way.world(now), (&error, &about), way.first()));
+            cases.push(reaches(
+                way,
+                "options in both headers",
+                way.world(now),
+                (&error, &about),
+                way.first(),
+            ));
         } else {
             let error = Datagram { extensions: vec![Extension::options(0, 1)], ..told };
             cases.push(reaches(way, "extension headers", way.world(now), (&error, &about), way.first()));
@@ -157,9 +195,18 @@ fn direct(now: Ticks) -> Vec<Case> {
     cases
 }
 
-fn reaches(way: Way, what: &str, world: World, (error, about): (&Datagram, &Datagram), server: ServerId) -> Case {
-    Case::new(&format!("{}, icmp error: {what}", way.name()), world, error)
-        .leaves(BACK, ForwardIcmp, &delivered(error, about, way.mode, server))
+fn reaches(
+    way: Way,
+    what: &str,
+    world: World,
+    (error, about): (&Datagram, &Datagram),
+    server: ServerId,
+) -> Case {
+    Case::new(&format!("{}, icmp error: {what}", way.name()), world, error).leaves(
+        BACK,
+        ForwardIcmp,
+        &delivered(error, about, way.mode, server),
+    )
 }
 
 /// Who the flow's server is: the slot says, or the record.
@@ -168,7 +215,9 @@ fn chosen(now: Ticks) -> Vec<Case> {
     for way in Way::all().into_iter().filter(is_direct) {
         let [first, second] = ends(way.server).servers;
         let unsettled = || way.world(now).slots(Slot::new(second, first, true));
-        for (what, about, protocol) in [("tcp", &answers(way.vip)[0].1, TCP), ("udp", &answers(way.vip)[2].1, UDP)] {
+        for (what, about, protocol) in
+            [("tcp", &answers(way.vip)[0].1, TCP), ("udp", &answers(way.vip)[2].1, UDP)]
+        {
             let key = flow_key(about.destination, about.source, protocol);
             let error = error(about, kinds(way.vip)[0], Quote::Bytes(8));
             let scheduled = |scheduler| {
@@ -176,14 +225,23 @@ fn chosen(now: Ticks) -> Vec<Case> {
                 world.flow(key, record(second, now, 0))
             };
             let by_client = unsettled().services(|service| service.by_client = true);
-            let client = super::world::Key::of_client(about.destination.ip(), about.source.ip(), protocol, SERVICE.id);
+            let client =
+                super::world::Key::of_client(about.destination.ip(), about.source.ip(), protocol, SERVICE.id);
             let table = [
                 ("settled on another", way.world(now).slots(Slot::settled(second)), second),
                 ("unsettled, recorded", unsettled().flow(key, record(second, ago(now, 9), 0)), second),
-                ("unsettled, recorded too long ago", unsettled().flow(key, record(second, ago(now, TCP_IDLE), 0)), first),
+                (
+                    "unsettled, recorded too long ago",
+                    unsettled().flow(key, record(second, ago(now, TCP_IDLE), 0)),
+                    first,
+                ),
                 ("unsettled, not recorded", unsettled(), first),
                 ("unsettled, a dead base", unsettled().dead(first), second),
-                ("unsettled, recorded with a dead server", unsettled().dead(second).flow(key, record(second, now, 0)), first),
+                (
+                    "unsettled, recorded with a dead server",
+                    unsettled().dead(second).flow(key, record(second, now, 0)),
+                    first,
+                ),
                 ("round robin, recorded", scheduled(Scheduler::RoundRobin), second),
                 ("least connections, recorded", scheduled(Scheduler::LeastConn), second),
             ];
@@ -191,8 +249,12 @@ fn chosen(now: Ticks) -> Vec<Case> {
                 cases.push(reaches(way, &format!("{what}, {name}"), world, (&error, about), server));
             }
             let world = by_client.flow(client, record(second, now, 0));
-            let mut case = reaches(way, &format!("{what}, a client's record"), world, (&error, about), second);
-            let port = entropy(expected::hash(SocketAddr::new(about.destination.ip(), 0), SocketAddr::new(about.source.ip(), 0)));
+            let mut case =
+                reaches(way, &format!("{what}, a client's record"), world, (&error, about), second);
+            let port = entropy(expected::hash(
+                SocketAddr::new(about.destination.ip(), 0),
+                SocketAddr::new(about.source.ip(), 0),
+            ));
             let sent = delivered(&error, about, way.mode, second);
             let outer = sent.outer.map(|outer| Outer { gue_port: outer.gue_port.map(|_| port), ..outer });
             case.expected.packet = Datagram { outer, ..sent }.bytes();
@@ -209,15 +271,22 @@ fn chosen(now: Ticks) -> Vec<Case> {
 fn rewritten(now: Ticks) -> Vec<Case> {
     let mut cases = Vec::new();
     for way in Way::all().into_iter().filter(|way| way.mode.rewrites()) {
-        let mut case = |what: String, about: &Datagram, error: &Datagram, world: &dyn Fn(World) -> World, tags: &[u16]| {
+        let mut case = |what: String,
+                        about: &Datagram,
+                        error: &Datagram,
+                        world: &dyn Fn(World) -> World,
+                        tags: &[u16]| {
             let pair = pair_of(way, &about.ends(about.destination, about.source), now);
             let source = if way.mode == Mode::Nat { pair.nat } else { error.source };
-            let changed = readdressed(error, about, &about.ends(pair.target, pair.nat), (source, pair.target));
+            let changed =
+                readdressed(error, about, &about.ends(pair.target, pair.nat), (source, pair.target));
             let sent = changed.hop(peer(way.first()).mac, BACK_MAC).tagged(tags);
             let name = format!("{}, icmp error to the server: {what}", way.name());
-            cases.push(
-                Case::new(&name, world(way.world(now)).pair(pair), error).leaves(BACK, ForwardIcmp, &sent),
-            );
+            cases.push(Case::new(&name, world(way.world(now)).pair(pair), error).leaves(
+                BACK,
+                ForwardIcmp,
+                &sent,
+            ));
         };
         for (what, about) in answers(way.vip) {
             for (name, quote) in QUOTES {
@@ -247,20 +316,22 @@ fn rewritten(now: Ticks) -> Vec<Case> {
 fn replied(now: Ticks) -> Vec<Case> {
     let mut cases = Vec::new();
     for way in Way::all().into_iter().filter(|way| way.mode.rewrites()) {
-        let mut case = |what: String, asked: &Datagram, icmp: Icmp, quote: Quote, tags: &[u16], own: &[u16]| {
-            let pair = pair_of(way, asked, now).tagged(tags);
-            let asked = Datagram { ttl: 1, ..asked.clone() };
-            let about = asked.ends(pair.nat, pair.target);
-            let told = Datagram { to: BACK_MAC, from: peer(way.first()).mac, ..error(&about, icmp, quote) };
-            let changed = readdressed(&told, &about, &asked, (pair.vip, pair.client));
-            let got = changed.hop(pair.reply.peer_mac, pair.reply.own_mac).tagged(tags);
-            let name = format!("{}, icmp error to the client: {what}", way.name());
-            cases.push(
-                Case::new(&name, way.world(now).pair(pair), &told.tagged(own))
-                    .from(BACK)
-                    .leaves(FRONT, ForwardIcmpReply, &got),
-            );
-        };
+        let mut case =
+            |what: String, asked: &Datagram, icmp: Icmp, quote: Quote, tags: &[u16], own: &[u16]| {
+                let pair = pair_of(way, asked, now).tagged(tags);
+                let asked = Datagram { ttl: 1, ..asked.clone() };
+                let about = asked.ends(pair.nat, pair.target);
+                let told =
+                    Datagram { to: BACK_MAC, from: peer(way.first()).mac, ..error(&about, icmp, quote) };
+                let changed = readdressed(&told, &about, &asked, (pair.vip, pair.client));
+                let got = changed.hop(pair.reply.peer_mac, pair.reply.own_mac).tagged(tags);
+                let name = format!("{}, icmp error to the client: {what}", way.name());
+                cases.push(Case::new(&name, way.world(now).pair(pair), &told.tagged(own)).from(BACK).leaves(
+                    FRONT,
+                    ForwardIcmpReply,
+                    &got,
+                ));
+            };
         let asked = [
             ("tcp", ack()),
             ("udp", udp(b"query")),
@@ -299,13 +370,30 @@ fn passed(now: Ticks) -> Vec<Case> {
         };
         let elsewhere = peer(ends(way.vip).servers[0]).target;
         let port = |port| SocketAddr::new(about.source.ip(), port);
-        case("not to the sender of what it quotes", &Datagram { destination: elsewhere, ..told(&about) }, PassIcmp);
+        case(
+            "not to the sender of what it quotes",
+            &Datagram { destination: elsewhere, ..told(&about) },
+            PassIcmp,
+        );
         case("about a packet of nobody", &told(&about.ends(elsewhere, about.destination)), PassIcmp);
         case("about another port", &told(&about.ends(port(81), about.destination)), PassIcmp);
-        case("about another protocol of the port", &told(&datagram.ends(port(80), about.destination)), PassIcmp);
-        case("about a ping", &told(&Datagram { transport: Transport::Icmp(icmp), ..about.clone() }), PassIcmp);
-        case("about no transport", &told(&Datagram { transport: Transport::Rest(47), payload: vec![0; 8], ..about.clone() }), PassIcmp);
-        let part = Datagram { fragment: Fragment::Later(9), transport: Transport::Rest(UDP), ..datagram.clone() };
+        case(
+            "about another protocol of the port",
+            &told(&datagram.ends(port(80), about.destination)),
+            PassIcmp,
+        );
+        case(
+            "about a ping",
+            &told(&Datagram { transport: Transport::Icmp(icmp), ..about.clone() }),
+            PassIcmp,
+        );
+        case(
+            "about no transport",
+            &told(&Datagram { transport: Transport::Rest(47), payload: vec![0; 8], ..about.clone() }),
+            PassIcmp,
+        );
+        let part =
+            Datagram { fragment: Fragment::Later(9), transport: Transport::Rest(UDP), ..datagram.clone() };
         case("about a later fragment", &told(&part), PassIcmp);
         case("quoting an ip header alone", &error(&about, icmp, Quote::Bytes(0)), PassIcmp);
         case("quoting 3 bytes of the ports", &error(&about, icmp, Quote::Bytes(3)), PassIcmp);
@@ -318,7 +406,6 @@ fn passed(now: Ticks) -> Vec<Case> {
     }
     cases
 }
-
 
 fn dropped(now: Ticks) -> Vec<Case> {
     let mut cases = Vec::new();
@@ -337,7 +424,8 @@ fn dropped(now: Ticks) -> Vec<Case> {
             cases.push(Case::new(&name(&format!("a time to live of {ttl}")), known(), &old).drops(DropTtl));
         }
         let unresolved = known().servers(|server| server.hop.resolved = false);
-        let mut case = Case::new(&name("the way to the server is unknown"), unresolved, &told).drops(DropUnresolved);
+        let mut case =
+            Case::new(&name("the way to the server is unknown"), unresolved, &told).drops(DropUnresolved);
         if way.mode.rewrites() {
             case.expected.packet = unsent(way, &told, &about, now);
         }
@@ -345,7 +433,8 @@ fn dropped(now: Ticks) -> Vec<Case> {
         if !way.mode.rewrites() {
             let none = way.world(now).slots(Slot::settled(ServerId::NONE));
             cases.push(Case::new(&name("no server is left"), none, &told).drops(DropNoServer));
-            let long = Datagram { payload: [told.payload.clone(), vec![0; MTU.into()]].concat(), ..told.clone() };
+            let long =
+                Datagram { payload: [told.payload.clone(), vec![0; MTU.into()]].concat(), ..told.clone() };
             cases.push(Case::new(&name("too long for the way"), way.world(now), &long).drops(DropTooBig));
         }
     }
@@ -399,4 +488,3 @@ fn cut(now: Ticks) -> Vec<Case> {
     }
     cases
 }
-

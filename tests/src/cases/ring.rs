@@ -5,11 +5,7 @@ use std::collections::BTreeSet;
 use lb_common::{counter::Counter, flow::Ticks};
 use lb_ebpf::Action;
 
-use super::{
-    Case, all,
-    checksum::Checksums,
-    kernel_alone, on_host,
-};
+use super::{Case, all, checksum::Checksums, kernel_alone, on_host};
 
 #[test]
 fn every_case_has_the_effect_it_names() {

@@ -19,8 +19,8 @@ use super::{
     refused::refusal,
     shape::{ack, fin, rst, syn, udp},
     world::{
-        BACK, BACK_MAC, CLIENT_IDLE, FRONT, Half, Key, Pair, Record, SERVICE, TCP_IDLE, UDP_IDLE, World, ago, ends,
-        flow_key, peer, record,
+        BACK, BACK_MAC, CLIENT_IDLE, FRONT, Half, Key, Pair, Record, SERVICE, TCP_IDLE, UDP_IDLE, World, ago,
+        ends, flow_key, peer, record,
     },
 };
 
@@ -66,8 +66,11 @@ fn pair_with(way: Way, packet: &Datagram, server: ServerId, now: Ticks) -> Pair 
 
 /// A new flow of a service whose scheduler is no hash.
 fn opens(way: Way, what: &str, world: World, packet: &Datagram, server: ServerId, now: Ticks) -> Case {
-    let case = Case::new(&format!("{}: {what}", way.name()), world, packet)
-        .leaves(BACK, way.counter(), &sent(way, packet, server, now));
+    let case = Case::new(&format!("{}: {what}", way.name()), world, packet).leaves(
+        BACK,
+        way.counter(),
+        &sent(way, packet, server, now),
+    );
     let is_udp = packet.protocol() == UDP;
     let case = case.serves(server, (packet.is_syn() || is_udp).into());
     if way.mode.rewrites() {
@@ -92,7 +95,9 @@ fn in_turn(way: Way, now: Ticks) -> Vec<Case> {
     for (what, packet) in [("a SYN", syn()), ("a datagram", udp(b"query"))] {
         let packet = packet.of(way.vip);
         let mask = u64::from(SERVICE.ring_mask);
-        for (turns, server) in [(0, first), (1, second), (2, first), (mask, second), (mask + 1, first), (u64::MAX, second)] {
+        for (turns, server) in
+            [(0, first), (1, second), (2, first), (mask, second), (mask + 1, first), (u64::MAX, second)]
+        {
             let what = format!("round robin, turn {turns}: {what}");
             let mut case = opens(way, &what, world(turns), &packet, server, now);
             case.expected.turns = [(SERVICE.id, turns.wrapping_add(1))].into();
@@ -206,8 +211,9 @@ fn recorded(way: Way, now: Ticks) -> Vec<Case> {
         // Older than any record: the slot of its hash says, on every node alike.
         let packet = ack().of(way.vip);
         let slot = expected::hash(packet.source, packet.destination) & SERVICE.ring_mask;
-        let server = if slot % 2 == 0 { first } else { second };
-        let mut case = opens(way, &format!("{scheduler:?}: data without a record"), world(), &packet, server, now);
+        let server = if slot.is_multiple_of(2) { first } else { second };
+        let mut case =
+            opens(way, &format!("{scheduler:?}: data without a record"), world(), &packet, server, now);
         if scheduler == Scheduler::LeastConn {
             case.expected.load = [(server, 1)].into();
         }
@@ -272,7 +278,8 @@ fn by_client(way: Way, now: Ticks) -> Vec<Case> {
                 (sent, by_client_pair(way, &packet, server, hash, now))
             };
             let mut case = |name: &str, world: World, server: ServerId, record: Option<Record>, new: bool| {
-                let lost = way.mode == lb_common::entry::Mode::Nat && packet.protocol() == TCP && !packet.is_syn();
+                let lost =
+                    way.mode == lb_common::entry::Mode::Nat && packet.protocol() == TCP && !packet.is_syn();
                 if lost {
                     return;
                 }
@@ -304,11 +311,35 @@ fn by_client(way: Way, now: Ticks) -> Vec<Case> {
             let unsettled = || way.world(now).slots(Slot::new(second, first, true)).services(client_service);
             let standing = |age| record(second, ago(now, age), 0);
             let client = client_key(&packet);
-            case("recorded", unsettled().flow(client, standing(3)), second, Some(record(second, now, 0)), false);
-            case("recorded long ago", unsettled().flow(client, standing(CLIENT_IDLE - 1)), second, Some(record(second, now, 0)), false);
-            case("recorded too long ago", unsettled().flow(client, standing(CLIENT_IDLE)), first, Some(record(first, now, 0)), true);
+            case(
+                "recorded",
+                unsettled().flow(client, standing(3)),
+                second,
+                Some(record(second, now, 0)),
+                false,
+            );
+            case(
+                "recorded long ago",
+                unsettled().flow(client, standing(CLIENT_IDLE - 1)),
+                second,
+                Some(record(second, now, 0)),
+                false,
+            );
+            case(
+                "recorded too long ago",
+                unsettled().flow(client, standing(CLIENT_IDLE)),
+                first,
+                Some(record(first, now, 0)),
+                true,
+            );
             case("not recorded, a SYN as any other", unsettled(), first, Some(record(first, now, 0)), true);
-            case("its server died", unsettled().dead(second).flow(client, standing(1)), first, Some(record(first, now, 0)), true);
+            case(
+                "its server died",
+                unsettled().dead(second).flow(client, standing(1)),
+                first,
+                Some(record(first, now, 0)),
+                true,
+            );
             case("a dead base", unsettled().dead(first), second, Some(record(second, now, 0)), true);
         }
     }
@@ -357,4 +388,3 @@ fn sent_by_client(way: Way, packet: &Datagram, server: ServerId, hash: u32, now:
     let outer = sent.outer.map(|outer| Outer { gue_port: outer.gue_port.map(|_| entropy(hash)), ..outer });
     Datagram { outer, ..sent }
 }
-

@@ -38,7 +38,10 @@ fn shapes() -> Vec<(&'static str, Datagram)> {
         ("a routing header", v6(syn(), vec![Extension::routing(3)])),
         ("destination options", v6(udp(b"q"), vec![Extension::options(60, 2)])),
         ("an atomic fragment", Datagram { fragment: Fragment::Atomic, ..v6(udp(b"q"), vec![]) }),
-        ("tags and extension headers", v6(syn().tagged(&[7, 8]), vec![Extension::options(0, 1), Extension::routing(1)])),
+        (
+            "tags and extension headers",
+            v6(syn().tagged(&[7, 8]), vec![Extension::options(0, 1), Extension::routing(1)]),
+        ),
     ]
 }
 
@@ -75,7 +78,11 @@ fn parts(now: Ticks) -> Vec<Case> {
             let in_headers = length < 14 + later.header_length();
             // The padding in front of an IPv4 payload is not looked at.
             let known = length >= 14 + 20 && family == Family::V4;
-            cases.push(if in_headers && !known { case.passes(PassTruncated) } else { case.drops(DropFragment) });
+            cases.push(if in_headers && !known {
+                case.passes(PassTruncated)
+            } else {
+                case.drops(DropFragment)
+            });
         }
     }
     cases
@@ -89,7 +96,8 @@ fn chains(now: Ticks) -> Vec<Case> {
     let mut cases: Vec<Case> = [6, 7, 20]
         .into_iter()
         .map(|count| {
-            Case::new(&format!("{count} extension headers"), dsr(), &v6(options(count))).passes(PassExtensions)
+            Case::new(&format!("{count} extension headers"), dsr(), &v6(options(count)))
+                .passes(PassExtensions)
         })
         .collect();
     let part = Datagram { fragment: Fragment::Atomic, ..v6(options(6)) };
@@ -131,7 +139,8 @@ fn liars(now: Ticks) -> Vec<Case> {
         let mut far = tcp(&[], |header| header.syn = true).bytes();
         far[14] = 0x4f;
         case("ip options beyond the frame", far, PassTruncated);
-        let mut chain = Datagram { extensions: vec![Extension::options(60, 2)], ..syn().of(Family::V6) }.bytes();
+        let mut chain =
+            Datagram { extensions: vec![Extension::options(60, 2)], ..syn().of(Family::V6) }.bytes();
         chain[18..20].copy_from_slice(&12u16.to_be_bytes());
         case("an extension header beyond the packet, in the padding", chain.clone(), DropMalformed);
         chain[18..20].copy_from_slice(&36u16.to_be_bytes());

@@ -1,7 +1,9 @@
 //! VLAN tags: those of arrival go, those of the way come, and what returns to the client has its own again.
 
 use lb_common::{
-    counter::Counter::{self, AnswerEcho, AnswerTtl, ForwardDsr, ForwardGatewayReply, ForwardNatReply, PassNotIp},
+    counter::Counter::{
+        self, AnswerEcho, AnswerTtl, ForwardDsr, ForwardGatewayReply, ForwardNatReply, PassNotIp,
+    },
     entry::Mode,
     flow::Ticks,
     slot::{ServerId, Slot},
@@ -9,8 +11,9 @@ use lb_common::{
 use lb_user::pure::config::network::Family;
 
 use super::{
-    Case, every_mode,
+    Case,
     echo::{ping, pong},
+    every_mode,
     expected::expired,
     modes::Way,
     nat::answer,
@@ -68,11 +71,14 @@ fn replies(now: Ticks) -> Vec<Case> {
                     let packet = packet.of(way.vip);
                     let pair = way.pair(&packet, now).tagged(tags);
                     let (sent, got) = answer(&packet, &pair);
-                    let what = format!("{}, reply: {name} with {arrival}, to a client with {client}", way.name());
+                    let what =
+                        format!("{}, reply: {name} with {arrival}, to a client with {client}", way.name());
                     cases.push(
-                        Case::new(&what, way.world(now).pair(pair), &sent.tagged(own))
-                            .from(BACK)
-                            .leaves(FRONT, counter, &got.tagged(tags)),
+                        Case::new(&what, way.world(now).pair(pair), &sent.tagged(own)).from(BACK).leaves(
+                            FRONT,
+                            counter,
+                            &got.tagged(tags),
+                        ),
                     );
                 }
             }
@@ -164,9 +170,18 @@ fn odd(now: Ticks) -> Vec<Case> {
         forwarded("vlan: a priority tag", syn().tagged(&[0xe000]).bytes()),
         Case::bytes("vlan: three tags", dsr(), three).passes(PassNotIp),
         Case::bytes("vlan: arp in a tag", dsr(), typed(&[5], 16, [8, 6])).passes(PassNotIp),
-        Case::bytes("vlan: the other family's type in a tag", dsr(), typed(&[5], 16, [0x86, 0xdd])).passes(PassNotIp),
-        Case::new("vlan: a mark to be dropped first is not kept", World::new(Mode::Nat, now).pair(drop_eligible), &eligible)
-            .leaves(BACK, Counter::ForwardNatRequest, &Way::sent(Way { mode: Mode::Nat, vip: Family::V4, server: Family::V4 }, &eligible, now))
-            .serves(A, 0),
+        Case::bytes("vlan: the other family's type in a tag", dsr(), typed(&[5], 16, [0x86, 0xdd]))
+            .passes(PassNotIp),
+        Case::new(
+            "vlan: a mark to be dropped first is not kept",
+            World::new(Mode::Nat, now).pair(drop_eligible),
+            &eligible,
+        )
+        .leaves(
+            BACK,
+            Counter::ForwardNatRequest,
+            &Way::sent(Way { mode: Mode::Nat, vip: Family::V4, server: Family::V4 }, &eligible, now),
+        )
+        .serves(A, 0),
     ]
 }

@@ -72,10 +72,21 @@ fn found(way: Way, now: Ticks) -> Vec<Case> {
         }
     }
     let full: Vec<Rule> = (1..=WILDCARD_RULES_MAX as u16)
-        .map(|number| if usize::from(number) == WILDCARD_RULES_MAX { rule(TCP, (80, 80)) } else { rule(TCP, (number, number)) })
+        .map(|number| {
+            if usize::from(number) == WILDCARD_RULES_MAX {
+                rule(TCP, (80, 80))
+            } else {
+                rule(TCP, (number, number))
+            }
+        })
         .collect();
     let packet = syn().of(way.vip);
-    cases.push(way.forwards("wildcard: the last of all rules", world(way, now, &[(around(way, 4), full)]), &packet, now));
+    cases.push(way.forwards(
+        "wildcard: the last of all rules",
+        world(way, now, &[(around(way, 4), full)]),
+        &packet,
+        now,
+    ));
     cases
 }
 
@@ -112,20 +123,37 @@ fn absent(way: Way, now: Ticks) -> Vec<Case> {
 
 /// Packets of other shapes find them as well.
 fn shapes(way: Way, now: Ticks) -> Vec<Case> {
-    let rules = [(around(way, 8), vec![rule(way, now, TCP, (1, u16::MAX)), rule(way, now, UDP, (1, u16::MAX))])];
+    let rules =
+        [(around(way, 8), vec![rule(way, now, TCP, (1, u16::MAX)), rule(way, now, UDP, (1, u16::MAX))])];
     let shape = match way.vip {
         Family::V4 => ("ip options", Datagram { options: vec![1; 8], ..ack() }),
-        Family::V6 => ("extension headers", Datagram { extensions: vec![Extension::options(60, 1)], ..ack() }),
+        Family::V6 => {
+            ("extension headers", Datagram { extensions: vec![Extension::options(60, 1)], ..ack() })
+        }
     };
-    let table = [("a tag", ack().tagged(&[8])), ("a padded frame", Datagram { payload: vec![], ..ack() }.padded()), shape];
+    let table = [
+        ("a tag", ack().tagged(&[8])),
+        ("a padded frame", Datagram { payload: vec![], ..ack() }.padded()),
+        shape,
+    ];
     let cases = table.into_iter().map(|(name, packet)| {
         let packet = packet.of(way.vip);
         let world = known(way, world(way, now, &rules), &packet, now);
         way.forwards(&format!("wildcard: with {name}"), world, &packet, now)
     });
     let mut cases: Vec<Case> = cases.collect();
-    let first = Datagram { fragment: Fragment::First(8), dont_fragment: false, payload: vec![1; 32], ..udp(&[]).of(way.vip) };
-    let mut part = way.forwards("wildcard: the first fragment", known(way, world(way, now, &rules), &first, now), &first, now);
+    let first = Datagram {
+        fragment: Fragment::First(8),
+        dont_fragment: false,
+        payload: vec![1; 32],
+        ..udp(&[]).of(way.vip)
+    };
+    let mut part = way.forwards(
+        "wildcard: the first fragment",
+        known(way, world(way, now, &rules), &first, now),
+        &first,
+        now,
+    );
     part.expected.fragments.extend([super::fragments::kept(&first, now)]);
     cases.push(part);
     cases
@@ -151,10 +179,14 @@ fn preferred(way: Way, now: Ticks) -> Vec<Case> {
     let (ranges, service) = special(world(way, now, &[]));
     let narrow = Rule { first: 80, last: 81, service, ..general };
     let ranges = ranges.rules(around(way, 8), &[narrow, general]);
-    [("an exact service first", exact), ("the longest network first", nested), ("the first rule that matches", ranges)]
-        .into_iter()
-        .map(|(name, world)| sent_to(way, &format!("wildcard: {name}"), world, &packet, second, now))
-        .collect()
+    [
+        ("an exact service first", exact),
+        ("the longest network first", nested),
+        ("the first rule that matches", ranges),
+    ]
+    .into_iter()
+    .map(|(name, world)| sent_to(way, &format!("wildcard: {name}"), world, &packet, second, now))
+    .collect()
 }
 
 const SPECIAL: u32 = 5 * (SERVICE.ring_mask + 1);
@@ -196,7 +228,11 @@ fn replies(way: Way, now: Ticks) -> Vec<Case> {
     let world = way.world(now).rules(everything, &[rule(way, now, TCP, (1, u16::MAX))]);
     let vip = stray.destination;
     let opened = Pair { vip, client: stray.source, ..super::nat::pair(way.first(), vip, now) };
-    let opened = Pair { nat: if way.mode == Mode::Nat { super::nat::candidate(stray.source, vip, 0) } else { stray.source }, ..opened }.opening();
+    let opened = Pair {
+        nat: if way.mode == Mode::Nat { super::nat::candidate(stray.source, vip, 0) } else { stray.source },
+        ..opened
+    }
+    .opening();
     cases.push(
         Case::new(&format!("{}: a request to a NAT source under a wildcard", way.name()), world, &stray)
             .leaves(BACK, way.counter(), &super::nat::translated(&stray, &opened))

@@ -10,6 +10,7 @@ use std::{
     sync::Arc,
 };
 
+use lb_common::fragment::{FragmentEntry, FragmentKey};
 use lb_common::{
     entry::{Hop, Mode, Rule, Scheduler, Server, Service, Tags},
     flow::{NAT_REPLY, NAT_REQUEST, OPENING, Ticks},
@@ -19,7 +20,6 @@ use lb_common::{
     net::{Be16, Mac, TCP, UDP},
     slot::{ServerId, Slot},
 };
-use lb_common::fragment::{FragmentEntry, FragmentKey};
 use lb_user::pure::{
     config::network::{Family, Network},
     plan::{self, Step, Tables, Verdict, diff},

@@ -173,8 +173,28 @@ const ENTRY: &str = "steelyard";
 const STAGE_VERIFIED_MAX: u32 = 200_000;
 /// Every packet goes through the entry: it stays small.
 const ENTRY_VERIFIED_MAX: u32 = 60_000;
-const MAPS: [&str; 21] = [
-    "access", "answers", "counters", "devices", "flow_tags4", "flow_tags6", "flows4", "flows6", "fragments",
-    "globals", "held4", "held6", "load", "ring", "servers", "services4", "services6", "stages", "traffic", "turns",
+const MAPS: [&str; 23] = [
+    "access",
+    "answers",
+    "counters",
+    "devices",
+    "flow_tags4",
+    "flow_tags6",
+    "flows4",
+    "flows6",
+    "fragments",
+    "globals",
+    "halves4",
+    "halves6",
+    "held4",
+    "held6",
+    "load",
+    "ring",
+    "servers",
+    "services4",
+    "services6",
+    "stages",
+    "traffic",
+    "turns",
     "wildcards",
 ];

@@ -95,7 +95,7 @@ impl Rig {
         match open(&mut kernel, world) {
             Ok((reader, state, poison)) => {
                 Ok(Rig { kernel: Some(kernel), tables: world.tables.clone(), reader, state, poison })
-            },
+            }
             Err(error) => {
                 // The first error is the one to report.
                 let _ = kernel.pins.remove();

@@ -33,7 +33,8 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn open(maps: &Path) -> Result<State> {
-        let pinned = |name: &str| MapData::from_pin(maps.join(name)).with_context(|| format!("opening {name}"));
+        let pinned =
+            |name: &str| MapData::from_pin(maps.join(name)).with_context(|| format!("opening {name}"));
         let counters = pinned("counters")?.info()?.id();
         Ok(State {
             fragments: HashMap::try_from(Map::LruHashMap(pinned("fragments")?))?,

@@ -81,8 +81,12 @@ impl Key {
 /// Fails as the packet path would.
 pub fn insert(memory: &impl Memory, key: &Key, record: &Record) -> Result<(), InsertError> {
     match key {
-        Key::V4(key) => flow_table::insert(memory, key, record.seen, |index| fill::<V4>(memory, index, record)),
-        Key::V6(key) => flow_table::insert(memory, key, record.seen, |index| fill::<V6>(memory, index, record)),
+        Key::V4(key) => {
+            flow_table::insert(memory, key, record.seen, |index| fill::<V4>(memory, index, record))
+        }
+        Key::V6(key) => {
+            flow_table::insert(memory, key, record.seen, |index| fill::<V6>(memory, index, record))
+        }
     }
 }
 

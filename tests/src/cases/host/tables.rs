@@ -9,13 +9,13 @@ use std::{
 
 use lb_common::{
     counter::{Counter, TrafficCounts},
-    entry::{ALLOW, DENY, EMPTY, Globals, REMOVED, Rules, Scoped, ServerEntry, Service, ServiceEntry, ServiceKey},
+    entry::{
+        ALLOW, DENY, EMPTY, Globals, REMOVED, Rules, Scoped, ServerEntry, Service, ServiceEntry, ServiceKey,
+    },
     flow::{Flow, Half, TICK_SHIFT, Ticks},
     flow_table::{self, FlowMemory, Tags, WAYS},
     fragment::{FragmentEntry, FragmentKey},
-    limits::{
-        ANSWERS_PER_SECOND, FRAGMENTS_MAX, PROBES_MAX, SERVERS_MAX, SERVICE_BUCKETS, SERVICES_MAX,
-    },
+    limits::{ANSWERS_PER_SECOND, FRAGMENTS_MAX, PROBES_MAX, SERVERS_MAX, SERVICE_BUCKETS, SERVICES_MAX},
     net::{Family, V4, V6},
     slot::{ServerId, Slot},
     word::Word,
@@ -359,8 +359,7 @@ impl Tables for HostTables {
 
 const SEED: u64 = 0x0123_4567_89ab_cdef;
 /// So that as many are sent as in a second, rounded up.
-pub const ANSWERS_PER_TICK: u32 =
-    ((ANSWERS_PER_SECOND as u64) << TICK_SHIFT).div_ceil(1_000_000_000) as u32;
+pub const ANSWERS_PER_TICK: u32 = ((ANSWERS_PER_SECOND as u64) << TICK_SHIFT).div_ceil(1_000_000_000) as u32;
 const _: () = assert!(EMPTY == 0, "an unused bucket");
 
 fn counted(words: &HashMap<u32, Word>) -> impl Iterator<Item = (u32, u64)> {
