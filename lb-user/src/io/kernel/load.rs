@@ -1,6 +1,9 @@
 //! Loads the program over pinned maps, after checking that they have the layout it expects.
 
-use std::{error::Error, path::Path};
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -46,6 +49,8 @@ pub enum LoadError {
     Kernel(String),
     #[error("no memory for the maps: lower [datapath] flows")]
     Memory,
+    #[error("the pinned map {} is gone: start steelyard again", .0.display())]
+    Unpinned(PathBuf),
     #[error("cannot load the xdp program: {0}")]
     Other(String),
 }
@@ -68,14 +73,47 @@ pub(super) fn load(maps: &Path, sizes: Sizes) -> Result<Ebpf, LoadError> {
         loader.map_pin_path(layout.name, maps.join(layout.name));
     }
     let mut object = loader.load(OBJECT).map_err(|error| explain(&error))?;
-    stages(&mut object)?;
+    // Held until the entry is loaded, which finds the map by the number of its descriptor; then the pin is enough.
+    let stages = stages(&mut object)?;
     program(&mut object, ENTRY)?.load().map_err(|error| explain(&error))?;
+    drop(stages);
     Ok(object)
 }
 
+/// Loads the program once more, over the pinned maps that it only reads and over new ones for all that it writes. With
+/// the map of its stages, which is empty once nobody holds it.
+pub(super) fn copy(maps: &Path, flows: u32) -> Result<(Ebpf, ProgramArray<MapData>), LoadError> {
+    let mut loader = EbpfLoader::new();
+    let buckets = flow_table::buckets(flows);
+    loader
+        .map_max_entries("flow_tags4", buckets)
+        .map_max_entries("flows4", buckets * WAYS)
+        .map_max_entries("flow_tags6", buckets)
+        .map_max_entries("flows6", buckets * WAYS)
+        .map_max_entries("fragments", COPY_FRAGMENTS);
+    for name in READ_ONLY {
+        let path = maps.join(name);
+        // The loader would make a new one, and pin it.
+        if !path.exists() {
+            return Err(LoadError::Unpinned(path));
+        }
+        loader.map_pin_path(name, path);
+    }
+    let mut object = loader.load(OBJECT).map_err(|error| explain(&error))?;
+    let stages = stages(&mut object)?;
+    program(&mut object, ENTRY)?.load().map_err(|error| explain(&error))?;
+    Ok((object, stages))
+}
+
+/// Maps that the program looks into and never changes.
+const READ_ONLY: [&str; 7] =
+    ["services4", "services6", "wildcards", "access", "ring", "servers", "devices"];
+/// The kernel shares out as many to each CPU; nobody's fragments come here.
+const COPY_FRAGMENTS: u32 = 256;
+
 /// Loads the programs behind the entry and puts them where its tail calls find them; those of an earlier daemon give
 /// way one by one, and every stage works with every other of the same layout.
-fn stages(object: &mut Ebpf) -> Result<(), LoadError> {
+fn stages(object: &mut Ebpf) -> Result<ProgramArray<MapData>, LoadError> {
     let map = object.take_map("stages").ok_or_else(|| absent("stages"))?;
     let mut places: ProgramArray<MapData> = map.try_into()?;
     for (stage, name) in Stage::ALL {
@@ -84,7 +122,7 @@ fn stages(object: &mut Ebpf) -> Result<(), LoadError> {
         let handle = program.fd().map_err(|error| explain(&error))?;
         places.set(stage as u32, handle, 0)?;
     }
-    Ok(())
+    Ok(places)
 }
 
 /// The program that is attached.
