@@ -5,6 +5,7 @@ mod addresses;
 mod bad_input;
 mod balance;
 mod decap;
+mod explain;
 mod failover;
 mod lifecycle;
 mod matrix;
