@@ -94,7 +94,7 @@ impl<F: Family> ServiceEntry<F> {
 
     #[inline(always)]
     pub fn is(&self, key: ServiceKey<F>) -> bool {
-        self.key.get() == key.word && self.long.is(key.long)
+        self.long.differs(key.long) | (self.key.get() ^ key.word) == 0
     }
 
     pub fn key(&self) -> Option<ServiceKey<F>> {

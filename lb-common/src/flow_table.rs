@@ -3,7 +3,8 @@
 //! ```text
 //! key ─ hash ─► two buckets, one tag
 //! tags     16 bits for each of a bucket's eight ways, 0: free        small enough for the cache
-//! records  one cache line each: the only place a lookup waits for
+//! records  half a cache line each: the only place a lookup waits for
+//! halves   what flows that are rewritten have beside, under the same index
 //! ```
 //!
 //! A record goes to the emptier of its two buckets, so that a table is filled to 80 % before one is refused. A
@@ -11,7 +12,7 @@
 //! CPU may look up, insert and remove at any time without a lock.
 
 use crate::{
-    flow::{Flow, FlowKey, FlowView, Owner, Ticks},
+    flow::{Flow, FlowKey, FlowView, Half, NatFlow, Owner, Ticks},
     hash,
     net::Family,
     word::Word,
@@ -44,6 +45,7 @@ pub trait FlowMemory<F: Family> {
     fn flow_seed(&self) -> u64;
     fn flow_tags(&self, bucket: u32) -> Option<&Tags>;
     fn flow_record(&self, index: u32) -> Option<&Flow<F>>;
+    fn flow_half(&self, index: u32) -> Option<&Half<F>>;
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,34 +61,48 @@ pub const fn buckets(flows: u32) -> u32 {
     if buckets == 0 { 1 } else { buckets }
 }
 
-/// The record of a key, and what it held in one moment.
+/// A half of a NAT flow, and what it held in one moment.
 #[inline(always)]
 pub fn read<'a, F: Family>(
     memory: &'a impl FlowMemory<F>,
     key: &FlowKey<F>,
-) -> Option<(&'a Flow<F>, FlowView<F>)> {
-    let flow = find(memory, key)?;
-    let view = flow.view();
+) -> Option<(NatFlow<'a, F>, FlowView<F>)> {
+    let found = nat(memory, find(memory, key)?)?;
+    let view = found.view();
     // Removed and given to another flow while it was read.
-    flow.is(key).then_some((flow, view))
+    found.flow.is(key).then_some((found, view))
 }
 
-/// The record of a key, and whose it is.
+/// A record with what its packets are rewritten to.
+#[inline(always)]
+pub fn nat<F: Family>(memory: &impl FlowMemory<F>, index: u32) -> Option<NatFlow<'_, F>> {
+    Some(NatFlow { flow: memory.flow_record(index)?, half: memory.flow_half(index)? })
+}
+
+/// A record, its index, and whose it is.
 #[inline(always)]
 pub fn owner<'a, F: Family>(
     memory: &'a impl FlowMemory<F>,
     key: &FlowKey<F>,
-) -> Option<(&'a Flow<F>, Owner)> {
-    let flow = find(memory, key)?;
+) -> Option<(&'a Flow<F>, u32, Owner)> {
+    let index = find(memory, key)?;
+    let flow = memory.flow_record(index)?;
     let owner = flow.owner();
-    flow.is(key).then_some((flow, owner))
+    flow.is(key).then_some((flow, index, owner))
 }
 
-// Not inlined, like `claim`, `publish` and `remove`: the verifier follows each call's many ways anew, and what comes after
-// only once.
+/// Index of a key's record.
+#[inline(always)]
+pub fn find<F: Family>(memory: &impl FlowMemory<F>, key: &FlowKey<F>) -> Option<u32> {
+    let index = locate(memory, key);
+    (index != NOBODY).then_some(index)
+}
+
+// Not inlined, like `claim` and `publish`: the verifier follows each call's many ways anew, and what comes after only
+// once.
 #[inline(never)]
-pub fn find<'a, F: Family>(memory: &'a impl FlowMemory<F>, key: &FlowKey<F>) -> Option<&'a Flow<F>> {
-    memory.flow_record(holder(memory, Place::of(key, memory), key, NOBODY)?)
+fn locate<F: Family>(memory: &impl FlowMemory<F>, key: &FlowKey<F>) -> u32 {
+    holder(memory, Place::of(key, memory), key, NOBODY).unwrap_or(NOBODY)
 }
 
 /// Never replaces a record. The caller fills the place that `claim` gives, and `publish` lets others see it: what it
@@ -96,14 +112,14 @@ pub fn insert<F: Family>(
     memory: &impl FlowMemory<F>,
     key: &FlowKey<F>,
     now: Ticks,
-    fill: impl FnOnce(&Flow<F>),
+    fill: impl FnOnce(u32),
 ) -> Result<(), InsertError> {
     let index = match claim(memory, key, now) {
         CLAIM_EXISTS => return Err(InsertError::Exists),
         CLAIM_FULL => return Err(InsertError::Full),
         index => index,
     };
-    fill(memory.flow_record(index).ok_or(InsertError::Full)?);
+    fill(index);
     if publish(memory, key, index) { Ok(()) } else { Err(InsertError::Exists) }
 }
 
@@ -157,34 +173,43 @@ pub fn has_room<F: Family>(memory: &impl FlowMemory<F>, key: &FlowKey<F>, now: T
 }
 
 /// Removes the record of a key; absent already is as good.
-#[inline(never)]
+#[inline(always)]
 pub fn remove<F: Family>(memory: &impl FlowMemory<F>, key: &FlowKey<F>) {
-    let place = Place::of(key, memory);
-    if let Some(index) = holder(memory, place, key, NOBODY) {
+    if let Some(index) = find(memory, key) {
         release(memory, index, key);
     }
 }
 
 /// Index of the record with this key, other than `except`.
 #[inline(always)]
-fn holder<F: Family>(memory: &impl FlowMemory<F>, place: Place, key: &FlowKey<F>, except: u32) -> Option<u32> {
-    for bucket in [place.first, place.second] {
-        let tags = memory.flow_tags(bucket)?;
-        let mut ways = Ways::with(tags, place.tag);
-        for _ in 0..CANDIDATES {
-            let Some(way) = ways.next() else { break };
-            let index = bucket * WAYS + way;
-            if index != except && memory.flow_record(index)?.is(key) {
-                return Some(index);
-            }
-        }
-    }
-    None
+fn holder<F: Family>(
+    memory: &impl FlowMemory<F>,
+    place: Place,
+    key: &FlowKey<F>,
+    except: u32,
+) -> Option<u32> {
+    in_bucket(memory, place.first, place.tag, key, except)
+        .or_else(|| in_bucket(memory, place.second, place.tag, key, except))
 }
 
-/// Tags looked behind in a bucket. Five of eight alike come once in 2^54 buckets, and the hash has a seed that no
+/// Looks behind four tags at most. Five of eight alike come once in 2^54 buckets, and the hash has a seed that no
 /// client knows; the fifth record would be missed, as if it had expired.
-const CANDIDATES: u32 = 4;
+// Without a loop: the compiler need not unroll it, and the verifier then sees none that may not end.
+#[inline(always)]
+fn in_bucket<F: Family>(
+    memory: &impl FlowMemory<F>,
+    bucket: u32,
+    tag: u16,
+    key: &FlowKey<F>,
+    except: u32,
+) -> Option<u32> {
+    let mut ways = Ways::with(memory.flow_tags(bucket)?, tag);
+    let mut next = || {
+        let index = bucket * WAYS + ways.next()?;
+        (index != except && memory.flow_record(index)?.is(key)).then_some(index)
+    };
+    next().or_else(&mut next).or_else(&mut next).or_else(&mut next)
+}
 
 /// No record has this index: tables are smaller.
 const NOBODY: u32 = u32::MAX;
@@ -335,6 +360,7 @@ mod tests {
     struct Memory {
         tags: Vec<Tags>,
         records: Vec<Flow>,
+        halves: Vec<Half>,
     }
 
     impl Memory {
@@ -343,6 +369,7 @@ mod tests {
             Memory {
                 tags: (0..buckets).map(|_| Tags::default()).collect(),
                 records: (0..buckets * WAYS).map(|_| Flow::default()).collect(),
+                halves: (0..buckets * WAYS).map(|_| Half::default()).collect(),
             }
         }
 
@@ -366,6 +393,10 @@ mod tests {
 
         fn flow_record(&self, index: u32) -> Option<&Flow> {
             self.records.get(index as usize)
+        }
+
+        fn flow_half(&self, index: u32) -> Option<&Half> {
+            self.halves.get(index as usize)
         }
     }
 
@@ -393,7 +424,7 @@ mod tests {
     }
 
     fn put(memory: &Memory, key: &FlowKey, view: &FlowView) -> Result<(), InsertError> {
-        insert(memory, key, view.seen, |flow| flow.fill(view))
+        insert(memory, key, view.seen, |index| nat(memory, index).expect("within").fill(view))
     }
 
     #[test]

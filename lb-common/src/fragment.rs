@@ -3,7 +3,7 @@
 use crate::{flow::Ticks, net::Be16};
 
 /// A datagram under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct FragmentKey {
     pub source: [u64; 2],

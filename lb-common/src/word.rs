@@ -116,6 +116,8 @@ pub trait SharedWords: core::fmt::Debug {
     fn load(&self) -> Self::Value;
     fn store(&self, value: Self::Value);
     fn is(&self, value: Self::Value) -> bool;
+    /// Zero when the words are those of the value. Without a branch for each word, which the verifier would follow.
+    fn differs(&self, value: Self::Value) -> u64;
 }
 
 impl<const N: usize> Words for [u64; N] {
@@ -155,11 +157,12 @@ impl<const N: usize> SharedWords for [Word; N] {
 
     #[inline(always)]
     fn is(&self, value: [u64; N]) -> bool {
-        let mut same = true;
-        for (mine, other) in self.iter().zip(value) {
-            same &= mine.get() == other;
-        }
-        same
+        self.differs(value) == 0
+    }
+
+    #[inline(always)]
+    fn differs(&self, value: [u64; N]) -> u64 {
+        self.iter().zip(value).fold(0, |bits, (mine, other)| bits | (mine.get() ^ other))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use lb_common::{
     counter::Counter,
-    entry::{DENY, Scheduler, Scoped, Service},
+    entry::{DENY, Mode, Scheduler, Scoped, Service},
     flow::{self, FIN, FlowKey, OPENING, Owner, RST, Ticks, Tuple},
     flow_table::{self, InsertError},
     hash::{self, FlowTuple, HashKey},
@@ -138,7 +138,7 @@ pub(crate) fn known<F: Family>(
         return present(slot.current()).map(Some);
     }
     let now = tables.now();
-    let Some((flow, owner)) = flow_table::owner(tables, &request.key()) else { return Ok(None) };
+    let Some((flow, _, owner)) = flow_table::owner(tables, &request.key()) else { return Ok(None) };
     if !counts(tables, &owner, now, request) {
         return Ok(None);
     }
@@ -184,7 +184,7 @@ fn by_slot<F: Family>(
     request: &Request<'_, F>,
 ) -> Result<ServerId, Refusal> {
     let slot = slot(tables, request.service, request.hash)?;
-    let opening = request.is_new() || !slot.lookup();
+    let opening = request.is_new() || request.service.mode == Mode::Nat || !slot.lookup();
     present(slot.owner(opening, opening || lives(tables, slot.base())))
 }
 
@@ -285,7 +285,7 @@ pub(crate) fn peek<F: Family>(
     if by_ring && !slot.lookup() {
         return present(slot.current());
     }
-    if let Some((_, owner)) = flow_table::owner(tables, &request.key())
+    if let Some((_, _, owner)) = flow_table::owner(tables, &request.key())
         && counts(tables, &owner, tables.now(), request)
     {
         return Ok(ServerId(owner.server));
@@ -305,7 +305,7 @@ fn recorded<F: Family>(
     now: Ticks,
     set: u32,
 ) -> Option<ServerId> {
-    let (flow, owner) = flow_table::owner(tables, key)?;
+    let (flow, _, owner) = flow_table::owner(tables, key)?;
     let again = request.is_new() && owner.state & (FIN | RST) != 0;
     if counts(tables, &owner, now, request) && !again {
         let before = flow.touch(now, set, request.confirmed());
@@ -351,5 +351,9 @@ fn record<F: Family>(
     state: u32,
 ) -> Result<(), InsertError> {
     let owner = Owner { server: id.0, seen: now, state };
-    flow_table::insert(tables, key, now, |flow| flow.fill_owner(owner))
+    flow_table::insert(tables, key, now, |index| {
+        if let Some(flow) = tables.flow_record(index) {
+            flow.fill(owner);
+        }
+    })
 }

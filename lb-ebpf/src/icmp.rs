@@ -93,6 +93,12 @@ pub(crate) fn stage<F: Messages>(
     relay(packet, tables, parsed)
 }
 
+/// Whether the frame holds the packet.
+#[inline(always)]
+fn is_whole<F: Messages>(packet: &impl Packet, parsed: &Parsed<F>) -> bool {
+    parsed.length + parsed.l3 as u32 <= packet.length()
+}
+
 /// Sends an echo request back as its reply.
 #[inline(always)]
 fn echo<F: Messages>(packet: &mut impl Packet, parsed: &Parsed<F>) -> Outcome {
@@ -104,7 +110,7 @@ fn echo<F: Messages>(packet: &mut impl Packet, parsed: &Parsed<F>) -> Outcome {
 
 #[inline(always)]
 fn reflect<F: Messages>(packet: &mut impl Packet, parsed: &Parsed<F>) -> Option<()> {
-    if parsed.length + parsed.l3 as u32 > packet.length() {
+    if !is_whole(packet, parsed) {
         return None;
     }
     let mut frame = packet.frame();
@@ -193,6 +199,9 @@ fn to_server<F: Messages>(
     service: &Service,
 ) -> Outcome {
     let Some(globals) = tables.globals() else { return Outcome::drop(Counter::DropTables) };
+    if !is_whole(packet, parsed) {
+        return Outcome::drop(Counter::DropMalformed);
+    }
     if parsed.ttl <= 1 {
         return Outcome::drop(Counter::DropTtl);
     }
@@ -239,6 +248,9 @@ fn rewritten<F: Messages>(
 ) -> Outcome {
     let found = flow_table::read(tables, &about.flow_key()).filter(|(_, view)| view.state & half != 0);
     let Some((_, view)) = found else { return Outcome::pass(Counter::PassIcmp) };
+    if !is_whole(packet, parsed) {
+        return Outcome::drop(Counter::DropMalformed);
+    }
     if parsed.ttl <= 1 {
         return Outcome::drop(Counter::DropTtl);
     }

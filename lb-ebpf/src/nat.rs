@@ -7,7 +7,7 @@ use lb_common::{
     counter::Counter,
     entry::{Globals, Mode, ServerEntry, ServiceKey, Tags},
     flow::{
-        FIN, Flow, FlowKey, FlowView, NAT_REPLY, NAT_REQUEST, OPENING, Owner, RST, Ticks, Tuple, nat_idle_ticks,
+        FIN, FlowKey, FlowView, NAT_REPLY, NAT_REQUEST, NatFlow, OPENING, Owner, RST, Ticks, Tuple, nat_idle_ticks,
         nat_port, nat_source_index,
     },
     flow_table::{self, InsertError},
@@ -38,7 +38,7 @@ struct Path<F: Family> {
 /// Whether a packet is a server's answer to a recorded flow.
 #[inline(always)]
 pub(crate) fn is_reply<F: Family>(tables: &impl FamilyTables<F>, parsed: &Parsed<F>) -> bool {
-    flow_table::owner(tables, &parsed.flow_key()).is_some_and(|(_, owner)| owner.state & NAT_REPLY != 0)
+    flow_table::owner(tables, &parsed.flow_key()).is_some_and(|(_, _, owner)| owner.state & NAT_REPLY != 0)
 }
 
 /// The stage from client to server.
@@ -55,12 +55,11 @@ pub(crate) fn request<F: Stages>(
         return Outcome::drop(Counter::DropMalformed);
     };
     let request = Request::new(globals.hash_key(), &parsed, &service);
-    let key = parsed.flow_key();
-    let now = tables.now();
-    match recorded(tables, &key, &request, now, arrival) {
+    let visit = Visit { now: tables.now(), arrival, opened: task.kind == Kind::Opened };
+    match recorded(tables, &request, visit) {
         Some(path) => to_server(packet, tables, &request, Path { recorded: task.value != 0, ..path }),
         // Taken away in the moment it was made: the table is full.
-        None if task.kind == Kind::Opened => Outcome::drop(Counter::DropFlowsFull),
+        None if visit.opened => Outcome::drop(Counter::DropFlowsFull),
         // Within a connection that nobody recorded, so that no server knows its source port: answered here,
         // since a record for each such packet would let anyone fill the table.
         None if is_lost(&request) => {
@@ -140,7 +139,7 @@ pub(crate) fn reply<F: Stages>(
 ) -> Outcome {
     let Some(Held { parsed, .. }) = held::<F>(tables) else { return Outcome::drop(Counter::DropTables) };
     let found = flow_table::read(tables, &parsed.flow_key());
-    let Some((flow, view)) = found.filter(|(_, view)| view.state & NAT_REPLY != 0) else {
+    let Some((found, view)) = found.filter(|(_, view)| view.state & NAT_REPLY != 0) else {
         return Outcome::pass(Counter::PassNoFlow);
     };
     let flags = match parse::transport(packet, &parsed) {
@@ -148,7 +147,7 @@ pub(crate) fn reply<F: Stages>(
         Err(Unfit::Malformed) => return Outcome::drop(Counter::DropMalformed),
         Err(Unfit::Expired) => return forward::pass_on::<F>(tables, Task::of(Kind::Expired), F::ANSWER),
     };
-    flow.touch(tables.now(), ended(flags), 0);
+    found.flow.touch(tables.now(), ended(flags), 0);
     let gateway = view.rewrite.destination == parsed.tuple.destination;
     let counter = if gateway { Counter::ForwardGatewayReply } else { Counter::ForwardNatReply };
     if rewrite::ends(&mut packet.frame(), &parsed, view.rewrite).is_none() {
@@ -165,19 +164,29 @@ pub(crate) fn reply<F: Stages>(
     }
 }
 
+/// A packet meets the record of its flow.
+#[derive(Clone, Copy)]
+struct Visit {
+    now: Ticks,
+    arrival: Arrival,
+    /// The record was made for this packet: nothing makes it void.
+    opened: bool,
+}
+
 /// The path of a recorded flow, stamped; a pair that no longer counts is taken away.
 #[inline(always)]
 fn recorded<F: Family>(
     tables: &(impl Tables + FamilyTables<F>),
-    key: &FlowKey<F>,
     request: &Request<'_, F>,
-    now: Ticks,
-    arrival: Arrival,
+    Visit { now, arrival, opened }: Visit,
 ) -> Option<Path<F>> {
-    let (flow, owner) = flow_table::owner(tables, key)?;
-    if owner.state & NAT_REQUEST == 0 || is_void(tables, key, flow, owner, request, now) {
-        if twin(tables, key, flow).is_some() {
-            remove_twin(tables, key, &flow.rewrite());
+    let key = &request.parsed.flow_key();
+    let (flow, index, owner) = flow_table::owner(tables, key)?;
+    let found = flow_table::nat(tables, index)?;
+    let is_void = !opened && is_void(tables, key, found, owner, request, now);
+    if owner.state & NAT_REQUEST == 0 || is_void {
+        if twin(tables, key, found).is_some() {
+            remove_twin(tables, key, &found.rewrite());
         }
         flow_table::remove(tables, key);
         return None;
@@ -187,19 +196,19 @@ fn recorded<F: Family>(
     let before = flow.touch(now, set, request.confirmed());
     closed(tables, request.service, server, before, set);
     let Arrival { interface, peer_mac, own_mac, tags } = arrival;
-    let moved = !flow.has_peer(interface, tags.0, peer_mac.0, own_mac.0);
+    let moved = !found.has_peer(interface, tags.0, peer_mac.0, own_mac.0);
     if moved {
-        learn(flow, arrival);
+        learn(found, arrival);
     }
     if moved || owner.state & request.confirmed() != 0 {
-        if let Some(twin) = twin(tables, key, flow) {
+        if let Some(twin) = twin(tables, key, found) {
             if request.confirmed() != 0 {
-                twin.clear_state(OPENING);
+                twin.flow.clear_state(OPENING);
             }
             learn(twin, arrival);
         }
     }
-    let rewrite = flow.rewrite();
+    let rewrite = found.rewrite();
     // Removed and given to another flow meanwhile?
     flow.is(key).then_some(Path { server, rewrite, recorded: false })
 }
@@ -211,7 +220,7 @@ fn recorded<F: Family>(
 fn is_void<F: Family>(
     tables: &(impl Tables + FamilyTables<F>),
     key: &FlowKey<F>,
-    flow: &Flow<F>,
+    found: NatFlow<'_, F>,
     owner: Owner,
     request: &Request<'_, F>,
     now: Ticks,
@@ -225,7 +234,7 @@ fn is_void<F: Family>(
     if !request.parsed.is_syn() && !closed && silent < idle {
         return false;
     }
-    let Some(twin) = twin(tables, key, flow).map(Flow::owner) else { return true };
+    let Some(twin) = twin(tables, key, found).map(|twin| twin.flow.owner()) else { return true };
     let reply_silent = now.since(twin.seen);
     if request.parsed.is_syn() && (owner.state | twin.state) & (FIN | RST) != 0 {
         return true;
@@ -235,15 +244,24 @@ fn is_void<F: Family>(
 }
 
 /// The other half of a pair. Once that half gave way, another flow may have its port and so its key.
-// Not inlined: the key it makes would take room on the caller's stack, once for each call.
-#[inline(never)]
+#[inline(always)]
 fn twin<'a, F: Family>(
     tables: &'a impl FamilyTables<F>,
     key: &FlowKey<F>,
-    flow: &Flow<F>,
-) -> Option<&'a Flow<F>> {
-    let twin = flow_table::find(tables, &key.twin(flow.rewrite()))?;
+    found: NatFlow<'_, F>,
+) -> Option<NatFlow<'a, F>> {
+    let twin = flow_table::nat(tables, find_twin(tables, key, &found)?)?;
     twin.rewrites_to(key.tuple().reversed()).then_some(twin)
+}
+
+// Not inlined: the key it makes would take room on the caller's stack, once for each call.
+#[inline(never)]
+fn find_twin<F: Family>(
+    tables: &impl FamilyTables<F>,
+    key: &FlowKey<F>,
+    found: &NatFlow<'_, F>,
+) -> Option<u32> {
+    flow_table::find(tables, &key.twin(found.rewrite()))
 }
 
 /// Takes away the other half of a pair.
@@ -253,8 +271,8 @@ fn remove_twin<F: Family>(tables: &impl FamilyTables<F>, key: &FlowKey<F>, rewri
 }
 
 #[inline(always)]
-fn learn<F: Family>(flow: &Flow<F>, arrival: Arrival) {
-    flow.set_peer(arrival.interface, arrival.tags.0, arrival.peer_mac.0, arrival.own_mac.0);
+fn learn<F: Family>(found: NatFlow<'_, F>, arrival: Arrival) {
+    found.set_peer(arrival.interface, arrival.tags.0, arrival.peer_mac.0, arrival.own_mac.0);
 }
 
 /// Chooses new ends, and records the pair whole or not at all: false, when another CPU was faster with a packet of
@@ -299,8 +317,9 @@ impl<F: Family> Half<'_, F> {
         direction: u32,
         rewrite: Tuple<F>,
     ) -> Result<bool, Outcome> {
-        let fill = |flow: &Flow<F>| {
-            flow.fill(&FlowView {
+        let fill = |index| {
+            let Some(found) = flow_table::nat(tables, index) else { return };
+            found.fill(&FlowView {
                 seen: self.now,
                 state: direction | self.request.state(),
                 rewrite,

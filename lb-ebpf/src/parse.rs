@@ -146,13 +146,18 @@ pub(crate) fn transport<F: Ip>(packet: &mut impl Packet, parsed: &Parsed<F>) -> 
     }
     let mut frame = packet.frame();
     let before = (parsed.l4 - parsed.l3) as u32;
+    if before > parsed.length {
+        return Err(Unfit::Malformed);
+    }
+    // A first fragment need not hold more than the fixed header: less would hide what is checked (RFC 1858).
+    let room = parsed.length - before;
     let flags = match parsed.part {
         Part::Later => 0,
         part if parsed.protocol == TCP => {
             let tcp = frame.at::<Tcp>(parsed.l4).ok_or(Unfit::Malformed)?;
             let header = (tcp.data_offset >> 4) as u32 * 4;
-            let missing = before + header > parsed.length && matches!(part, Part::Whole);
-            if header < size_of::<Tcp>() as u32 || missing {
+            let needed = if matches!(part, Part::Whole) { header } else { size_of::<Tcp>() as u32 };
+            if header < size_of::<Tcp>() as u32 || needed > room {
                 return Err(Unfit::Malformed);
             }
             tcp.flags
@@ -160,8 +165,8 @@ pub(crate) fn transport<F: Ip>(packet: &mut impl Packet, parsed: &Parsed<F>) -> 
         part => {
             let udp = frame.at::<Udp>(parsed.l4).ok_or(Unfit::Malformed)?;
             let length = udp.length.get() as u32;
-            let missing = before + length > parsed.length && matches!(part, Part::Whole);
-            if length < size_of::<Udp>() as u32 || missing {
+            let needed = if matches!(part, Part::Whole) { length } else { size_of::<Udp>() as u32 };
+            if length < size_of::<Udp>() as u32 || needed > room {
                 return Err(Unfit::Malformed);
             }
             0

@@ -14,7 +14,7 @@ use lb_common::{
 
 use super::{
     packet::{Kind, Packet},
-    rig::{Setting, VIP},
+    rig::{Setting, VIP, VIP_V6},
 };
 
 pub struct Case {
@@ -52,20 +52,33 @@ pub struct Bars {
 
 pub fn cases() -> Vec<Case> {
     vec![
-        dsr("dsr, settled", 1).bars(40.0, 28.0),
-        dsr("dsr, settled", 1 << 20).bars(55.0, 40.0),
-        dsr("dsr, settled, SYN flood", 1 << 20).kind(Kind::Syn),
-        dsr("dsr, settled, UDP", 1 << 20).kind(Kind::Udp),
+        ipip("ipip, settled", 1).bars(45.0, 28.0),
+        ipip("ipip, settled", 1 << 17).bars(60.0, 40.0),
+        ipip("ipip, settled", 1 << 20).bars(60.0, 40.0),
+        ipip("ipip, settled, SYN flood", 1 << 20).kind(Kind::Syn).bars(60.0, 40.0),
+        ipip("ipip, settled, UDP", 1 << 20).kind(Kind::Udp).bars(60.0, 42.0),
+        ipip("ipip, unsettled, recorded", 1 << 17).unsettled().bars(200.0, 110.0),
+        ipip("ipip, wildcards beside", 1).wildcards(),
+        ipip("ipip, VLAN", 1).tagged(),
+        ipip("ip6ip6, settled", 1).to(VIP_V6).bars(55.0, 35.0),
+        ipip("ip6ip6, settled", 1 << 20).to(VIP_V6),
+        gue("gue, settled", 1).bars(70.0, 45.0),
+        gue("gue, settled", 1 << 20),
+        dsr("dsr, settled", 1),
+        dsr("dsr, settled", 1 << 20),
+        dsr("dsr, settled, IPv6", 1).to(VIP_V6),
         dsr("dsr, unsettled, recorded", 1 << 17).unsettled().bars(200.0, 110.0),
         nat("nat, established", 1).bars(110.0, 70.0),
         nat("nat, established", 1 << 17).bars(260.0, 150.0),
         nat("nat, default table, half full", 1 << 16).records(FLOWS_DEFAULT),
-        nat("nat, established", 1 << 13),
         nat("nat, reply", 1).reply(Counter::ForwardNatReply),
         nat("nat, reply", 1 << 17).reply(Counter::ForwardNatReply),
+        gateway("gateway, established", 1),
+        gateway("gateway, established", 1 << 17),
         no_service("no service", ELSEWHERE, Counter::PassNoService).bars(20.0, 8.0),
-        no_service("no service, IPv6", ELSEWHERE_V6, Counter::PassNotIpv4).bars(20.0, 8.0),
-        no_service("no service, VLAN", ELSEWHERE, Counter::PassNotIpv4).tagged().bars(20.0, 8.0),
+        no_service("no service, IPv6", ELSEWHERE_V6, Counter::PassNoService).bars(20.0, 8.0),
+        no_service("no service, VLAN", ELSEWHERE, Counter::PassNoService).tagged(),
+        no_service("no service, wildcards beside", ELSEWHERE, Counter::PassNoService).wildcards(),
     ]
 }
 
@@ -75,7 +88,14 @@ fn stateless(name: &'static str, flows: u32, mode: Mode, counter: Counter) -> Ca
         name,
         flows,
         bars: None,
-        setting: Setting { mode, protocol: TCP, moving: false, flows: FLOWS_DEFAULT },
+        setting: Setting {
+            mode,
+            protocol: TCP,
+            moving: false,
+            flows: FLOWS_DEFAULT,
+            vip: VIP,
+            wildcards: false,
+        },
         before: &[],
         action_before: XDP_TX,
         packet: Packet { kind: Kind::Ack, to: VIP, vlan: None },
@@ -88,6 +108,19 @@ fn stateless(name: &'static str, flows: u32, mode: Mode, counter: Counter) -> Ca
 
 fn dsr(name: &'static str, flows: u32) -> Case {
     stateless(name, flows, Mode::Dsr, Counter::ForwardDsr)
+}
+
+fn ipip(name: &'static str, flows: u32) -> Case {
+    Case { moves_head: true, ..stateless(name, flows, Mode::Ipip, Counter::ForwardIpip) }
+}
+
+fn gue(name: &'static str, flows: u32) -> Case {
+    Case { moves_head: true, ..stateless(name, flows, Mode::Gue, Counter::ForwardGue) }
+}
+
+fn gateway(name: &'static str, flows: u32) -> Case {
+    let case = stateless(name, flows, Mode::Gateway, Counter::ForwardGatewayRequest);
+    Case { before: &[Kind::Syn, Kind::Ack], ..case }.records(NAT_RECORDS)
 }
 
 fn nat(name: &'static str, flows: u32) -> Case {
@@ -124,6 +157,14 @@ impl Case {
     /// The servers' answers to what was sent before.
     fn reply(self, counter: Counter) -> Case {
         Case { sender: Sender::Servers, counter, ..self }
+    }
+
+    fn to(self, vip: SocketAddr) -> Case {
+        Case { packet: Packet { to: vip, ..self.packet }, setting: Setting { vip, ..self.setting }, ..self }
+    }
+
+    fn wildcards(self) -> Case {
+        Case { setting: Setting { wildcards: true, ..self.setting }, ..self }
     }
 
     fn tagged(self) -> Case {

@@ -2,29 +2,26 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
 use anyhow::{Context, Result, ensure};
-use aya::{
-    maps::MapData,
-    programs::{ProgramFd, loaded_programs},
-};
+use aya::programs::ProgramFd;
 use lb_common::{
-    entry::{Hop, Mode, Server, Service, ServiceKey},
+    entry::{Hop, Mode, Rule, Scheduler, Server, Service, Tags},
     flow::{NAT_REPLY, Ticks},
     flow_table::{FlowMemory, WAYS},
     hash::HashKey,
     limits::{RING_SLOTS_MIN, SLOTS_DEFAULT},
-    net::{Be16, Be32, Mac},
+    net::{Be16, Mac, V4},
     slot::{ServerId, Slot},
 };
 use lb_user::{
     io::kernel::{Kernel, Pins, Reader, Sizes, Target},
     pure::{
-        config::model::XdpMode,
-        plan::{Tables, diff},
+        config::{model::XdpMode, network::Network},
+        plan::{Key, Tables, diff},
         ring::{self, Member},
         status::Counters,
     },
@@ -43,6 +40,10 @@ pub(super) struct Setting {
     pub(super) moving: bool,
     /// Capacity of the flow table.
     pub(super) flows: u32,
+    /// Where the service is; servers are of the same family.
+    pub(super) vip: SocketAddr,
+    /// Services by port range and by prefix stand beside.
+    pub(super) wildcards: bool,
 }
 
 pub(super) struct Rig {
@@ -89,12 +90,12 @@ impl Rig {
 
     /// What the servers send in the recorded NAT flows, in the order of the records in memory.
     pub(super) fn replies(&self, flows: u32) -> Result<Vec<Ends>> {
-        let memory = &*self.reader.memory;
+        let memory: &dyn FlowMemory<V4> = &*self.reader.memory;
         let mut replies = Vec::new();
         for index in 0..memory.flow_buckets() * WAYS {
             let Some(flow) = memory.flow_record(index) else { continue };
             if let Some(key) = flow.key()
-                && flow.view().state & NAT_REPLY != 0
+                && flow.owner().state & NAT_REPLY != 0
             {
                 let tuple = key.tuple();
                 let end = |address, port: Be16| SocketAddr::new(Ipv4Addr::from(address).into(), port.get());
@@ -131,17 +132,31 @@ fn tables(setting: Setting, hop: &Hop) -> Tables {
         ring_base: SLOTS_DEFAULT,
         ring_mask: SLOTS_DEFAULT - 1,
         mode: setting.mode,
+        scheduler: Scheduler::Ring,
+        by_client: false,
+        access: false,
         reset: true,
+        mss: 0,
         idle_ticks: Ticks::in_ms(900_000),
+        client_ticks: 0,
     };
-    let key = ServiceKey::new(Be32::from(VIP_ADDRESS), Be16::new(VIP.port()), setting.protocol);
+    let vip = setting.vip;
+    let key = Key::new(vip.ip(), vip.port(), setting.protocol);
+    let rule = Rule { protocol: setting.protocol, first: 8_000, last: 8_999, service };
+    let wildcards = [Network::host(vip.ip()), Network::all(Network::host(vip.ip()).family())];
     Tables {
         hash_key: HashKey([0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3211]),
-        nat_sources: NAT_SOURCES.to_vec(),
+        nat_sources: NAT_SOURCES.map(IpAddr::V4).to_vec(),
         devices: [hop.interface].into(),
-        servers: (1..=SERVERS).map(|n| (ServerId(n), server(n, id, hop))).collect(),
+        servers: (1..=SERVERS).map(|n| (ServerId(n), server(n, id, hop, vip.is_ipv6()))).collect(),
         rings: [(service.ring_base, Arc::new(ring(setting.moving)))].into(),
         services: BTreeMap::from([(key, service)]),
+        wildcards: wildcards
+            .into_iter()
+            .filter(|_| setting.wildcards)
+            .map(|network| (network, vec![rule]))
+            .collect(),
+        ..Tables::default()
     }
 }
 
@@ -153,17 +168,21 @@ pub(super) fn hop_back() -> Hop {
         mac: Mac::from_bytes([2, 0, 0, 1, 0, 1]),
         source_mac: Mac::from_bytes(OWN_MAC),
         interface: LOOPBACK,
+        tags: Tags::default(),
+        mtu: 1_500,
     }
 }
 
-fn server(n: u32, service: u32, hop: &Hop) -> Server {
+fn server(n: u32, service: u32, hop: &Hop, is_v6: bool) -> Server {
     Server {
         hop: *hop,
         nat_first: 0,
         nat_count: NAT_SOURCES.len() as u8,
-        address: server_address(n).into(),
+        address: if is_v6 { Ipv6Addr::from_bits(FIRST_SERVER_V6.to_bits() + u128::from(n)).into() } else { server_address(n).into() },
         port: Be16::new(SERVER_PORT),
+        weight: 1,
         service,
+        outer_source: if is_v6 { FIRST_SERVER_V6.into() } else { IpAddr::from(FIRST_SERVER) },
     }
 }
 
@@ -187,25 +206,21 @@ fn ring(moving: bool) -> Vec<Slot> {
     ring::build(SEED, SLOTS_DEFAULT, &members).into_iter().map(slot).collect()
 }
 
-/// The kernel's handle on the program that uses our maps.
+/// The kernel's handle on the program that is attached.
 fn under_test(kernel: &Kernel) -> Result<ProgramFd> {
-    let ours = MapData::from_pin(kernel.pins.maps().join("flows"))?.info()?.id();
-    for program in loaded_programs() {
-        let program = program?;
-        if program.map_ids()?.is_some_and(|ids| ids.contains(&ours)) {
-            return Ok(program.fd()?);
-        }
-    }
-    None.context("the kernel does not list the program that was just loaded: run as root")
+    Ok(kernel.program()?.fd()?.try_clone()?)
 }
 
 /// The service of every case.
+pub(super) const VIP_V6: SocketAddr =
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), 80);
 pub(super) const VIP: SocketAddr = SocketAddr::new(IpAddr::V4(VIP_ADDRESS), 80);
 const VIP_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 /// Of each service.
 pub(super) const SERVERS: u32 = 10;
 pub(super) const SERVER_PORT: u16 = 8080;
+const FIRST_SERVER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0);
 const FIRST_SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 0);
 /// Enough ports that 16 tries find one for each of 131 072 flows.
 const NAT_SOURCES: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 0, 255, 1), Ipv4Addr::new(10, 0, 255, 2)];

@@ -100,9 +100,9 @@ fn explain_leaves_no_trace() -> Result<()> {
 
 /// What the program writes.
 struct Traces {
-    flows4: Vec<[u8; 64]>,
-    flows6: Vec<[u8; 128]>,
-    tags: [Vec<[u8; 16]>; 2],
+    /// Tags, records and halves of a family.
+    v4: (Vec<[u8; 16]>, Vec<[u8; 32]>, Vec<[u8; 32]>),
+    v6: (Vec<[u8; 16]>, Vec<[u8; 64]>, Vec<[u8; 64]>),
     turns: Vec<u64>,
     load: Vec<u64>,
     traffic: Vec<TrafficCounts>,
@@ -115,9 +115,8 @@ impl Traces {
         // The machine's own neighbour discovery passes all the time.
         let counters = steelyard.counters()?.into_iter().filter(|(name, _)| !name.starts_with("pass_"));
         Ok(Traces {
-            flows4: array(maps, "flows4")?,
-            flows6: array(maps, "flows6")?,
-            tags: [array(maps, "flow_tags4")?, array(maps, "flow_tags6")?],
+            v4: (array(maps, "flow_tags4")?, array(maps, "flows4")?, array(maps, "halves4")?),
+            v6: (array(maps, "flow_tags6")?, array(maps, "flows6")?, array(maps, "halves6")?),
             turns: array(maps, "turns")?,
             load: array(maps, "load")?,
             traffic: traffic(maps)?,
@@ -126,10 +125,12 @@ impl Traces {
     }
 
     fn same(&self, after: &Traces) -> Result<()> {
-        same("flows4", &self.flows4, &after.flows4)?;
-        same("flows6", &self.flows6, &after.flows6)?;
-        same("flow_tags4", &self.tags[0], &after.tags[0])?;
-        same("flow_tags6", &self.tags[1], &after.tags[1])?;
+        same("flow_tags4", &self.v4.0, &after.v4.0)?;
+        same("flows4", &self.v4.1, &after.v4.1)?;
+        same("halves4", &self.v4.2, &after.v4.2)?;
+        same("flow_tags6", &self.v6.0, &after.v6.0)?;
+        same("flows6", &self.v6.1, &after.v6.1)?;
+        same("halves6", &self.v6.2, &after.v6.2)?;
         same("turns", &self.turns, &after.turns)?;
         same("load", &self.load, &after.load)?;
         same("traffic", &self.traffic, &after.traffic)?;

@@ -11,7 +11,7 @@ use aya_ebpf::{
 use lb_common::{
     counter::{COUNTS, Counter, Counts, TrafficCounts},
     entry::{Globals, Rules, Scoped, ServerEntry, ServiceEntry},
-    flow::{Flow, TICK_SHIFT, Ticks},
+    flow::{Flow, Half, TICK_SHIFT, Ticks},
     flow_table::{FlowMemory, Tags, WAYS},
     fragment::{FragmentEntry, FragmentKey},
     limits::{
@@ -44,15 +44,19 @@ static SERVERS: Array<ServerEntry> = Array::with_max_entries(SERVERS_MAX, BPF_F_
 static TURNS: Array<Word> = Array::with_max_entries(SERVICES_MAX, BPF_F_MMAPABLE);
 #[map(name = "load")]
 static LOAD: Array<Word> = Array::with_max_entries(SERVERS_MAX, BPF_F_MMAPABLE);
-/// The daemon sets the sizes of these four when it creates the maps.
+/// The daemon sets the sizes of these six when it creates the maps.
 #[map(name = "flow_tags4")]
 static FLOW_TAGS4: Array<Tags> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map(name = "flows4")]
 static FLOWS4: Array<Flow<V4>> = Array::with_max_entries(WAYS, BPF_F_MMAPABLE);
+#[map(name = "halves4")]
+static HALVES4: Array<Half<V4>> = Array::with_max_entries(WAYS, BPF_F_MMAPABLE);
 #[map(name = "flow_tags6")]
 static FLOW_TAGS6: Array<Tags> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map(name = "flows6")]
 static FLOWS6: Array<Flow<V6>> = Array::with_max_entries(WAYS, BPF_F_MMAPABLE);
+#[map(name = "halves6")]
+static HALVES6: Array<Half<V6>> = Array::with_max_entries(WAYS, BPF_F_MMAPABLE);
 #[map(name = "fragments")]
 static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry> = LruHashMap::with_max_entries(FRAGMENTS_MAX, 0);
 #[map(name = "counters")]
@@ -76,7 +80,7 @@ static ANSWERS: PerCpuArray<[u32; 2]> = PerCpuArray::with_max_entries(1, 0);
 pub(crate) struct Maps;
 
 macro_rules! family_tables {
-    ($family:ty, $services:ident, $tags:ident, $flows:ident, $held:ident, $is_v6:literal) => {
+    ($family:ty, $services:ident, $tags:ident, $flows:ident, $halves:ident, $held:ident, $is_v6:literal) => {
         impl FlowMemory<$family> for Maps {
             #[inline(always)]
             fn flow_buckets(&self) -> u32 {
@@ -96,6 +100,11 @@ macro_rules! family_tables {
             #[inline(always)]
             fn flow_record(&self, index: u32) -> Option<&Flow<$family>> {
                 $flows.get(index)
+            }
+
+            #[inline(always)]
+            fn flow_half(&self, index: u32) -> Option<&Half<$family>> {
+                $halves.get(index)
             }
         }
 
@@ -130,8 +139,8 @@ macro_rules! family_tables {
     };
 }
 
-family_tables!(V4, SERVICES4, FLOW_TAGS4, FLOWS4, HELD4, false);
-family_tables!(V6, SERVICES6, FLOW_TAGS6, FLOWS6, HELD6, true);
+family_tables!(V4, SERVICES4, FLOW_TAGS4, FLOWS4, HALVES4, HELD4, false);
+family_tables!(V6, SERVICES6, FLOW_TAGS6, FLOWS6, HALVES6, HELD6, true);
 
 impl Tables for Maps {
     #[inline(always)]

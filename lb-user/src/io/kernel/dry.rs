@@ -31,6 +31,7 @@ use lb_common::{
 use super::{
     Parts,
     flows::now,
+    list::reply,
     load::{self, LoadError, absent, chain},
     pod::PodScoped,
     tables::TableMemory,
@@ -149,9 +150,8 @@ impl Dry {
     where
         TableMemory: FlowMemory<F>,
     {
-        let (flow, view) = flow_table::read(&*self.live, key)?;
-        let twin = flow_table::owner(&*self.live, &key.twin(flow.rewrite())).map(|(_, owner)| owner);
-        Record::new(key, &view, twin.filter(|twin| twin.state & NAT_REPLY != 0), now())
+        let (_, view) = flow_table::read(&*self.live, key)?;
+        Record::new(key, &view, reply(&*self.live, key, &view), now())
     }
 
     /// Those of a service, gone ones that are still named included.
@@ -204,7 +204,11 @@ impl Dry {
         for key in keys {
             if let Some((_, view)) = flow_table::read(live, key) {
                 // There is room for a few.
-                let _ = flow_table::insert(own, key, view.seen, |flow| flow.fill(&view));
+                let _ = flow_table::insert(own, key, view.seen, |index| {
+                    if let Some(record) = flow_table::nat(own, index) {
+                        record.fill(&view);
+                    }
+                });
             }
         }
         if let Some(service) = &trial.service {

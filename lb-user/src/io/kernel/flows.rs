@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::{
-    flow::{FIN, Flow, FlowKey, NAT_REPLY, Owner, RST, Ticks},
+    flow::{FIN, FlowKey, NAT_REPLY, Owner, RST, Ticks},
     flow_table::{self, FlowMemory, WAYS},
     net::{Family, V4, V6},
     slot::ServerId,
@@ -109,7 +109,7 @@ impl Progress {
             };
             let owner = flow.owner();
             let idle = idle_ticks(ServerId(owner.server), key.protocol(), key.is_of_client());
-            if verdict(memory, now, &key, flow, &owner, idle) == Verdict::Remove {
+            if verdict(memory, now, &key, index, &owner, idle) == Verdict::Remove {
                 // A packet may have revived it, or another flow taken its place, meanwhile.
                 if flow.owner() == owner {
                     flow_table::release(memory, index, &key);
@@ -140,16 +140,18 @@ fn verdict<F: Family>(
     memory: &impl FlowMemory<F>,
     now: Ticks,
     key: &FlowKey<F>,
-    flow: &Flow<F>,
+    index: u32,
     owner: &Owner,
     idle: Option<u32>,
 ) -> Verdict {
     match alone(now, owner, idle) {
         Verdict::SeeTwin => {
-            let found = flow_table::owner(memory, &key.twin(flow.rewrite()));
+            let half = flow_table::nat(memory, index);
+            let twin = half.and_then(|half| flow_table::find(memory, &key.twin(half.rewrite())));
+            let twin = twin.and_then(|index| flow_table::nat(memory, index));
             // Another flow may have taken the place of a half that was removed.
-            let twin = found.filter(|(twin, _)| twin.rewrites_to(key.tuple().reversed()));
-            pair(now, owner, twin.map(|(_, owner)| owner).as_ref(), idle)
+            let twin = twin.filter(|twin| twin.rewrites_to(key.tuple().reversed()));
+            pair(now, owner, twin.map(|twin| twin.flow.owner()).as_ref(), idle)
         }
         verdict => verdict,
     }

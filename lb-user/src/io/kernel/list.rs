@@ -3,7 +3,7 @@
 use std::{collections::BinaryHeap, thread};
 
 use lb_common::{
-    flow::{NAT_REPLY, NAT_REQUEST, Ticks},
+    flow::{FlowKey, FlowView, NAT_REQUEST, Owner, Ticks},
     flow_table::{self, FlowMemory, WAYS},
     net::{Family, V4, V6},
     slot::ServerId,
@@ -76,14 +76,25 @@ fn visit<F: Family>(
 }
 
 fn record<F: Family>(memory: &impl FlowMemory<F>, index: u32, now: Ticks) -> Option<Record> {
-    let flow = memory.flow_record(index)?;
-    let (key, view) = (flow.key()?, flow.view());
+    let found = flow_table::nat(memory, index)?;
+    let (key, view) = (found.flow.key()?, found.view());
     // Removed and given to another flow while it was read.
-    if !flow.is(&key) {
+    if !found.flow.is(&key) {
         return None;
     }
-    let pair = view.state & NAT_REQUEST != 0;
-    let twin = pair.then(|| flow_table::owner(memory, &key.twin(view.rewrite))).flatten();
-    let twin = twin.map(|(_, owner)| owner).filter(|owner| owner.state & NAT_REPLY != 0);
-    Record::new(&key, &view, twin, now)
+    Record::new(&key, &view, reply(memory, &key, &view), now)
+}
+
+/// The server's half of a pair whose client's half this is.
+pub(super) fn reply<F: Family>(
+    memory: &impl FlowMemory<F>,
+    key: &FlowKey<F>,
+    view: &FlowView<F>,
+) -> Option<Owner> {
+    if view.state & NAT_REQUEST == 0 {
+        return None;
+    }
+    let twin = flow_table::nat(memory, flow_table::find(memory, &key.twin(view.rewrite))?)?;
+    // Another flow may have taken the place of a half that was removed.
+    twin.rewrites_to(key.tuple().reversed()).then(|| twin.flow.owner())
 }

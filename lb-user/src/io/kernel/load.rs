@@ -13,7 +13,7 @@ use aya::{
 use lb_common::{
     counter::{Counts, TrafficCounts},
     entry::{Globals, Rules, Scoped, ServerEntry, ServiceEntry, SlotEntry},
-    flow::Flow,
+    flow::{Flow, Half},
     flow_table::{self, Tags, WAYS},
     fragment::{FragmentEntry, FragmentKey},
     limits::{
@@ -62,21 +62,14 @@ pub(super) fn load(maps: &Path, sizes: Sizes) -> Result<Ebpf, LoadError> {
         check(maps, layout)?;
     }
     let mut loader = EbpfLoader::new();
-    let buckets = flow_table::buckets(sizes.flows);
-    loader
-        .map_max_entries("flow_tags4", buckets)
-        .map_max_entries("flows4", buckets * WAYS)
-        .map_max_entries("flow_tags6", buckets)
-        .map_max_entries("flows6", buckets * WAYS)
-        .map_max_entries("ring", sizes.ring_slots);
+    size_flows(&mut loader, sizes.flows);
+    loader.map_max_entries("ring", sizes.ring_slots);
     for layout in &layouts {
         loader.map_pin_path(layout.name, maps.join(layout.name));
     }
     let mut object = loader.load(OBJECT).map_err(|error| explain(&error))?;
-    // Held until the entry is loaded, which finds the map by the number of its descriptor; then the pin is enough.
-    let stages = stages(&mut object)?;
-    program(&mut object, ENTRY)?.load().map_err(|error| explain(&error))?;
-    drop(stages);
+    // The map of stages is pinned, and so they stay.
+    programs(&mut object)?;
     Ok(object)
 }
 
@@ -84,13 +77,8 @@ pub(super) fn load(maps: &Path, sizes: Sizes) -> Result<Ebpf, LoadError> {
 /// the map of its stages, which is empty once nobody holds it.
 pub(super) fn copy(maps: &Path, flows: u32) -> Result<(Ebpf, ProgramArray<MapData>), LoadError> {
     let mut loader = EbpfLoader::new();
-    let buckets = flow_table::buckets(flows);
-    loader
-        .map_max_entries("flow_tags4", buckets)
-        .map_max_entries("flows4", buckets * WAYS)
-        .map_max_entries("flow_tags6", buckets)
-        .map_max_entries("flows6", buckets * WAYS)
-        .map_max_entries("fragments", COPY_FRAGMENTS);
+    size_flows(&mut loader, flows);
+    loader.map_max_entries("fragments", COPY_FRAGMENTS);
     for name in READ_ONLY {
         let path = maps.join(name);
         // The loader would make a new one, and pin it.
@@ -100,26 +88,37 @@ pub(super) fn copy(maps: &Path, flows: u32) -> Result<(Ebpf, ProgramArray<MapDat
         loader.map_pin_path(name, path);
     }
     let mut object = loader.load(OBJECT).map_err(|error| explain(&error))?;
-    let stages = stages(&mut object)?;
-    program(&mut object, ENTRY)?.load().map_err(|error| explain(&error))?;
+    let stages = programs(&mut object)?;
     Ok((object, stages))
 }
 
 /// Maps that the program looks into and never changes.
-const READ_ONLY: [&str; 7] =
-    ["services4", "services6", "wildcards", "access", "ring", "servers", "devices"];
-/// The kernel shares out as many to each CPU; nobody's fragments come here.
+const READ_ONLY: [&str; 7] = ["services4", "services6", "wildcards", "access", "ring", "servers", "devices"];
+/// The kernel wants a few for each CPU; nobody's fragments come here.
 const COPY_FRAGMENTS: u32 = 256;
 
-/// Loads the programs behind the entry and puts them where its tail calls find them; those of an earlier daemon give
-/// way one by one, and every stage works with every other of the same layout.
-fn stages(object: &mut Ebpf) -> Result<ProgramArray<MapData>, LoadError> {
+fn size_flows(loader: &mut EbpfLoader<'_>, flows: u32) {
+    let buckets = flow_table::buckets(flows);
+    loader
+        .map_max_entries("flow_tags4", buckets)
+        .map_max_entries("flows4", buckets * WAYS)
+        .map_max_entries("halves4", buckets * WAYS)
+        .map_max_entries("flow_tags6", buckets)
+        .map_max_entries("flows6", buckets * WAYS)
+        .map_max_entries("halves6", buckets * WAYS);
+}
+
+/// Loads every program, and puts those behind the entry where its tail calls find them. Those of an earlier daemon give
+/// way one by one: every stage works with every other of the same layout.
+fn programs(object: &mut Ebpf) -> Result<ProgramArray<MapData>, LoadError> {
+    for name in Stage::ALL.map(|(_, name)| name).into_iter().chain([ENTRY]) {
+        program(object, name)?.load().map_err(|error| explain(&error))?;
+    }
+    // Taken only now: a descriptor closed before a program was loaded would be bound under its number.
     let map = object.take_map("stages").ok_or_else(|| absent("stages"))?;
     let mut places: ProgramArray<MapData> = map.try_into()?;
     for (stage, name) in Stage::ALL {
-        let program = program(object, name)?;
-        program.load().map_err(|error| explain(&error))?;
-        let handle = program.fd().map_err(|error| explain(&error))?;
+        let handle = program(object, name)?.fd().map_err(|error| explain(&error))?;
         places.set(stage as u32, handle, 0)?;
     }
     Ok(places)
@@ -172,8 +171,10 @@ fn layouts(sizes: Sizes) -> Vec<Layout> {
         array("load", size_of::<Word>(), Some(SERVERS_MAX)),
         array("flow_tags4", size_of::<Tags>(), Some(buckets)),
         array("flows4", size_of::<Flow<V4>>(), Some(buckets * WAYS)),
+        array("halves4", size_of::<Half<V4>>(), Some(buckets * WAYS)),
         array("flow_tags6", size_of::<Tags>(), Some(buckets)),
         array("flows6", size_of::<Flow<V6>>(), Some(buckets * WAYS)),
+        array("halves6", size_of::<Half<V6>>(), Some(buckets * WAYS)),
         keyed(
             "fragments",
             MapType::LruHash,

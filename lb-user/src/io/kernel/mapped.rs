@@ -5,7 +5,7 @@ use std::{io, num::NonZeroUsize, ops::Deref, os::fd::AsFd, ptr::NonNull};
 
 use lb_common::{
     entry::{Globals, ServerEntry, ServiceEntry, SlotEntry},
-    flow::Flow,
+    flow::{Flow, Half},
     flow_table::Tags,
     net::Family,
     word::Word,
@@ -30,6 +30,8 @@ unsafe impl Words for ServerEntry {}
 unsafe impl Words for SlotEntry {}
 // SAFETY: as above.
 unsafe impl<F: Family> Words for Flow<F> where Flow<F>: Sync {}
+// SAFETY: as above.
+unsafe impl<F: Family> Words for Half<F> where Half<F>: Sync {}
 // SAFETY: as above.
 unsafe impl Words for Tags {}
 // SAFETY: as above.

@@ -207,8 +207,10 @@ impl Parts {
             load: mapped(&mut object, "load")?,
             flow_tags4: mapped(&mut object, "flow_tags4")?,
             flows4: mapped(&mut object, "flows4")?,
+            halves4: mapped(&mut object, "halves4")?,
             flow_tags6: mapped(&mut object, "flow_tags6")?,
             flows6: mapped(&mut object, "flows6")?,
+            halves6: mapped(&mut object, "halves6")?,
         };
         // Before the first packet: the program finds its buckets by their number.
         let globals = memory.globals();

@@ -9,7 +9,7 @@ use aya::maps::{
 };
 use lb_common::{
     entry::{self, ALLOW, DENY, EMPTY, Globals, REMOVED, RULES_WORDS, Rule, Rules, Scoped, ServerEntry, ServiceEntry, ServiceKey, SlotEntry},
-    flow::Flow,
+    flow::{Flow, Half},
     flow_table::{FlowMemory, Tags},
     limits::{PROBES_MAX, SERVICE_BUCKETS},
     net::{Be128, Family, V4, V6},
@@ -34,8 +34,10 @@ pub struct TableMemory {
     pub(super) load: Mapped<Word>,
     pub(super) flow_tags4: Mapped<Tags>,
     pub(super) flows4: Mapped<Flow<V4>>,
+    pub(super) halves4: Mapped<Half<V4>>,
     pub(super) flow_tags6: Mapped<Tags>,
     pub(super) flows6: Mapped<Flow<V6>>,
+    pub(super) halves6: Mapped<Half<V6>>,
 }
 
 /// Tables that are reached by system calls: one writer, and few changes.
@@ -46,7 +48,7 @@ pub(super) struct TableMaps {
 }
 
 macro_rules! flow_memory {
-    ($family:ty, $tags:ident, $flows:ident) => {
+    ($family:ty, $tags:ident, $flows:ident, $halves:ident) => {
         impl FlowMemory<$family> for TableMemory {
             fn flow_buckets(&self) -> u32 {
                 self.$tags.len() as u32
@@ -63,12 +65,16 @@ macro_rules! flow_memory {
             fn flow_record(&self, index: u32) -> Option<&Flow<$family>> {
                 self.$flows.get(index as usize)
             }
+
+            fn flow_half(&self, index: u32) -> Option<&Half<$family>> {
+                self.$halves.get(index as usize)
+            }
         }
     };
 }
 
-flow_memory!(V4, flow_tags4, flows4);
-flow_memory!(V6, flow_tags6, flows6);
+flow_memory!(V4, flow_tags4, flows4, halves4);
+flow_memory!(V6, flow_tags6, flows6, halves6);
 
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {

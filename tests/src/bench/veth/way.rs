@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use lb_common::{
     counter::Counter,
-    entry::{Hop, Mode},
+    entry::{Hop, Mode, Tags},
     limits::FLOWS_DEFAULT,
     net::{Mac, TCP},
 };
@@ -105,8 +105,17 @@ fn steelyard(links: &Links, egress: &str, mac: [u8; 6], source_mac: [u8; 6]) -> 
         mac: Mac::from_bytes(mac),
         source_mac: Mac::from_bytes(source_mac),
         interface: topology::interface_index(&links.balancer, egress)?,
+        tags: Tags::default(),
+        mtu: 1_500,
     };
-    let setting = Setting { mode: Mode::Dsr, protocol: TCP, moving: false, flows: FLOWS_DEFAULT };
+    let setting = Setting {
+        mode: Mode::Dsr,
+        protocol: TCP,
+        moving: false,
+        flows: FLOWS_DEFAULT,
+        vip: VIP,
+        wildcards: false,
+    };
     let rig = links.balancer.enter(|| -> Result<Rig> {
         let mut rig = Rig::new(setting, &hop)?;
         rig.attach(&[&links.front, BACK])?;
