@@ -215,7 +215,8 @@ pub(super) fn explanation(explanation: &Explanation) -> String {
         text += &line("access", &word(&explanation.access));
     }
     if let Some(found) = &explanation.slot {
-        text += &line("slot", &slot(found));
+        let in_turn = ["roundrobin", "leastconn"].contains(&explanation.balance.as_deref().unwrap_or(""));
+        text += &line("slot", &slot(found, in_turn));
     }
     text += &line("recorded", &explanation.recorded.as_ref().map_or_else(|| "no".to_owned(), record));
     text += &decision("new", new);
@@ -223,10 +224,12 @@ pub(super) fn explanation(explanation: &Explanation) -> String {
     if protocol == "tcp" { text + &decision("established", established) } else { text }
 }
 
-fn slot(slot: &SlotStatus) -> String {
+/// `in_turn`: a ring says only whose the connections are that began elsewhere.
+fn slot(slot: &SlotStatus, in_turn: bool) -> String {
     let name = |server: &Option<String>| server.clone().unwrap_or_else(|| "nobody".to_owned());
     let SlotStatus { index, current, base, lookup } = slot;
     match lookup {
+        _ if in_turn => format!("{index}: {}, for connections that no syn began here", name(current)),
         false => format!("{index}: {}, settled", name(current)),
         true => {
             format!("{index}: current {}, base {}, records are looked up", name(current), name(base))
@@ -324,6 +327,7 @@ fn duration(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pure::status::FlowStatus;
 
     #[test]
     fn numbers_are_grouped() {
@@ -337,5 +341,57 @@ mod tests {
         for (seconds, text) in [(5, "5s"), (65, "1m 5s"), (3_700, "1h 1m"), (90_000, "1d 1h")] {
             assert_eq!(duration(seconds), text);
         }
+    }
+
+    fn flow(client: &str, all_ports: bool) -> FlowStatus {
+        FlowStatus {
+            service: Some("web".to_owned()),
+            client: client.to_owned(),
+            vip: "10.0.5.96:80".to_owned(),
+            all_ports,
+            protocol: "tcp".to_owned(),
+            server: "web1".to_owned(),
+            state: "established".to_owned(),
+            idle_s: 1_234,
+            rewritten: None,
+        }
+    }
+
+    #[test]
+    fn flows_say_how_many_there_are() {
+        let all = Flows { total: 2, flows: vec![flow("192.0.2.1:1", false), flow("192.0.2.2", true)] };
+        let text = flows(&all);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 4, "{text}");
+        assert!(lines[1].contains("10.0.5.96:80/tcp ") && lines[1].contains("1 234"), "{text}");
+        assert!(lines[2].contains("(all ports)"), "{text}");
+        assert_eq!(lines[3], "2 flows");
+        assert!(flows(&Flows { total: 12_000, ..all }).ends_with("2 of 12 000 flows are shown\n"));
+        assert_eq!(flows(&Flows { total: 0, flows: Vec::new() }), "0 flows\n");
+    }
+
+    #[test]
+    fn an_unreachable_server_says_why() {
+        let server = ServerStatus {
+            name: "web1".to_owned(),
+            address: "10.0.5.91:80".to_owned(),
+            weight: 1,
+            backup: true,
+            health: "up".to_owned(),
+            detail: "connected in 0.2 ms".to_owned(),
+            slots: 0,
+            neighbour: None,
+            interface: Some("eth0".to_owned()),
+            mtu: Some(1_500),
+            vlans: vec![100, 7],
+            unreachable: Some("its next hop does not answer arp".to_owned()),
+            traffic: Traffic::default(),
+        };
+        let row = ServerRow { service: "web".to_owned(), server };
+        let text = super::server(&row, Paint::Plain);
+        for part in ["web/web1 (backup)", "eth0 vlan 100 vlan 7", "1 500", "does not answer arp", "unresolved"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(servers(&[row], Paint::Plain).contains("unreachable: its next hop does not answer arp; connected"));
     }
 }

@@ -208,20 +208,11 @@ impl View<'_> {
     }
 
     fn decision(&self, trace: &Trace, opening: bool) -> Decision {
-        let verdict = trace.counters.iter().copied().find(|counter| !is_note(*counter));
+        let verdict = trace.counters.iter().copied().find(|counter| note(*counter).is_none());
         let help = verdict.map_or("", Counter::help).trim_end_matches('.');
         let (what, why) = help.split_once(": ").unwrap_or((help, ""));
         let header = verdict.filter(|verdict| is_forward(*verdict)).and_then(|_| self.header(trace));
         let server = trace.server.or_else(|| self.guess(verdict?, opening));
-        let mut notes: Vec<String> = trace
-            .counters
-            .iter()
-            .filter(|counter| is_note(**counter))
-            .map(|counter| counter.help().trim_start_matches("Not a way out: ").trim_end_matches('.').to_owned())
-            .collect();
-        if trace.crowded {
-            notes.push("the flow table has no room for the record: raise [datapath] flows".to_owned());
-        }
         Decision {
             reason: match (trace.server, why) {
                 (Some(id), _) if header.is_some() => self.why(id, opening).to_owned(),
@@ -243,7 +234,7 @@ impl View<'_> {
             packet_max: server.and_then(|id| self.packet_max(id)),
             server: server.map(|id| self.snapshot.server_name(id)),
             header,
-            notes,
+            notes: notes(trace),
         }
     }
 
@@ -352,8 +343,20 @@ fn balance(service: &Service) -> &'static str {
     }
 }
 
-fn is_note(counter: Counter) -> bool {
-    matches!(counter, Counter::FlowRecorded | Counter::FlowUnrecorded | Counter::MssClamped)
+/// What a counter says that names no way out.
+fn note(counter: Counter) -> Option<&'static str> {
+    match counter {
+        Counter::FlowRecorded => Some("its flow gets a record"),
+        Counter::FlowUnrecorded => Some("its flow finds no room for a record"),
+        Counter::MssClamped => Some("its mss is lowered"),
+        _ => None,
+    }
+}
+
+fn notes(trace: &Trace) -> Vec<String> {
+    let crowded = trace.crowded.then_some("the flow table is full there and may refuse it: raise [datapath] flows");
+    let notes = trace.counters.iter().filter_map(|counter| note(*counter)).chain(crowded);
+    notes.map(str::to_owned).collect()
 }
 
 fn is_forward(counter: Counter) -> bool {
@@ -384,6 +387,12 @@ const UDP_HEADER: u32 = 8;
 
 #[cfg(test)]
 mod tests {
+    use lb_common::{
+        entry::Hop,
+        flow::{FlowKey, FlowView, Ticks, Tuple},
+        net::{Be16, Be32, Mac, V4},
+    };
+
     use super::*;
 
     #[test]
@@ -397,6 +406,150 @@ mod tests {
         }
         for wrong in ["", "10.0.5.96:80", "10.0.5.96/tcp", "10.0.5.96:80/sctp", "2001:db8::96:80/tcp"] {
             assert_eq!(wrong.parse::<Endpoint>(), Err(EndpointError), "{wrong}");
+        }
+    }
+
+    const WEB1: ServerId = ServerId(1);
+    const WEB2: ServerId = ServerId(2);
+    const SERVICE: Service = Service {
+        id: 3,
+        ring_base: 0,
+        ring_mask: 255,
+        mode: Mode::Ipip,
+        scheduler: Scheduler::Ring,
+        by_client: false,
+        access: false,
+        reset: true,
+        mss: 0,
+        idle_ticks: 100,
+        client_ticks: 0,
+    };
+
+    fn connection() -> Connection {
+        let client = "192.0.2.1:40000".parse().expect("valid");
+        Connection { client, vip: "10.0.5.96:80".parse().expect("valid"), protocol: Protocol::Tcp }
+    }
+
+    fn server(lives: bool) -> Server {
+        let hop = Hop {
+            lives,
+            resolved: true,
+            mac: Mac(1),
+            source_mac: Mac(2),
+            interface: 5,
+            tags: Default::default(),
+            mtu: 1_500,
+        };
+        let address = "2001:db8::1".parse().expect("valid");
+        Server {
+            hop,
+            nat_first: 0,
+            nat_count: 0,
+            address,
+            port: Be16(0),
+            weight: 1,
+            service: SERVICE.id,
+            outer_source: address,
+        }
+    }
+
+    fn trace(counters: &[Counter], server: Option<ServerId>, kind: packet::Kind) -> Trace {
+        let frame = packet::packet(&connection(), kind).expect("one family");
+        Trace { action: Action::Redirect, counters: counters.to_vec(), server, frame, crowded: false }
+    }
+
+    /// A slot that moved from web2 to web1, and what the program did.
+    fn facts(opening: Trace, later: Trace) -> Facts {
+        Facts {
+            arrival: 4,
+            service: Some(SERVICE),
+            is_exact: true,
+            access: None,
+            slot: Some((7, Slot::new(WEB1, WEB2, true))),
+            records: Vec::new(),
+            servers: [(WEB1, server(true)), (WEB2, server(true))].into(),
+            opening,
+            later: Some(later),
+        }
+    }
+
+    fn told(facts: &Facts) -> Explanation {
+        let snapshot = Snapshot { services: Vec::new(), flows: 0, flows_max: 0 };
+        let interface = |name: &str, index| InterfaceStatus { name: name.to_owned(), index, mode: "native".to_owned() };
+        explain(facts, &snapshot, &[interface("eth0", 4), interface("eth1", 5)], &connection())
+    }
+
+    #[test]
+    fn a_moved_slot_parts_new_connections_from_old() {
+        let facts = facts(
+            trace(&[Counter::ForwardIpip, Counter::FlowRecorded], Some(WEB1), packet::Kind::Opening),
+            trace(&[Counter::ForwardIpip], Some(WEB2), packet::Kind::Later),
+        );
+        let explanation = told(&facts);
+        assert_eq!(explanation.arrival.as_deref(), Some("eth0"));
+        assert_eq!(explanation.new.server.as_deref(), Some("#1 (no longer configured)"));
+        assert!(explanation.new.reason.contains("new connections go to its current"), "{explanation:?}");
+        assert!(explanation.established.reason.contains("stay with its base"), "{explanation:?}");
+        assert_eq!((explanation.new.verdict.as_str(), explanation.new.packet_max), ("forward_ipip", Some(1_460)));
+        assert!(explanation.new.sent.starts_with("out of eth1: "), "{explanation:?}");
+        assert_eq!(explanation.new.notes, ["its flow gets a record"]);
+        assert!(explanation.established.notes.is_empty());
+    }
+
+    #[test]
+    fn who_is_refused_learns_where_it_would_have_gone() {
+        let stop = |counter, action| Trace { action, ..trace(&[counter], None, packet::Kind::Opening) };
+        for (counter, action, server, sent, reason) in [
+            (Counter::DropUnresolved, Action::Drop, Some("#1"), "dropped", "the MAC address of the server"),
+            (Counter::DropAccess, Action::Drop, None, "dropped", "the client may not use the service"),
+            (Counter::ResetNoServer, Action::Transmit, None, "answered with a TCP RST", "no usable server"),
+        ] {
+            let facts = facts(stop(counter, action), stop(counter, action));
+            let new = told(&facts).new;
+            assert_eq!(new.server.as_deref().map(|name| &name[..2]), server, "{new:?}");
+            assert!(new.sent == sent && new.reason.contains(reason) && new.header.is_none(), "{new:?}");
+        }
+    }
+
+    #[test]
+    fn a_packet_of_nobody_passes() {
+        let stop = Trace {
+            action: Action::Pass,
+            ..trace(&[Counter::PassNoService], None, packet::Kind::Opening)
+        };
+        let nobody = Facts { service: None, slot: None, servers: BTreeMap::new(), ..facts(stop.clone(), stop) };
+        let explanation = told(&nobody);
+        assert!(explanation.service.is_none() && explanation.found.is_none() && explanation.slot.is_none());
+        assert_eq!((explanation.new.sent.as_str(), explanation.new.action.as_str()), ("passed to the kernel", "pass"));
+    }
+
+    #[test]
+    fn a_record_decides_unless_it_is_void_or_its_server_is_down() {
+        let record = |silent: u32| {
+            let tuple = Tuple { source: Be32(1), destination: Be32(2), source_port: Be16(3), destination_port: Be16(4) };
+            let view = FlowView {
+                seen: Ticks(1_000 - silent),
+                state: 0,
+                rewrite: tuple,
+                peer_mac: 0,
+                own_mac: 0,
+                interface: 0,
+                tags: 0,
+                server: WEB2.0.into(),
+            };
+            Record::new(&FlowKey::<V4>::new(tuple, 6), &view, None, Ticks(1_000)).expect("a request")
+        };
+        for (name, silent, lives, decides) in
+            [("young", 99, true, true), ("void", 100, true, false), ("dead server", 0, false, false)]
+        {
+            let run = || trace(&[Counter::ForwardIpip], Some(WEB2), packet::Kind::Later);
+            let mut facts = facts(run(), run());
+            facts.records.push(record(silent));
+            facts.servers.insert(WEB2, server(lives));
+            let explanation = told(&facts);
+            assert_eq!(explanation.recorded.is_some(), decides, "{name}");
+            let by_record = explanation.established.reason == "the connection's record names it";
+            assert_eq!(by_record, decides, "{name}: {explanation:?}");
         }
     }
 }
