@@ -8,7 +8,7 @@
 //! The key of each half is the reversed rewrite of the other, so either finds its twin.
 
 use crate::{
-    limits::{NAT_PORT_FIRST, NAT_PORT_LAST},
+    limits::{NAT_PORT_FIRST, NAT_PORT_LAST, NAT_SOURCES_MAX, SERVERS_MAX},
     net::{Be16, Family, V4, V6},
     word::{SharedWords, Word, Words},
 };
@@ -163,7 +163,8 @@ pub struct Flow<F: Family = V4> {
     key: Word,
     /// `Ticks` of the last packet in this direction, and above them the bits below.
     clock: Word,
-    /// The ports that packets of a NAT half get, source lowest; in the high half the server's id.
+    /// The ports that packets of a NAT half get, source lowest; the server's id; and which of the NAT sources requests
+    /// get, in the highest byte: with the server's address that is all a request needs.
     ports_server: Word,
 }
 
@@ -195,6 +196,8 @@ impl<F: Family> Default for Half<F> {
 }
 
 const KEY_USED: u64 = 1 << 63;
+const SERVER_BITS: u32 = 24;
+const SERVER_MASK: u32 = (1 << SERVER_BITS) - 1;
 
 /// Made by a SYN, and no later packet of the client seen yet. On both halves of a NAT flow.
 pub const OPENING: u32 = 1;
@@ -206,6 +209,9 @@ pub const RST: u32 = 1 << 2;
 pub const NAT_REQUEST: u32 = 1 << 3;
 /// The server's half of a NAT flow.
 pub const NAT_REPLY: u32 = 1 << 4;
+/// Of the client's half of a NAT flow: a digest of where its packets arrive, so that a packet shows a change without a
+/// look at the other half.
+pub const ARRIVAL: u32 = 0xffff_0000;
 
 /// How long a record counts that a SYN made and no later packet confirmed (LVS: syn_recv).
 pub const OPENING_TICKS: u32 = Ticks::in_ms(60_000);
@@ -230,7 +236,9 @@ pub struct FlowView<F: Family = V4> {
     pub interface: u32,
     /// See `Tags`.
     pub tags: u32,
-    pub server: u64,
+    pub server: u32,
+    /// Position among the NAT sources.
+    pub nat_source: u32,
 }
 
 impl<F: Family> Flow<F> {
@@ -271,10 +279,17 @@ impl<F: Family> Flow<F> {
     pub fn owner(&self) -> Owner {
         let clock = self.clock.get();
         Owner {
-            server: (self.ports_server.get() >> 32) as u32,
+            server: (self.ports_server.get() >> 32) as u32 & SERVER_MASK,
             seen: Ticks(clock as u32),
             state: (clock >> 32) as u32,
         }
+    }
+
+    /// The ports that requests of a NAT flow get, source first, and the position of their source address.
+    #[inline(always)]
+    pub fn request_ends(&self) -> (Be16, Be16, u32) {
+        let word = self.ports_server.get();
+        (Be16(word as u16), Be16((word >> 16) as u16), (word >> 56) as u32)
     }
 
     /// Stamps the record and changes its bits, writing only a change; returns the bits before. Two CPUs that see
@@ -318,7 +333,8 @@ impl<F: Family> NatFlow<'_, F> {
     #[inline(always)]
     pub fn fill(&self, view: &FlowView<F>) {
         self.flow.clock.set(view.seen.0 as u64 | (view.state as u64) << 32);
-        self.flow.ports_server.set(view.rewrite.ports() as u64 | view.server << 32);
+        let server = view.server & SERVER_MASK | view.nat_source << SERVER_BITS;
+        self.flow.ports_server.set(view.rewrite.ports() as u64 | (server as u64) << 32);
         self.half.addresses.store(view.rewrite.addresses());
         self.set_peer(view.interface, view.tags, view.peer_mac, view.own_mac);
     }
@@ -327,6 +343,7 @@ impl<F: Family> NatFlow<'_, F> {
     pub fn view(&self) -> FlowView<F> {
         let clock = self.flow.clock.get();
         let interface = self.half.interface.get();
+        let server = (self.flow.ports_server.get() >> 32) as u32;
         FlowView {
             seen: Ticks(clock as u32),
             state: (clock >> 32) as u32,
@@ -335,7 +352,8 @@ impl<F: Family> NatFlow<'_, F> {
             own_mac: self.half.own_mac.get(),
             interface: interface as u32,
             tags: (interface >> 32) as u32,
-            server: self.flow.ports_server.get() >> 32,
+            server: server & SERVER_MASK,
+            nat_source: server >> SERVER_BITS,
         }
     }
 
@@ -349,14 +367,6 @@ impl<F: Family> NatFlow<'_, F> {
     #[inline(always)]
     pub fn rewrites_to(&self, tuple: Tuple<F>) -> bool {
         self.flow.ports_server.get() as u32 == tuple.ports() && self.half.addresses.is(tuple.addresses())
-    }
-
-    /// Whether replies go there.
-    #[inline(always)]
-    pub fn has_peer(&self, interface: u32, tags: u32, peer_mac: u64, own_mac: u64) -> bool {
-        self.half.interface.get() == interface as u64 | (tags as u64) << 32
-            && self.half.peer_mac.get() == peer_mac
-            && self.half.own_mac.get() == own_mac
     }
 
     /// Where replies go.
@@ -417,6 +427,7 @@ pub const fn nat_idle_ticks(request: u32, reply: u32, idle_ticks: u32) -> u32 {
     if own < idle_ticks { own } else { idle_ticks }
 }
 
+const _: () = assert!(SERVERS_MAX <= 1 << SERVER_BITS && NAT_SOURCES_MAX <= 1 << (32 - SERVER_BITS));
 const _: () = assert!(size_of::<Flow<V4>>() == 32 && size_of::<Half<V4>>() == 32);
 const _: () = assert!(size_of::<Flow<V6>>() == 64 && size_of::<Half<V6>>() == 64);
 

@@ -412,7 +412,8 @@ mod tests {
 
     fn view(n: u32) -> FlowView {
         FlowView {
-            server: n.into(),
+            server: n & 0xff_ffff,
+            nat_source: n & 63,
             seen: Ticks(n),
             state: n & !OPENING & 31,
             interface: n,

@@ -54,6 +54,13 @@ pub fn record<W: Words>(seed: u64, addresses: W, rest: u64) -> u64 {
     x ^ x >> 29
 }
 
+/// Of where a packet arrives: in the bits of `flow::ARRIVAL`.
+#[inline(always)]
+pub fn arrival(interface: u32, tags: u32, peer_mac: u64, own_mac: u64) -> u32 {
+    let x = (peer_mac ^ (tags as u64) << 24).wrapping_mul(MIX_1) ^ own_mac ^ (interface as u64) << 40;
+    (x.wrapping_mul(MIX_2) >> 32) as u32 & crate::flow::ARRIVAL
+}
+
 /// One bit of 64: whether an address may be among those a filter stands for.
 #[inline(always)]
 pub fn address_bit<F: Family>(address: F::Address) -> u64 {

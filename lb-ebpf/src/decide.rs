@@ -196,14 +196,19 @@ fn scheduled<F: Family>(
 ) -> Result<Choice, Refusal> {
     let key = request.key();
     let now = tables.now();
-    if let Some(server) = recorded(tables, request, &key, now, ended(request.parsed.flags)) {
+    // A client's record beside pairs: those are counted.
+    let counts = !request.service.mode.rewrites();
+    let set = if counts { ended(request.parsed.flags) } else { 0 };
+    if let Some(server) = recorded(tables, request, &key, now, set) {
         return Ok(Choice::of(server));
     }
     let id = turn(tables, request)?;
     match record(tables, &key, id, now, request.state()) {
         Ok(()) => {
             tables.count(Counter::FlowRecorded);
-            opened(tables, request.service, id);
+            if counts {
+                opened(tables, request.service, id);
+            }
             Ok(Choice { server: id, recorded: true })
         }
         Err(InsertError::Exists) => Ok(Choice::of(id)),

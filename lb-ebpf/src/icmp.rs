@@ -255,7 +255,7 @@ fn rewritten<F: Messages>(
         return Outcome::drop(Counter::DropTtl);
     }
     let sent = ends(packet, parsed, about, quoted, &view).and_then(|()| match half {
-        NAT_REQUEST => onward::<F>(packet, tables, ServerId(view.server as u32), parsed.l3),
+        NAT_REQUEST => onward::<F>(packet, tables, ServerId(view.server), parsed.l3),
         _ => back(packet, &view, parsed.l3),
     });
     sent.unwrap_or(Outcome::drop(Counter::DropMalformed))

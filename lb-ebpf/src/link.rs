@@ -1,7 +1,9 @@
 //! The front of a frame: Ethernet addresses, VLAN tags, and the outer headers of tunnels.
 
 use lb_common::{
+    counter::Counter,
     entry::{Hop, Tags},
+    hash,
     net::{Be16, Mac},
 };
 
@@ -11,7 +13,6 @@ use crate::{
     header::{ETHERTYPE_QINQ, ETHERTYPE_VLAN, Ethernet, L3_OFFSET, Vlan},
     tables::Packet,
 };
-use lb_common::counter::Counter;
 
 /// Where a frame came from, so that answers find the way back.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -20,6 +21,14 @@ pub(crate) struct Arrival {
     pub peer_mac: Mac,
     pub own_mac: Mac,
     pub tags: Tags,
+}
+
+impl Arrival {
+    /// See `flow::ARRIVAL`.
+    #[inline(always)]
+    pub(crate) fn digest(self) -> u32 {
+        hash::arrival(self.interface, self.tags.0, self.peer_mac.0, self.own_mac.0)
+    }
 }
 
 /// `l3`: where the IP header stands.

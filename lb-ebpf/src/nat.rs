@@ -7,7 +7,7 @@ use lb_common::{
     counter::Counter,
     entry::{Globals, Mode, ServerEntry, ServiceKey, Tags},
     flow::{
-        FIN, FlowKey, FlowView, NAT_REPLY, NAT_REQUEST, NatFlow, OPENING, Owner, RST, Ticks, Tuple, nat_idle_ticks,
+        ARRIVAL, FIN, Flow, FlowKey, FlowView, NAT_REPLY, NAT_REQUEST, NatFlow, OPENING, Owner, RST, Ticks, Tuple, nat_idle_ticks,
         nat_port, nat_source_index,
     },
     flow_table::{self, InsertError},
@@ -193,10 +193,10 @@ fn recorded<F: Family>(
     }
     let server = ServerId(owner.server);
     let set = ended(request.parsed.flags);
-    let before = flow.touch(now, set, request.confirmed());
+    let digest = arrival.digest();
+    let moved = owner.state & ARRIVAL != digest;
+    let before = flow.touch(now, set | digest, request.confirmed() | ARRIVAL);
     closed(tables, request.service, server, before, set);
-    let Arrival { interface, peer_mac, own_mac, tags } = arrival;
-    let moved = !found.has_peer(interface, tags.0, peer_mac.0, own_mac.0);
     if moved {
         learn(found, arrival);
     }
@@ -208,9 +208,25 @@ fn recorded<F: Family>(
             learn(twin, arrival);
         }
     }
-    let rewrite = found.rewrite();
+    let rewrite = request_rewrite(tables, request, flow, server)?;
     // Removed and given to another flow meanwhile?
     flow.is(key).then_some(Path { server, rewrite, recorded: false })
+}
+
+/// What requests of a recorded flow become, without a look at its half.
+#[inline(always)]
+fn request_rewrite<F: Family>(
+    tables: &impl Tables,
+    request: &Request<'_, F>,
+    flow: &Flow<F>,
+    server: ServerId,
+) -> Option<Tuple<F>> {
+    let (source_port, destination_port, nat_source) = flow.request_ends();
+    let source = match request.service.mode {
+        Mode::Gateway => request.parsed.tuple.source,
+        _ => tables.globals()?.nat_source::<F>(nat_source)?,
+    };
+    Some(Tuple { source, destination: tables.server(server)?.address::<F>(), source_port, destination_port })
 }
 
 /// Whether a pair has expired, its server died, or a SYN begins a new connection over a closed one.
@@ -286,7 +302,8 @@ fn pair<F: Family>(
     id: ServerId,
 ) -> Result<bool, Outcome> {
     let Some(entry) = tables.server(id) else { return Err(Outcome::drop(Counter::DropTables)) };
-    let half = Half { request, arrival, now: tables.now(), server: id };
+    let nat_source = source_index(entry, hash::again(request.hash));
+    let half = Half { request, arrival, now: tables.now(), server: id, nat_source };
     let rewrite = reserve(tables, globals, entry, &half)?;
     let key = &request.parsed.flow_key();
     let result = half.insert(tables, key, NAT_REQUEST, rewrite);
@@ -305,6 +322,8 @@ struct Half<'a, F: Family> {
     arrival: Arrival,
     now: Ticks,
     server: ServerId,
+    /// Position among the NAT sources.
+    nat_source: u32,
 }
 
 impl<F: Family> Half<'_, F> {
@@ -321,13 +340,14 @@ impl<F: Family> Half<'_, F> {
             let Some(found) = flow_table::nat(tables, index) else { return };
             found.fill(&FlowView {
                 seen: self.now,
-                state: direction | self.request.state(),
+                state: direction | self.request.state() | self.arrival.digest(),
                 rewrite,
                 peer_mac: self.arrival.peer_mac.0,
                 own_mac: self.arrival.own_mac.0,
                 interface: self.arrival.interface,
                 tags: self.arrival.tags.0,
-                server: self.server.0 as u64,
+                server: self.server.0,
+                nat_source: self.nat_source,
             });
         };
         match flow_table::insert(tables, key, self.now, fill) {
@@ -362,7 +382,11 @@ fn reserve<F: Family>(
         };
     }
     let start = hash::again(request.hash);
-    rewrite.source = source::<F>(globals, entry, start).ok_or(Outcome::drop(Counter::DropTables))?;
+    let (_, sources) = entry.nat_range();
+    if sources == 0 {
+        return Err(Outcome::drop(Counter::DropTables));
+    }
+    rewrite.source = globals.nat_source::<F>(half.nat_source).ok_or(Outcome::drop(Counter::DropTables))?;
     for attempt in 0..NAT_PORT_TRIES {
         rewrite.source_port = nat_port(start, attempt);
         // The address may be a VIP, too: a reply to a service's port would count as a request.
@@ -382,11 +406,11 @@ fn is_service<F: Family>(tables: &impl FamilyTables<F>, key: &ServiceKey<F>) -> 
     find_service(tables, *key).is_some()
 }
 
+/// Which of the NAT sources a new flow gets.
 #[inline(always)]
-fn source<F: Family>(globals: &Globals, entry: &ServerEntry, hash: u32) -> Option<F::Address> {
-    let (first, count) = entry.nat_range();
-    if count == 0 {
-        return None;
+fn source_index(entry: &ServerEntry, hash: u32) -> u32 {
+    match entry.nat_range() {
+        (_, 0) => 0,
+        (first, count) => first as u32 + nat_source_index(hash, count as u32),
     }
-    globals.nat_source::<F>(first as u32 + nat_source_index(hash, count as u32))
 }

@@ -535,7 +535,8 @@ mod tests {
                 own_mac: 0,
                 interface: 0,
                 tags: 0,
-                server: WEB2.0.into(),
+                server: WEB2.0,
+                nat_source: 0,
             };
             Record::new(&FlowKey::<V4>::new(tuple, 6), &view, None, Ticks(1_000)).expect("a request")
         };

@@ -33,6 +33,11 @@ pub enum PlaceError {
     Ring { needed: u32, capacity: u32 },
     #[error("too many services: no id is free until the flows of removed ones have ended")]
     Services,
+    #[error(
+        "no room for the nat sources beside the {0} that are pinned: run `steelyard detach` (it ends the flows that are \
+         recorded), then start again"
+    )]
+    NatSources(usize),
     #[error("too many servers: no id is free until the flows of removed ones have ended")]
     Servers,
 }

@@ -64,7 +64,7 @@ impl Record {
             protocol: key.protocol(),
             client,
             of_client: key.is_of_client(),
-            server: ServerId(view.server as u32),
+            server: ServerId(view.server),
             silent_ticks: twin.map_or(silent, |twin| silent.min(now.since(twin.seen))),
             request: view.state,
             pair,
@@ -159,6 +159,7 @@ mod tests {
             interface: 0,
             tags: 0,
             server: 7,
+            nat_source: 0,
         }
     }
 

@@ -154,7 +154,8 @@ impl State {
             ids: ServerIds::default(),
             by_address: BTreeMap::new(),
             reaches: BTreeMap::new(),
-            nat_sources: way::nat_sources(&config.datapath, &pinned.nat_sources),
+            nat_sources: way::nat_sources(&config.datapath, &pinned.nat_sources)
+                .ok_or(PlaceError::NatSources(pinned.nat_sources.len()))?,
             flows: 0,
             now: Ticks::default(),
             refused: None,

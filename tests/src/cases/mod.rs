@@ -34,11 +34,14 @@ mod refused;
 mod related;
 #[cfg(test)]
 mod ring;
+mod schedulers;
 mod services;
 mod shape;
+mod truncated;
 mod unrecorded;
 mod unsettled;
 mod vlan;
+mod wildcards;
 pub mod world;
 
 use std::collections::BTreeMap;
@@ -108,6 +111,9 @@ pub fn all(now: Ticks) -> Vec<Case> {
         clamp::cases(now),
         access::cases(now),
         related::cases(now),
+        wildcards::cases(now),
+        truncated::cases(now),
+        schedulers::cases(now),
     ];
     groups.into_iter().flatten().collect()
 }

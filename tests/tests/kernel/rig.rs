@@ -80,6 +80,8 @@ pub(crate) fn inside(work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
 pub(crate) struct Rig {
     /// Some until it is taken down.
     kernel: Option<Kernel>,
+    /// What stands in the kernel's tables.
+    tables: Tables,
     reader: Reader,
     state: State,
     poison: Poison,
@@ -91,7 +93,9 @@ impl Rig {
         let sizes = Sizes { flows: world.capacity, ring_slots: RING_SLOTS };
         let mut kernel = Kernel::load(pins, sizes)?;
         match open(&mut kernel, world) {
-            Ok((reader, state, poison)) => Ok(Rig { kernel: Some(kernel), reader, state, poison }),
+            Ok((reader, state, poison)) => {
+                Ok(Rig { kernel: Some(kernel), tables: world.tables.clone(), reader, state, poison })
+            },
             Err(error) => {
                 // The first error is the one to report.
                 let _ = kernel.pins.remove();
@@ -102,7 +106,7 @@ impl Rig {
 
     fn set_tables(&mut self, world: &World) -> Result<()> {
         let kernel = self.kernel.as_mut().context("the rig was taken down")?;
-        let standing = kernel.tables();
+        let standing = std::mem::replace(&mut self.tables, world.tables.clone());
         let same = world.removed.is_empty() && standing.services.keys().eq(world.tables.services.keys());
         // Keys stand in the buckets that the case means only where none stood before.
         let steps = match same {

@@ -87,10 +87,10 @@ impl State {
     /// Configured sources serve every server; otherwise the one its route prefers.
     pub(super) fn nat_range(&self, server: &ServerState) -> (u8, u8) {
         let family = Family::of(server.address.ip());
-        let of = |family| configured(&self.config.datapath, family).count() as u8;
-        if of(family) > 0 {
-            let first = if family == Family::V6 { of(Family::V4) } else { 0 };
-            return (first, of(family));
+        let ours: Vec<_> = configured(&self.config.datapath, family).collect();
+        if !ours.is_empty() {
+            let first = stretch(&self.nat_sources, &ours).unwrap_or(0);
+            return (first as u8, ours.len() as u8);
         }
         let range = match (self.reaches.get(&server.address.ip()), server.pinned) {
             (Some(Reach::Hop(hop)), _) => {
@@ -121,12 +121,25 @@ pub(super) fn unreachable(reach: Option<&Reach>) -> Option<&'static str> {
     }
 }
 
-/// The configured sources first, IPv4 before IPv6. The list never becomes shorter than it was: the plan changes
-/// servers after it, and until then they refer to its tail.
-pub(super) fn nat_sources(datapath: &Datapath, pinned: &[IpAddr]) -> Vec<IpAddr> {
-    let ours = Family::ALL.into_iter().flat_map(|family| configured(datapath, family));
-    let tail = pinned.iter().copied().skip(datapath.nat_source.len());
-    ours.chain(tail).take(NAT_SOURCES_MAX).collect()
+/// Those that were pinned, in their places, since recorded flows refer to them by position; then those of each family
+/// that are configured, side by side. None: there is no room left for them.
+pub(super) fn nat_sources(datapath: &Datapath, pinned: &[IpAddr]) -> Option<Vec<IpAddr>> {
+    let mut sources = pinned.to_vec();
+    for family in Family::ALL {
+        let ours: Vec<_> = configured(datapath, family).collect();
+        if stretch(&sources, &ours).is_none() {
+            sources.extend(ours);
+        }
+    }
+    (sources.len() <= NAT_SOURCES_MAX).then_some(sources)
+}
+
+/// Where `wanted` stands within `sources`.
+fn stretch(sources: &[IpAddr], wanted: &[IpAddr]) -> Option<usize> {
+    if wanted.is_empty() {
+        return Some(0);
+    }
+    sources.windows(wanted.len()).position(|window| window == wanted)
 }
 
 pub(super) fn configured(datapath: &Datapath, family: Family) -> impl Iterator<Item = IpAddr> + '_ {
@@ -141,4 +154,37 @@ fn can_be_source(address: IpAddr) -> bool {
 
 fn tags(tags: Tags) -> entry::Tags {
     tags.iter().fold(entry::Tags::default(), |tags, tag| tags.with(tag.id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pure::config::parse;
+
+    #[test]
+    fn a_source_keeps_its_place() {
+        let address = |text: &str| -> IpAddr { text.parse().expect("valid") };
+        let check = |name: &str, configured: &str, pinned: &[&str], expected: &[&str]| {
+            let text = format!("[datapath]\ninterfaces = [\"eth0\"]\nnat_source = [{configured}]\n");
+            let datapath = parse("test.toml", &text).expect("valid").config.datapath;
+            let pinned: Vec<_> = pinned.iter().map(|text| address(text)).collect();
+            let expected: Vec<_> = expected.iter().map(|text| address(text)).collect();
+            assert_eq!(nat_sources(&datapath, &pinned), Some(expected), "{name}");
+        };
+        check("new", "\"10.0.0.1\", \"2001:db8::1\", \"10.0.0.2\"", &[], &["10.0.0.1", "10.0.0.2", "2001:db8::1"]);
+        check("the same", "\"10.0.0.1\"", &["10.0.0.1"], &["10.0.0.1"]);
+        check("gone", "", &["10.0.0.1"], &["10.0.0.1"]);
+        check("one of two", "\"10.0.0.2\"", &["10.0.0.1", "10.0.0.2"], &["10.0.0.1", "10.0.0.2"]);
+        check("turned round", "\"10.0.0.2\", \"10.0.0.1\"", &["10.0.0.1", "10.0.0.2"], &[
+            "10.0.0.1", "10.0.0.2", "10.0.0.2", "10.0.0.1",
+        ]);
+    }
+
+    #[test]
+    fn too_many_sources_are_refused() {
+        let datapath = parse("test.toml", "[datapath]\ninterfaces = [\"eth0\"]\nnat_source = [\"10.9.9.9\"]\n");
+        let datapath = datapath.expect("valid").config.datapath;
+        let pinned: Vec<IpAddr> = (0..NAT_SOURCES_MAX as u8).map(|n| IpAddr::from([10, 0, 0, n])).collect();
+        assert_eq!(nat_sources(&datapath, &pinned), None);
+    }
 }

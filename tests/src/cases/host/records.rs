@@ -7,11 +7,14 @@ use std::{
 
 use lb_common::{
     entry::Tags,
-    flow::{Flow, FlowKey, FlowView, NAT_REPLY, NAT_REQUEST, Owner, Ticks, Tuple},
+    flow::{ARRIVAL, Flow, FlowKey, FlowView, NAT_REPLY, NAT_REQUEST, NatFlow, Owner, Ticks, Tuple},
     flow_table::{self, FlowMemory, InsertError, WAYS},
+    hash,
     net::{Be16, Family, Mac, V4, V6},
     slot::ServerId,
 };
+
+use crate::cases::world::{NAT_SOURCES, NAT_SOURCES6};
 
 /// What a record is found by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,8 +81,8 @@ impl Key {
 /// Fails as the packet path would.
 pub fn insert(memory: &impl Memory, key: &Key, record: &Record) -> Result<(), InsertError> {
     match key {
-        Key::V4(key) => flow_table::insert(memory, key, record.seen, |flow| fill(flow, record)),
-        Key::V6(key) => flow_table::insert(memory, key, record.seen, |flow| fill(flow, record)),
+        Key::V4(key) => flow_table::insert(memory, key, record.seen, |index| fill::<V4>(memory, index, record)),
+        Key::V6(key) => flow_table::insert(memory, key, record.seen, |index| fill::<V6>(memory, index, record)),
     }
 }
 
@@ -110,7 +113,8 @@ where
     let mut records = BTreeMap::new();
     for index in 0..memory.flow_buckets() * WAYS {
         let used = memory.flow_tags(index / WAYS).is_some_and(|tags| tags.is_used(index % WAYS));
-        let found = memory.flow_record(index).and_then(|flow| Some((flow.key()?, record(flow))));
+        let found = memory.flow_record(index).and_then(Flow::key);
+        let found = found.and_then(|key| Some((key, record(flow_table::nat(memory, index)?))));
         if found.is_some() != used {
             return Err(format!("place {index}: tag {used}, record {found:?}"));
         }
@@ -123,25 +127,29 @@ where
     Ok(records)
 }
 
-fn fill<F: Addresses>(flow: &Flow<F>, record: &Record) {
+fn fill<F: Addresses>(memory: &impl FlowMemory<F>, index: u32, record: &Record) {
     let Record { server, seen, state, rewrite } = *record;
+    let place = flow_table::nat(memory, index).expect("within the table");
     let Some(rewrite) = rewrite else {
-        return flow.fill_owner(Owner { server: server.0, seen, state });
+        return place.flow.fill(Owner { server: server.0, seen, state });
     };
-    flow.fill(&FlowView {
+    let (peer_mac, own_mac) = (Mac::from_bytes(rewrite.peer_mac).0, Mac::from_bytes(rewrite.own_mac).0);
+    place.fill(&FlowView {
         seen,
-        state,
+        state: state | hash::arrival(rewrite.interface, rewrite.tags.0, peer_mac, own_mac),
         rewrite: tuple(rewrite.source, rewrite.destination),
-        peer_mac: Mac::from_bytes(rewrite.peer_mac).0,
-        own_mac: Mac::from_bytes(rewrite.own_mac).0,
+        peer_mac,
+        own_mac,
         interface: rewrite.interface,
         tags: rewrite.tags.0,
-        server: server.0.into(),
+        server: server.0,
+        nat_source: nat_source(rewrite.source.ip()).unwrap_or(0),
     });
 }
 
-fn record<F: Addresses>(flow: &Flow<F>) -> Record {
-    let FlowView { seen, state, rewrite, peer_mac, own_mac, interface, tags, server } = flow.view();
+fn record<F: Addresses>(place: NatFlow<'_, F>) -> Record {
+    let FlowView { seen, state, rewrite, peer_mac, own_mac, interface, tags, server, nat_source: position } =
+        place.view();
     let end = |address, port: Be16| SocketAddr::new(F::to_ip(address), port.get());
     let rewrite = Rewrite {
         source: end(rewrite.source, rewrite.source_port),
@@ -151,8 +159,17 @@ fn record<F: Addresses>(flow: &Flow<F>) -> Record {
         peer_mac: Mac(peer_mac).bytes(),
         own_mac: Mac(own_mac).bytes(),
     };
+    if state & NAT_REQUEST != 0 && nat_source(rewrite.source.ip()).is_some_and(|known| known != position) {
+        panic!("the record of {rewrite:?} names nat source {position}");
+    }
     let is_half = state & (NAT_REQUEST | NAT_REPLY) != 0;
-    Record { server: ServerId(server as u32), seen, state, rewrite: is_half.then_some(rewrite) }
+    Record { server: ServerId(server), seen, state: state & !ARRIVAL, rewrite: is_half.then_some(rewrite) }
+}
+
+/// Its position among those of the world.
+fn nat_source(address: IpAddr) -> Option<u32> {
+    let position = NAT_SOURCES.iter().chain(&NAT_SOURCES6).position(|&source| source == address);
+    position.map(|position| position as u32)
 }
 
 /// The addresses of a family as others write them.

@@ -10,7 +10,7 @@ use std::{
 use lb_common::{
     counter::{Counter, TrafficCounts},
     entry::{ALLOW, DENY, EMPTY, Globals, REMOVED, Rules, Scoped, ServerEntry, Service, ServiceEntry, ServiceKey},
-    flow::{Flow, TICK_SHIFT, Ticks},
+    flow::{Flow, Half, TICK_SHIFT, Ticks},
     flow_table::{self, FlowMemory, Tags, WAYS},
     fragment::{FragmentEntry, FragmentKey},
     limits::{
@@ -32,8 +32,7 @@ pub struct HostTables {
     globals: Globals,
     v4: OfFamily<V4>,
     v6: OfFamily<V6>,
-    ring: HashMap<u32, Slot>,
-    ring_slots: u32,
+    ring: Vec<Slot>,
     servers: HashMap<u32, ServerEntry>,
     rules: Networks<Rules>,
     access: Networks<u32>,
@@ -56,6 +55,7 @@ struct OfFamily<F: Family> {
     unused: ServiceEntry<F>,
     tags: Vec<Tags>,
     records: Vec<Flow<F>>,
+    halves: Vec<Half<F>>,
     held: Cell<Option<Held<F>>>,
 }
 
@@ -69,8 +69,7 @@ impl HostTables {
             globals,
             v4: OfFamily::new(buckets),
             v6: OfFamily::new(buckets),
-            ring: HashMap::new(),
-            ring_slots,
+            ring: vec![Slot::default(); ring_slots as usize],
             servers: HashMap::new(),
             rules: Networks::default(),
             access: Networks::default(),
@@ -100,7 +99,12 @@ impl HostTables {
                 self.servers.entry(id.0).or_default().store(*server);
             }
             Step::SetSlots(base, slots) => {
-                self.ring.extend(slots.iter().map(|&(index, slot)| (base + index, slot)));
+                for &(index, slot) in slots {
+                    // Outside the map there is nothing, as a reader finds.
+                    if let Some(place) = self.ring.get_mut((base + index) as usize) {
+                        *place = slot;
+                    }
+                }
             }
             Step::SetAccess(service, network, verdict) => {
                 let verdict = match verdict {
@@ -206,6 +210,7 @@ impl<F: Family> OfFamily<F> {
             unused: ServiceEntry::default(),
             tags: (0..buckets).map(|_| Tags::default()).collect(),
             records: (0..buckets * WAYS).map(|_| Flow::default()).collect(),
+            halves: (0..buckets * WAYS).map(|_| Half::default()).collect(),
             held: Cell::new(None),
         }
     }
@@ -249,6 +254,10 @@ macro_rules! family_tables {
             fn flow_record(&self, index: u32) -> Option<&Flow<$family>> {
                 self.$tables.records.get(index as usize)
             }
+
+            fn flow_half(&self, index: u32) -> Option<&Half<$family>> {
+                self.$tables.halves.get(index as usize)
+            }
         }
 
         impl FamilyTables<$family> for HostTables {
@@ -284,7 +293,7 @@ impl Tables for HostTables {
     }
 
     fn slot(&self, index: u32) -> Option<Slot> {
-        (index < self.ring_slots).then(|| self.ring.get(&index).copied().unwrap_or_default())
+        self.ring.get(index as usize).copied()
     }
 
     fn server(&self, id: ServerId) -> Option<&ServerEntry> {
