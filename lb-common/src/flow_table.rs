@@ -169,7 +169,8 @@ pub fn has_room<F: Family>(memory: &impl FlowMemory<F>, key: &FlowKey<F>, now: T
         let flow = memory.flow_record(place.first * WAYS + way);
         flow.is_some_and(|flow| flow.half_open_since(now, EVICTABLE_TICKS).is_some())
     };
-    [place.first, place.second].into_iter().any(|bucket| used(memory, bucket) < WAYS) || (0..WAYS).any(gives_way)
+    [place.first, place.second].into_iter().any(|bucket| used(memory, bucket) < WAYS)
+        || (0..WAYS).any(gives_way)
 }
 
 /// Removes the record of a key; absent already is as good.

@@ -6,8 +6,8 @@ use super::color::Paint;
 use crate::{
     io::admin::server::ServerRow,
     pure::status::{
-        Counters, Decision, Explanation, Flows, RecordStatus, RingStatus, ServerStatus, ServiceStatus, SlotStatus,
-        Status, Traffic,
+        Counters, Decision, Explanation, Flows, RecordStatus, RingStatus, ServerStatus, ServiceStatus,
+        SlotStatus, Status, Traffic,
     },
 };
 
@@ -113,8 +113,17 @@ fn detail(server: &ServerStatus, paint: Paint) -> String {
 }
 
 pub(super) fn services(services: &[ServiceStatus], paint: Paint) -> String {
-    let mut table =
-        table(&["service", "addresses", "forward", "balance", "usable", "unsettled", "connections", "packets", "bytes"]);
+    let mut table = table(&[
+        "service",
+        "addresses",
+        "forward",
+        "balance",
+        "usable",
+        "unsettled",
+        "connections",
+        "packets",
+        "bytes",
+    ]);
     for service in services {
         let usable = format!("{}/{}", service.servers_usable, service.servers.len());
         let usable = if service.servers_usable == 0 { paint.red(&usable) } else { usable };
@@ -389,9 +398,14 @@ mod tests {
         };
         let row = ServerRow { service: "web".to_owned(), server };
         let text = super::server(&row, Paint::Plain);
-        for part in ["web/web1 (backup)", "eth0 vlan 100 vlan 7", "1 500", "does not answer arp", "unresolved"] {
+        for part in
+            ["web/web1 (backup)", "eth0 vlan 100 vlan 7", "1 500", "does not answer arp", "unresolved"]
+        {
             assert!(text.contains(part), "{part}: {text}");
         }
-        assert!(servers(&[row], Paint::Plain).contains("unreachable: its next hop does not answer arp; connected"));
+        assert!(
+            servers(&[row], Paint::Plain)
+                .contains("unreachable: its next hop does not answer arp; connected")
+        );
     }
 }

@@ -125,7 +125,8 @@ pub fn explain(
         }),
         found: service.map(|_| view.found()),
         forward: service.map(|service| mode(service.mode).to_owned()),
-        balance: service.map(|service| named.map_or(balance(&service), |named| named.balance.name()).to_owned()),
+        balance: service
+            .map(|service| named.map_or(balance(&service), |named| named.balance.name()).to_owned()),
         access: service.map(|service| view.access(&service)),
         slot: facts.slot.map(|(index, slot)| SlotStatus {
             index,
@@ -354,7 +355,8 @@ fn note(counter: Counter) -> Option<&'static str> {
 }
 
 fn notes(trace: &Trace) -> Vec<String> {
-    let crowded = trace.crowded.then_some("the flow table is full there and may refuse it: raise [datapath] flows");
+    let crowded =
+        trace.crowded.then_some("the flow table is full there and may refuse it: raise [datapath] flows");
     let notes = trace.counters.iter().filter_map(|counter| note(*counter)).chain(crowded);
     notes.map(str::to_owned).collect()
 }
@@ -475,7 +477,8 @@ mod tests {
 
     fn told(facts: &Facts) -> Explanation {
         let snapshot = Snapshot { services: Vec::new(), flows: 0, flows_max: 0 };
-        let interface = |name: &str, index| InterfaceStatus { name: name.to_owned(), index, mode: "native".to_owned() };
+        let interface =
+            |name: &str, index| InterfaceStatus { name: name.to_owned(), index, mode: "native".to_owned() };
         explain(facts, &snapshot, &[interface("eth0", 4), interface("eth1", 5)], &connection())
     }
 
@@ -490,7 +493,10 @@ mod tests {
         assert_eq!(explanation.new.server.as_deref(), Some("#1 (no longer configured)"));
         assert!(explanation.new.reason.contains("new connections go to its current"), "{explanation:?}");
         assert!(explanation.established.reason.contains("stay with its base"), "{explanation:?}");
-        assert_eq!((explanation.new.verdict.as_str(), explanation.new.packet_max), ("forward_ipip", Some(1_460)));
+        assert_eq!(
+            (explanation.new.verdict.as_str(), explanation.new.packet_max),
+            ("forward_ipip", Some(1_460))
+        );
         assert!(explanation.new.sent.starts_with("out of eth1: "), "{explanation:?}");
         assert_eq!(explanation.new.notes, ["its flow gets a record"]);
         assert!(explanation.established.notes.is_empty());
@@ -513,20 +519,27 @@ mod tests {
 
     #[test]
     fn a_packet_of_nobody_passes() {
-        let stop = Trace {
-            action: Action::Pass,
-            ..trace(&[Counter::PassNoService], None, packet::Kind::Opening)
-        };
-        let nobody = Facts { service: None, slot: None, servers: BTreeMap::new(), ..facts(stop.clone(), stop) };
+        let stop =
+            Trace { action: Action::Pass, ..trace(&[Counter::PassNoService], None, packet::Kind::Opening) };
+        let nobody =
+            Facts { service: None, slot: None, servers: BTreeMap::new(), ..facts(stop.clone(), stop) };
         let explanation = told(&nobody);
         assert!(explanation.service.is_none() && explanation.found.is_none() && explanation.slot.is_none());
-        assert_eq!((explanation.new.sent.as_str(), explanation.new.action.as_str()), ("passed to the kernel", "pass"));
+        assert_eq!(
+            (explanation.new.sent.as_str(), explanation.new.action.as_str()),
+            ("passed to the kernel", "pass")
+        );
     }
 
     #[test]
     fn a_record_decides_unless_it_is_void_or_its_server_is_down() {
         let record = |silent: u32| {
-            let tuple = Tuple { source: Be32(1), destination: Be32(2), source_port: Be16(3), destination_port: Be16(4) };
+            let tuple = Tuple {
+                source: Be32(1),
+                destination: Be32(2),
+                source_port: Be16(3),
+                destination_port: Be16(4),
+            };
             let view = FlowView {
                 seen: Ticks(1_000 - silent),
                 state: 0,

@@ -177,10 +177,16 @@ mod tests {
         let rewrite = Tuple { destination: v4(9), ..tuple::<V4>(v4) };
         let twin = Owner { server: 7, seen: Ticks(NOW.0 - 3), state: NAT_REPLY };
         let record = Record::new(&key, &view(rewrite, NAT_REQUEST, 10), Some(twin), NOW).expect("a request");
-        assert_eq!((record.client.to_string(), record.vip.to_string()), ("10.0.0.1:40000".into(), "10.0.0.2:80".into()));
+        assert_eq!(
+            (record.client.to_string(), record.vip.to_string()),
+            ("10.0.0.1:40000".into(), "10.0.0.2:80".into())
+        );
         assert_eq!(record.silent_ticks, 3);
         let pair = record.pair.expect("ends");
-        assert_eq!((pair.source.to_string(), pair.destination.to_string()), ("10.0.0.1:40000".into(), "10.0.0.9:80".into()));
+        assert_eq!(
+            (pair.source.to_string(), pair.destination.to_string()),
+            ("10.0.0.1:40000".into(), "10.0.0.9:80".into())
+        );
         assert_eq!(Record::new(&key.twin(rewrite), &view(rewrite, NAT_REPLY, 3), None, NOW), None);
     }
 

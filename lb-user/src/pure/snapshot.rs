@@ -9,9 +9,7 @@ use super::{
     },
     hop::{Mac, Reach},
     state::{Ring, State},
-    status::{
-        DatapathStatus, InterfaceStatus, RingStatus, ServerStatus, ServiceStatus, Status, Traffic,
-    },
+    status::{DatapathStatus, InterfaceStatus, RingStatus, ServerStatus, ServiceStatus, Status, Traffic},
 };
 
 #[derive(Debug, Clone, PartialEq, Eq)]

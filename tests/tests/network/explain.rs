@@ -59,7 +59,10 @@ fn fits(mode: Mode, bed: &Bed, decision: &Decision) -> Result<()> {
     if let Some(outer) = &header.outer {
         let address = member.at(mode.server_family).ip().to_string();
         let gue = forward == Forward::Gue;
-        ensure!(outer.destination.contains(&address) && outer.destination.ends_with(":6080") == gue, "{outer:?}");
+        ensure!(
+            outer.destination.contains(&address) && outer.destination.ends_with(":6080") == gue,
+            "{outer:?}"
+        );
         ensure!(outer.ttl == 64, "{outer:?}");
     }
     let destination = if forward.keeps_vip() { bed.service() } else { member.own() };
@@ -98,9 +101,8 @@ fn explain_leaves_no_trace() -> Result<()> {
 
 /// What the program writes.
 struct Traces {
-    /// Tags, records and halves of a family.
-    v4: (Vec<[u8; 16]>, Vec<[u8; 32]>, Vec<[u8; 32]>),
-    v6: (Vec<[u8; 16]>, Vec<[u8; 64]>, Vec<[u8; 64]>),
+    v4: FlowMaps<32>,
+    v6: FlowMaps<64>,
     turns: Vec<u64>,
     load: Vec<u64>,
     traffic: Vec<TrafficCounts>,
@@ -113,8 +115,8 @@ impl Traces {
         // The machine's own neighbour discovery passes all the time.
         let counters = steelyard.counters()?.into_iter().filter(|(name, _)| !name.starts_with("pass_"));
         Ok(Traces {
-            v4: (array(maps, "flow_tags4")?, array(maps, "flows4")?, array(maps, "halves4")?),
-            v6: (array(maps, "flow_tags6")?, array(maps, "flows6")?, array(maps, "halves6")?),
+            v4: FlowMaps::read(maps, '4')?,
+            v6: FlowMaps::read(maps, '6')?,
             turns: array(maps, "turns")?,
             load: array(maps, "load")?,
             traffic: traffic(maps)?,
@@ -123,16 +125,35 @@ impl Traces {
     }
 
     fn same(&self, after: &Traces) -> Result<()> {
-        same("flow_tags4", &self.v4.0, &after.v4.0)?;
-        same("flows4", &self.v4.1, &after.v4.1)?;
-        same("halves4", &self.v4.2, &after.v4.2)?;
-        same("flow_tags6", &self.v6.0, &after.v6.0)?;
-        same("flows6", &self.v6.1, &after.v6.1)?;
-        same("halves6", &self.v6.2, &after.v6.2)?;
+        self.v4.same(&after.v4).context("IPv4")?;
+        self.v6.same(&after.v6).context("IPv6")?;
         same("turns", &self.turns, &after.turns)?;
         same("load", &self.load, &after.load)?;
         same("traffic", &self.traffic, &after.traffic)?;
         same("counters", &self.counters, &after.counters)
+    }
+}
+
+/// Of a family whose records have `N` bytes, and so have their halves.
+struct FlowMaps<const N: usize> {
+    tags: Vec<[u8; 16]>,
+    records: Vec<[u8; N]>,
+    halves: Vec<[u8; N]>,
+}
+
+impl<const N: usize> FlowMaps<N> {
+    fn read(maps: &Path, family: char) -> Result<Self> {
+        Ok(FlowMaps {
+            tags: array(maps, &format!("flow_tags{family}"))?,
+            records: array(maps, &format!("flows{family}"))?,
+            halves: array(maps, &format!("halves{family}"))?,
+        })
+    }
+
+    fn same(&self, after: &Self) -> Result<()> {
+        same("tags", &self.tags, &after.tags)?;
+        same("records", &self.records, &after.records)?;
+        same("halves", &self.halves, &after.halves)
     }
 }
 

@@ -37,11 +37,11 @@ use super::{
     tables::TableMemory,
 };
 use crate::pure::{
+    config::model::Protocol,
     explain::{
         Action, Connection, Facts, Trace,
         packet::{Kind, packet},
     },
-    config::model::Protocol,
     plan::{Key, Verdict},
     record::Record,
     state::number,
@@ -126,8 +126,9 @@ impl Dry {
     fn rule<F: Family>(&self, tuple: Tuple<F>, protocol: u8) -> Option<Service> {
         let rules = self.own.maps.wildcards.get(&whole::<F>(0, tuple.destination), 0).ok()?;
         let port = tuple.destination_port.get();
-        let matches =
-            |rule: &lb_common::entry::Rule| rule.protocol == protocol && (rule.first..=rule.last).contains(&port);
+        let matches = |rule: &lb_common::entry::Rule| {
+            rule.protocol == protocol && (rule.first..=rule.last).contains(&port)
+        };
         Rules::from_words(&rules).list().find(matches).map(|rule| rule.service)
     }
 

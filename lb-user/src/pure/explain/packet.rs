@@ -134,10 +134,9 @@ mod tests {
 
     #[test]
     fn what_is_built_is_read_back() {
-        for (client, vip) in [
-            ("192.0.2.1:40000", "10.0.5.96:80"),
-            ("[2001:db8::1]:40000", "[2001:db8::96]:80"),
-        ] {
+        for (client, vip) in
+            [("192.0.2.1:40000", "10.0.5.96:80"), ("[2001:db8::1]:40000", "[2001:db8::96]:80")]
+        {
             for protocol in [Protocol::Tcp, Protocol::Udp] {
                 for kind in [Kind::Opening, Kind::Later] {
                     let bytes = packet(&connection(client, vip, protocol), kind).expect("one family");
