@@ -643,6 +643,16 @@ impl Globals {
         self.flow_seed.set(seed);
     }
 
+    /// Everything but the flow tables' size and seed, as `other` has it.
+    pub fn copy_from(&self, other: &Globals) {
+        self.hash_key.store(other.hash_key.load());
+        self.flags.set(other.flags.get());
+        self.filters.store(other.filters.load());
+        for (place, source) in self.nat_sources.iter().zip(&other.nat_sources) {
+            place.store(source.load());
+        }
+    }
+
     /// None only for an index that no server entry may hold.
     #[inline(always)]
     pub fn nat_source<F: Family>(&self, index: u32) -> Option<F::Address> {

@@ -162,6 +162,17 @@ fn publish<F: Family>(memory: &impl FlowMemory<F>, key: &FlowKey<F>, index: u32)
 const CLAIM_EXISTS: u32 = u32::MAX;
 const CLAIM_FULL: u32 = u32::MAX - 1;
 
+/// Whether a record of this key would find a place now.
+pub fn has_room<F: Family>(memory: &impl FlowMemory<F>, key: &FlowKey<F>, now: Ticks) -> bool {
+    let place = Place::of(key, memory);
+    let gives_way = |way: u32| {
+        let flow = memory.flow_record(place.first * WAYS + way);
+        flow.is_some_and(|flow| flow.half_open_since(now, EVICTABLE_TICKS).is_some())
+    };
+    [place.first, place.second].into_iter().any(|bucket| used(memory, bucket) < WAYS)
+        || (0..WAYS).any(gives_way)
+}
+
 /// Removes the record of a key; absent already is as good.
 #[inline(always)]
 pub fn remove<F: Family>(memory: &impl FlowMemory<F>, key: &FlowKey<F>) {
@@ -472,8 +483,10 @@ mod tests {
     fn one_bucket_is_full_after_eight() {
         let memory = Memory::new(8);
         for n in 0..8 {
+            assert!(has_room(&memory, &key(8), Ticks(8)));
             assert_eq!(put(&memory, &key(n), &view(n)), Ok(()));
         }
+        assert!(!has_room(&memory, &key(8), Ticks(8)));
         assert_eq!(put(&memory, &key(8), &view(8)), Err(InsertError::Full));
         remove(&memory, &key(3));
         assert_eq!(put(&memory, &key(8), &view(8)), Ok(()));

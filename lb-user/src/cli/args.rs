@@ -57,7 +57,19 @@ pub(super) enum Command {
     Server(ServerCommand),
     /// Show every way a packet left the program, counted since the state was first pinned
     Counters(Output),
-    /// Tell which server a connection gets, and why, from the live tables
+    /// List the recorded flows, at most 10 000 of them
+    Flows {
+        /// Only those of this service
+        #[arg(long, value_name = "NAME")]
+        service: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Tell which server a connection gets, and why: runs the program over the live tables, without a trace
+    ///
+    /// Shows the service and how it was found, whether the client may use it, the slot, the record, and for the first
+    /// packet of a connection and a later one the server, the header that would be sent and the counter that names
+    /// the way out.
     Explain {
         /// The client's end, such as 192.0.2.1:40000 or [2001:db8::1]:40000
         #[arg(value_name = "CLIENT:PORT")]

@@ -14,7 +14,7 @@ use crate::{
     io::admin::{client, server::ServerRow},
     pure::{
         explain::Endpoint,
-        status::{Counters, Explanation, ServiceStatus, Status},
+        status::{Counters, Explanation, Flows, ServiceStatus, Status},
     },
 };
 
@@ -52,6 +52,14 @@ pub(super) fn server(common: &Common, command: &ServerCommand) -> Result<(), Cli
             show::<ServerRow>(common, &page, output, render::server)
         }
     }
+}
+
+pub(super) fn flows(common: &Common, service: Option<&str>, output: &Output) -> Result<(), CliError> {
+    let page = match service {
+        Some(name) => format!("/v1/flows?service={}", escape(name)),
+        None => "/v1/flows".to_owned(),
+    };
+    show::<Flows>(common, &page, output, |flows, _| render::flows(flows))
 }
 
 pub(super) fn explain(

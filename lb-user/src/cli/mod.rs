@@ -55,6 +55,7 @@ pub fn run() -> ExitCode {
         Command::Service(ref command) => ask::service(&args.common, command),
         Command::Server(ref command) => ask::server(&args.common, command),
         Command::Counters(ref output) => ask::counters(&args.common, output),
+        Command::Flows { ref service, ref output } => ask::flows(&args.common, service.as_deref(), output),
         Command::Explain { client, vip, ref output } => ask::explain(&args.common, client, vip, output),
     };
     match done {

@@ -171,7 +171,15 @@ impl Daemon {
         };
         control.first_look(&mut net_events, Instant::now() + FIRST_LOOK).await;
         attach_all(&mut control, &interfaces)?;
-        let sources = Sources { node, started: Instant::now(), reader, snapshot, situation };
+        let sources = Sources {
+            node,
+            started: Instant::now(),
+            reader,
+            snapshot,
+            situation,
+            dry: Mutex::default(),
+            listing: Mutex::default(),
+        };
         let admin = tokio::spawn(server::serve(listener, answers(sources)));
         Ok(Daemon { control, net_events, targets, follower, admin, _socket: socket })
     }

@@ -10,6 +10,7 @@ pub mod hop;
 pub mod ids;
 pub mod place;
 pub mod plan;
+pub mod record;
 pub mod ring;
 pub mod snapshot;
 pub mod state;

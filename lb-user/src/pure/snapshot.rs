@@ -4,12 +4,12 @@ use lb_common::slot::ServerId;
 
 use super::{
     config::{
-        model::{self, Balance, Forward, NoServer, Protocol},
-        network::{Network, Ports, endpoint, shown},
+        model::{self, Access, Balance, Forward, NoServer, Protocol},
+        network::{Family, Network, Ports, endpoint, shown},
     },
     hop::{Mac, Reach},
     state::{Ring, State},
-    status::{DatapathStatus, InterfaceStatus, ServerStatus, ServiceStatus, Status, Traffic},
+    status::{DatapathStatus, InterfaceStatus, RingStatus, ServerStatus, ServiceStatus, Status, Traffic},
 };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,11 +30,22 @@ pub struct ServiceView {
     pub forward: Forward,
     pub balance: Balance,
     pub no_server: NoServer,
+    pub access: Access,
+    /// Of each ring.
     pub slots: u32,
-    pub slots_unsettled: u32,
+    pub rings: Vec<RingView>,
     pub servers: Vec<ServerView>,
     /// No longer configured, but named by a slot or a record.
     pub leaving: Vec<ServerId>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RingView {
+    /// None: one ring serves both families.
+    pub family: Option<Family>,
+    pub unsettled: u32,
+    /// Slots that no server takes.
+    pub empty: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +62,9 @@ pub struct ServerView {
     pub slots: u32,
     pub neighbour: Option<Mac>,
     pub interface: Option<u32>,
+    pub mtu: Option<u32>,
+    /// Outermost first.
+    pub vlans: Vec<u16>,
     /// Why packets cannot reach it.
     pub unreachable: Option<&'static str>,
 }
@@ -89,8 +103,14 @@ impl State {
                         forward: service.forward,
                         balance: service.balance,
                         no_server: service.no_server,
+                        access: service.access.clone(),
                         slots: service.slots,
-                        slots_unsettled: state.rings.iter().map(|ring| ring.slots.unsettled).sum(),
+                        rings: service
+                            .rings()
+                            .into_iter()
+                            .zip(&state.rings)
+                            .map(|(family, ring)| RingView::new(family, ring))
+                            .collect(),
                         leaving: leaving.remove(&state.place.id).unwrap_or_default(),
                         servers: servers
                             .map(|(&id, server)| {
@@ -131,6 +151,8 @@ impl State {
             slots,
             neighbour: hop.and_then(|hop| hop.neighbour),
             interface: hop.map(|hop| hop.interface),
+            mtu: hop.map(|hop| hop.mtu),
+            vlans: hop.map_or_else(Vec::new, |hop| hop.tags.iter().map(|tag| tag.id).collect()),
             unreachable: known.and_then(|known| self.unreachable(known)),
         }
     }
@@ -157,11 +179,40 @@ impl Snapshot {
         }
     }
 
+    /// The service of a server, though the server may be leaving.
+    pub fn service_of(&self, id: ServerId) -> Option<&ServiceView> {
+        let has = |service: &&ServiceView| {
+            service.servers.iter().any(|server| server.id == id) || service.leaving.contains(&id)
+        };
+        self.services.iter().find(has)
+    }
+
+    pub fn server_name(&self, id: ServerId) -> String {
+        let found = self.server(id).map(|(_, server)| server.name.clone());
+        found.unwrap_or_else(|| format!("#{} (no longer configured)", id.0))
+    }
+
     /// The service and server that hold an id.
     pub fn server(&self, id: ServerId) -> Option<(&ServiceView, &ServerView)> {
         self.services.iter().find_map(|service| {
             service.servers.iter().find(|server| server.id == id).map(|server| (service, server))
         })
+    }
+}
+
+impl RingView {
+    fn new(family: Option<Family>, ring: &Ring) -> Self {
+        let empty = ring.slots.current.get(&ServerId::NONE).copied().unwrap_or(0);
+        RingView { family, unsettled: ring.slots.unsettled, empty }
+    }
+
+    fn status(&self, slots: u32) -> RingStatus {
+        RingStatus {
+            family: self.family.map(|family| family.name().to_owned()),
+            slots,
+            slots_unsettled: self.unsettled,
+            slots_empty: self.empty,
+        }
     }
 }
 
@@ -176,8 +227,10 @@ impl ServiceView {
             addresses: self.endpoints(),
             forward: self.forward.name().to_owned(),
             balance: self.balance.name().to_owned(),
+            ports: self.ports.to_string(),
             slots: self.slots,
-            slots_unsettled: self.slots_unsettled,
+            slots_unsettled: self.rings.iter().map(|ring| ring.unsettled).sum(),
+            rings: self.rings.iter().map(|ring| ring.status(self.slots)).collect(),
             servers_usable: self.servers.iter().filter(|server| server.usable && server.weight > 0).count()
                 as u32,
             traffic: moved.fold(Traffic::default(), |sum, more| Traffic {
@@ -227,6 +280,9 @@ impl ServerView {
             slots: self.slots,
             neighbour: self.neighbour.map(mac),
             interface,
+            mtu: self.mtu,
+            vlans: self.vlans.clone(),
+            unreachable: self.unreachable.map(str::to_owned),
             traffic: counts.server(self.id),
         }
     }

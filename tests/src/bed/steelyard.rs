@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use lb_user::pure::status::{Counters, Explanation, ServerStatus, ServiceStatus, Status};
+use lb_user::pure::status::{Counters, Explanation, Flows, ServerStatus, ServiceStatus, Status};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -152,6 +152,11 @@ impl<'a> Steelyard<'a> {
 
     pub fn explain(&self, client: SocketAddr, vip: SocketAddr, protocol: &str) -> Result<Explanation> {
         self.json(&["explain", &client.to_string(), &format!("{vip}/{protocol}"), "--json"])
+    }
+
+    /// `steelyard flows` with these options.
+    pub fn flows(&self, options: &[&str]) -> Result<Flows> {
+        self.json(&[&["flows", "--json"], options].concat())
     }
 
     /// The status, as soon as it is as wanted.

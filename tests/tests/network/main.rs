@@ -6,6 +6,7 @@ mod backup;
 mod bad_input;
 mod balance;
 mod decap;
+mod explain;
 mod failover;
 mod families;
 mod fragments;

@@ -1,6 +1,9 @@
 //! Loads the program over pinned maps, after checking that they have the layout it expects.
 
-use std::{error::Error, path::Path};
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -46,6 +49,8 @@ pub enum LoadError {
     Kernel(String),
     #[error("no memory for the maps: lower [datapath] flows")]
     Memory,
+    #[error("the pinned map {} is gone: start steelyard again", .0.display())]
+    Unpinned(PathBuf),
     #[error("cannot load the xdp program: {0}")]
     Other(String),
 }
@@ -57,29 +62,58 @@ pub(super) fn load(maps: &Path, sizes: Sizes) -> Result<Ebpf, LoadError> {
         check(maps, layout)?;
     }
     let mut loader = EbpfLoader::new();
-    let buckets = flow_table::buckets(sizes.flows);
+    size_flows(&mut loader, sizes.flows);
+    loader.map_max_entries("ring", sizes.ring_slots);
+    for layout in &layouts {
+        loader.map_pin_path(layout.name, maps.join(layout.name));
+    }
+    let mut object = loader.load(OBJECT).map_err(|error| explain(&error))?;
+    // The map of stages is pinned, and so they stay.
+    programs(&mut object)?;
+    Ok(object)
+}
+
+/// Loads the program once more, over the pinned maps that it only reads and over new ones for all that it writes. With
+/// the map of its stages, which is empty once nobody holds it.
+pub(super) fn copy(maps: &Path, flows: u32) -> Result<(Ebpf, ProgramArray<MapData>), LoadError> {
+    let mut loader = EbpfLoader::new();
+    size_flows(&mut loader, flows);
+    loader.map_max_entries("fragments", COPY_FRAGMENTS);
+    for name in READ_ONLY {
+        let path = maps.join(name);
+        // The loader would make a new one, and pin it.
+        if !path.exists() {
+            return Err(LoadError::Unpinned(path));
+        }
+        loader.map_pin_path(name, path);
+    }
+    let mut object = loader.load(OBJECT).map_err(|error| explain(&error))?;
+    let stages = programs(&mut object)?;
+    Ok((object, stages))
+}
+
+/// Maps that the program looks into and never changes.
+const READ_ONLY: [&str; 7] = ["services4", "services6", "wildcards", "access", "ring", "servers", "devices"];
+/// The kernel wants a few for each CPU; nobody's fragments come here.
+const COPY_FRAGMENTS: u32 = 256;
+
+fn size_flows(loader: &mut EbpfLoader<'_>, flows: u32) {
+    let buckets = flow_table::buckets(flows);
     loader
         .map_max_entries("flow_tags4", buckets)
         .map_max_entries("flows4", buckets * WAYS)
         .map_max_entries("halves4", buckets * WAYS)
         .map_max_entries("flow_tags6", buckets)
         .map_max_entries("flows6", buckets * WAYS)
-        .map_max_entries("halves6", buckets * WAYS)
-        .map_max_entries("ring", sizes.ring_slots);
-    for layout in &layouts {
-        loader.map_pin_path(layout.name, maps.join(layout.name));
-    }
-    let mut object = loader.load(OBJECT).map_err(|error| explain(&error))?;
-    for name in Stage::ALL.map(|(_, name)| name).into_iter().chain([ENTRY]) {
-        program(&mut object, name)?.load().map_err(|error| explain(&error))?;
-    }
-    enter_stages(&mut object)?;
-    Ok(object)
+        .map_max_entries("halves6", buckets * WAYS);
 }
 
-/// Puts the programs behind the entry where its tail calls find them. Those of an earlier daemon give way one by one:
-/// every stage works with every other of the same layout.
-fn enter_stages(object: &mut Ebpf) -> Result<(), LoadError> {
+/// Loads every program, and puts those behind the entry where its tail calls find them. Those of an earlier daemon give
+/// way one by one: every stage works with every other of the same layout.
+fn programs(object: &mut Ebpf) -> Result<ProgramArray<MapData>, LoadError> {
+    for name in Stage::ALL.map(|(_, name)| name).into_iter().chain([ENTRY]) {
+        program(object, name)?.load().map_err(|error| explain(&error))?;
+    }
     // Taken only now: a descriptor closed before a program was loaded would be bound under its number.
     let map = object.take_map("stages").ok_or_else(|| absent("stages"))?;
     let mut places: ProgramArray<MapData> = map.try_into()?;
@@ -87,7 +121,7 @@ fn enter_stages(object: &mut Ebpf) -> Result<(), LoadError> {
         let handle = program(object, name)?.fd().map_err(|error| explain(&error))?;
         places.set(stage as u32, handle, 0)?;
     }
-    Ok(())
+    Ok(places)
 }
 
 /// The program that is attached.

@@ -4,14 +4,17 @@
 //! out `pure::plan::Step`s and reads back what stands in the maps.
 //!
 //! ```text
-//! Step ─► tables ─► map memory ◄─ XDP        flows ◄─ sweep, explain
+//! Step ─► tables ─► map memory ◄─ XDP        flows ◄─ sweep    list ◄─ flows
 //!           pins (bpffs) ─► load ─► attach   counters ◄─ status
+//!                             └─► dry ◄─ explain
 //! ```
 
 mod attach;
 mod counters;
 mod decap;
+mod dry;
 mod flows;
+mod list;
 mod load;
 mod mapped;
 mod pins;
@@ -22,6 +25,7 @@ use std::{
     error::Error,
     hash::{BuildHasher, RandomState},
     io,
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -37,7 +41,9 @@ pub use self::{
     attach::{AttachError, Attached, Mode, Target},
     counters::Counters,
     decap::{Decap, DecapAttachError},
+    dry::{Dry, DryError},
     flows::{Round, Sweep, now},
+    list::Listing,
     load::{LoadError, Sizes},
     pins::{Pins, PinsError, exist},
     tables::{StepError, TableMemory},
@@ -62,6 +68,15 @@ pub struct Kernel {
 pub struct Reader {
     pub memory: Arc<TableMemory>,
     pub counters: Counters,
+    /// Where the maps are pinned.
+    maps: PathBuf,
+}
+
+impl Reader {
+    /// A copy of the program that leaves no trace.
+    pub fn dry(&self) -> Result<Dry, LoadError> {
+        Dry::load(&self.maps, Arc::clone(&self.memory))
+    }
 }
 
 impl Kernel {
@@ -110,6 +125,7 @@ impl Kernel {
                 counts: PerCpuArray::try_from(Map::PerCpuArray(pinned("counters")?))?,
                 traffic: PerCpuArray::try_from(Map::PerCpuArray(pinned("traffic")?))?,
             },
+            maps: self.pins.maps(),
         })
     }
 
@@ -174,7 +190,11 @@ struct Parts {
 
 impl Parts {
     fn load(pins: &Pins, sizes: Sizes) -> Result<Self, LoadError> {
-        let mut object = load::load(&pins.maps(), sizes)?;
+        Parts::of(load::load(&pins.maps(), sizes)?)
+    }
+
+    /// Of a loaded object.
+    fn of(mut object: Ebpf) -> Result<Self, LoadError> {
         // Maps are taken only now: a file descriptor closed before the program was loaded would be bound
         // under its number.
         let memory = TableMemory {
@@ -183,6 +203,7 @@ impl Parts {
             services6: mapped(&mut object, "services6")?,
             ring: mapped(&mut object, "ring")?,
             servers: mapped(&mut object, "servers")?,
+            turns: mapped(&mut object, "turns")?,
             load: mapped(&mut object, "load")?,
             flow_tags4: mapped(&mut object, "flow_tags4")?,
             flows4: mapped(&mut object, "flows4")?,

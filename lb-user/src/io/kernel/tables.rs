@@ -30,6 +30,7 @@ pub struct TableMemory {
     pub(super) services6: Mapped<ServiceEntry<V6>>,
     pub(super) ring: Mapped<SlotEntry>,
     pub(super) servers: Mapped<ServerEntry>,
+    pub(super) turns: Mapped<Word>,
     pub(super) load: Mapped<Word>,
     pub(super) flow_tags4: Mapped<Tags>,
     pub(super) flows4: Mapped<Flow<V4>>,
