@@ -47,16 +47,14 @@ fn long(now: Ticks) -> Vec<Case> {
                 &too_big(packet, room as u32),
             )
         };
-        let dropped = |what: &str, packet: &Datagram| {
-            Case::new(&format!("{}: {what}", way.name()), way.known(packet, now), packet).drops(DropTooBig)
-        };
         cases.push(way.forwards("just short enough", way.known(&sized(0), now), &sized(0), now));
         cases.push(answered("one byte too long", &sized(1)));
         cases.push(answered("a jumbo frame too long", &sized(6_000)));
         cases.push(answered("too long with a tag", &sized(9).tagged(&[7])));
         let open = Datagram { dont_fragment: false, ..sized(1) };
         cases.push(match way.vip {
-            Family::V4 => dropped("one byte too long, and may be fragmented", &open),
+            // Nobody here fragments: the sender has to know.
+            Family::V4 => answered("one byte too long, and may be fragmented", &open),
             Family::V6 => answered(
                 "one byte too long, in an atomic fragment",
                 &Datagram { fragment: Fragment::Atomic, payload: sized(0).payload, ..open },

@@ -372,7 +372,9 @@ fn by_client_pair(way: Way, packet: &Datagram, server: ServerId, hash: u32, now:
     let pair = Pair { request: state(pair.request), reply: state(pair.reply), ..pair };
     match way.mode {
         lb_common::entry::Mode::Nat => {
-            let port = lb_common::flow::nat_port(lb_common::hash::again(hash), 0).get();
+            // Another port for each of a client's flows.
+            let ends = (packet.source.port().to_be() as u32) << 16 | packet.destination.port().to_be() as u32;
+            let port = lb_common::flow::nat_port(lb_common::hash::again(hash ^ ends), 0).get();
             Pair { nat: SocketAddr::new(pair.nat.ip(), port), ..pair }
         }
         _ => pair,
