@@ -93,10 +93,11 @@ pub(crate) fn stage<F: Messages>(
     relay(packet, tables, parsed)
 }
 
-/// Whether the frame holds the packet.
+/// Whether the frame holds the packet, and the packet a message.
 #[inline(always)]
 fn is_whole<F: Messages>(packet: &impl Packet, parsed: &Parsed<F>) -> bool {
-    parsed.length + parsed.l3 as u32 <= packet.length()
+    let least = (parsed.l4 - parsed.l3 + size_of::<Icmp>()) as u32;
+    least <= parsed.length && parsed.length + parsed.l3 as u32 <= packet.length()
 }
 
 /// Sends an echo request back as its reply.
@@ -141,6 +142,8 @@ struct Quoted<F: Family> {
     protocol: u8,
     l3: usize,
     l4: usize,
+    /// A whole UDP header, and not only its ports.
+    has_udp: bool,
 }
 
 /// Sends an error to where the packets of its flow go.
@@ -180,13 +183,19 @@ fn quoted<F: Messages>(packet: &mut impl Packet, parsed: &Parsed<F>) -> Option<Q
     let fields = F::fields(frame.at::<F::Header>(l3)?)?;
     let l4 = F::quoted_l4(&mut frame, l3)?;
     let ports = *frame.at::<Ports>(l4)?;
+    // What stands behind the packet is padding.
+    let end = parsed.l3 + parsed.length as usize;
+    if l4 + size_of::<Ports>() > end {
+        return None;
+    }
+    let has_udp = fields.protocol == UDP && l4 + size_of::<Udp>() <= end;
     let tuple = Tuple {
         source: fields.source,
         destination: fields.destination,
         source_port: ports.source,
         destination_port: ports.destination,
     };
-    Some(Quoted { tuple, protocol: fields.protocol, l3, l4 })
+    Some(Quoted { tuple, protocol: fields.protocol, l3, l4, has_udp })
 }
 
 /// Modes in which packets keep their ends: the error goes as any packet of the flow does.
@@ -290,7 +299,7 @@ fn ends<F: Messages>(
     sum = sum
         .replace16(quoted.tuple.source_port, inner.source_port)
         .replace16(quoted.tuple.destination_port, inner.destination_port);
-    if quoted.protocol == UDP
+    if quoted.has_udp
         && let Some(udp) = frame.at::<Udp>(quoted.l4)
         && udp.checksum != Be16(0)
     {
