@@ -18,7 +18,13 @@ use lb_user::pure::{
     plan::{Key, Tables, Verdict, diff},
 };
 
-use super::{host::HostTables, input::Input};
+use super::{
+    host::{
+        HostTables,
+        records::{NAT_SOURCES, NAT_SOURCES6},
+    },
+    input::Input,
+};
 
 /// What the bits of the input say.
 pub struct Network {
@@ -75,7 +81,7 @@ impl Network {
     pub fn tables(&self) -> HostTables {
         let mut wanted = Tables {
             hash_key: HashKey([1, 2]),
-            nat_sources: NAT4.map(IpAddr::V4).into_iter().chain(NAT6.map(IpAddr::V6)).collect(),
+            nat_sources: [NAT_SOURCES, NAT_SOURCES6].concat(),
             ..Tables::default()
         };
         wanted.rings.insert(0, Arc::new(vec![self.slot; SLOTS as usize]));
@@ -137,7 +143,7 @@ impl Network {
             mtu: if bit(3) { 120 } else { 1_500 },
         };
         let (nat_first, own) =
-            if address.is_ipv4() { (0, IpAddr::V4(NAT4[0])) } else { (2, IpAddr::V6(NAT6[0])) };
+            if address.is_ipv4() { (0, NAT_SOURCES[0]) } else { (2, NAT_SOURCES6[0]) };
         let port = if bit(4) { 0 } else { 8_080 + number as u16 };
         Server {
             hop,
@@ -165,7 +171,4 @@ pub const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0);
 const VIPS: [IpAddr; 2] = [IpAddr::V4(VIP4), IpAddr::V6(VIP6)];
 const TARGET4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 11);
 const TARGET6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 10, 0, 0, 0, 0, 0x11);
-const NAT4: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 3)];
-const NAT6: [Ipv6Addr; 2] =
-    [Ipv6Addr::new(0x2001, 0xdb8, 10, 0, 0, 0, 0, 2), Ipv6Addr::new(0x2001, 0xdb8, 10, 0, 0, 0, 0, 3)];
 const SLOTS: u32 = 4;

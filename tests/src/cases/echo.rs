@@ -88,7 +88,13 @@ fn passed(family: Family, now: Ticks) -> Vec<Case> {
     };
     let mut short = ping.bytes();
     short.pop();
+    let mut tiny = ping.bytes();
+    match family {
+        Family::V4 => tiny[16..18].copy_from_slice(&27u16.to_be_bytes()),
+        Family::V6 => tiny[18..20].copy_from_slice(&7u16.to_be_bytes()),
+    }
     let mut cases = vec![
+        Case::bytes(&name("a ping shorter than its header"), dsr(), tiny).drops(DropMalformed),
         Case::new(&name("a ping to somebody else"), dsr(), &Datagram { destination: target, ..ping.clone() })
             .passes(PassIcmp),
         Case::new(&name("a ping without any service"), dsr().bare(), &ping).passes(PassIcmp),

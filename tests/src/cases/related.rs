@@ -302,6 +302,9 @@ fn rewritten(now: Ticks) -> Vec<Case> {
         let told = error(&about, kinds(way.vip)[0], Quote::Bytes(8));
         case("with tags".into(), &about, &told.tagged(&[5, 6]), &|world| world, &[]);
         case("out with a tag".into(), &about, &told, &|world| world.behind(&[9]), &[9]);
+        let part =
+            Datagram { padding: vec![0x77; 8], ..error(&datagram, kinds(way.vip)[0], Quote::Bytes(4)) };
+        case("the udp checksum would stand in the padding".into(), &datagram, &part, &|world| world, &[]);
         case("in a padded frame".into(), &about, &told.padded(), &|world| world, &[]);
         if way.vip == Family::V4 {
             let about = Datagram { options: vec![1; 12], ..about.clone() };
@@ -400,6 +403,9 @@ fn passed(now: Ticks) -> Vec<Case> {
         let garbled = Datagram { payload: vec![0x15; 48], ..told(&about) };
         case("quoting no ip header", &garbled, PassIcmp);
         case("quoting nothing", &Datagram { payload: vec![], ..told(&about) }, PassIcmp);
+        let padded = error(&about, icmp, Quote::Bytes(0));
+        let hidden = Datagram { padding: about.packet()[about.header_length()..].to_vec(), ..padded };
+        case("quoting the ports in the padding alone", &hidden, PassIcmp);
         if way.mode.rewrites() {
             case("about a flow without a record", &told(&about), PassIcmp);
         }

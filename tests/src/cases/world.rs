@@ -25,7 +25,7 @@ use lb_user::pure::{
     plan::{self, Step, Tables, Verdict, diff},
 };
 
-pub use super::host::records::{Key, Record, Rewrite};
+pub use super::host::records::{Key, NAT_SOURCES, NAT_SOURCES6, Record, Rewrite};
 
 /// Tables and flow records at one moment.
 #[derive(Debug, Clone)]
@@ -368,8 +368,6 @@ pub const WEB: SocketAddr = v4([203, 0, 113, 80], 80);
 pub const NAMES: SocketAddr = v4([203, 0, 113, 80], 53);
 pub const TARGET_A: SocketAddr = v4([10, 0, 0, 11], 8_080);
 pub const TARGET_B: SocketAddr = v4([10, 0, 0, 12], 8_081);
-pub const NAT_SOURCES: [IpAddr; 2] = [v4([10, 0, 0, 2], 0).ip(), v4([10, 0, 0, 3], 0).ip()];
-pub const NAT_SOURCES6: [IpAddr; 2] = [v6(10, 2, 0).ip(), v6(10, 3, 0).ip()];
 
 const ENDS4: Ends = Ends {
     client: CLIENT,

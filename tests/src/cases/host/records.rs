@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use lb_common::{
@@ -13,8 +13,6 @@ use lb_common::{
     net::{Be16, Family, Mac, V4, V6},
     slot::ServerId,
 };
-
-use crate::cases::world::{NAT_SOURCES, NAT_SOURCES6};
 
 /// What a record is found by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -170,7 +168,16 @@ fn record<F: Addresses>(place: NatFlow<'_, F>) -> Record {
     Record { server: ServerId(server), seen, state: state & !ARRIVAL, rewrite: is_half.then_some(rewrite) }
 }
 
-/// Its position among those of the world.
+/// The sources of every world, which records name by position.
+pub const NAT_SOURCES: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)), IpAddr::V4(Ipv4Addr::new(10, 0, 0, 3))];
+pub const NAT_SOURCES6: [IpAddr; 2] = [own6(2), own6(3)];
+
+const fn own6(host: u16) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 10, 0, 0, 0, 0, host))
+}
+
+/// Its position among them.
 fn nat_source(address: IpAddr) -> Option<u32> {
     let position = NAT_SOURCES.iter().chain(&NAT_SOURCES6).position(|&source| source == address);
     position.map(|position| position as u32)
