@@ -543,9 +543,8 @@ impl ServerEntry {
                 | u64::from(server.service) << 48,
         );
         self.outer.store(words(server.outer_source));
-        let flags = flag(hop.lives, LIVES)
-            | flag(hop.resolved, RESOLVED)
-            | flag(server.address.is_ipv6(), IS_V6);
+        let flags =
+            flag(hop.lives, LIVES) | flag(hop.resolved, RESOLVED) | flag(server.address.is_ipv6(), IS_V6);
         self.hop.set(hop.mac.0 | flags);
         self.address.store(words(server.address));
     }
@@ -745,7 +744,14 @@ mod tests {
         }
         for plain in [
             Service { scheduler: Scheduler::Ring, by_client: false, access: false, mss: 0, ..SERVICE },
-            Service { reset: false, scheduler: Scheduler::Ring, by_client: false, access: false, mss: 0, ..SERVICE },
+            Service {
+                reset: false,
+                scheduler: Scheduler::Ring,
+                by_client: false,
+                access: false,
+                mss: 0,
+                ..SERVICE
+            },
         ] {
             entry.store(plain);
             assert_eq!(entry.load(), plain);
@@ -820,9 +826,13 @@ mod tests {
         let entries = Rules::new(&rules);
         assert_eq!(entries.list().collect::<Vec<_>>(), rules);
         assert_eq!(Rules::from_words(&entries.to_words()).list().collect::<Vec<_>>(), rules);
-        for (port, protocol, expected) in
-            [(8_000, TCP, Some(0)), (8_999, TCP, Some(0)), (9_000, TCP, Some(1)), (0, TCP, None), (0, V4::ICMP, Some(2))]
-        {
+        for (port, protocol, expected) in [
+            (8_000, TCP, Some(0)),
+            (8_999, TCP, Some(0)),
+            (9_000, TCP, Some(1)),
+            (0, TCP, None),
+            (0, V4::ICMP, Some(2)),
+        ] {
             assert_eq!(entries.0.iter().position(|entry| entry.matches(port, protocol)), expected, "{port}");
         }
     }

@@ -60,8 +60,6 @@ pub(crate) trait Errors: Ip {
     const EXPIRED: Error;
 
     fn too_big(mtu: u32) -> Error;
-    /// Whether answers to an address could reach many, or nobody.
-    fn is_unicast(address: Self::Address) -> bool;
     /// What the checksum of a message covers beside the message.
     fn pseudo(source: Self::Address, destination: Self::Address, length: u32) -> Sum;
 }
@@ -73,12 +71,6 @@ impl Errors for V4 {
     #[inline(always)]
     fn too_big(mtu: u32) -> Error {
         Error { kind: 3, code: 4, rest: mtu }
-    }
-
-    #[inline(always)]
-    fn is_unicast(address: Be32) -> bool {
-        let first = address.get() >> 24;
-        first != 0 && first < 224
     }
 
     #[inline(always)]
@@ -94,11 +86,6 @@ impl Errors for V6 {
     #[inline(always)]
     fn too_big(mtu: u32) -> Error {
         Error { kind: 2, code: 0, rest: mtu }
-    }
-
-    #[inline(always)]
-    fn is_unicast(address: Self::Address) -> bool {
-        address.0 != [0, 0] && address.0[0].to_be() >> 56 != 0xff
     }
 
     #[inline(always)]
@@ -140,7 +127,8 @@ fn report<F: Errors>(
         traffic_class: 0,
         payload: (size_of::<Icmp>() as u32 + quote) as u16,
     });
-    let mut message = Icmp { kind: error.kind, code: error.code, checksum: Be16(0), rest: Be32::new(error.rest) };
+    let mut message =
+        Icmp { kind: error.kind, code: error.code, checksum: Be16(0), rest: Be32::new(error.rest) };
     let sum = F::pseudo(parsed.tuple.destination, parsed.tuple.source, size_of::<Icmp>() as u32 + quote)
         .add16(Be16(u16::from_ne_bytes([message.kind, message.code])))
         .add32(message.rest);
@@ -167,12 +155,7 @@ const QUOTE_MAX: u32 = 96;
 
 /// Turns the packet into its own refusal. A RST is never answered.
 #[inline(always)]
-fn reset<F: Ip>(
-    packet: &mut impl Packet,
-    parsed: &Parsed<F>,
-    reset: Counter,
-    drop: Counter,
-) -> Outcome {
+fn reset<F: Ip>(packet: &mut impl Packet, parsed: &Parsed<F>, reset: Counter, drop: Counter) -> Outcome {
     match refuse(packet, parsed) {
         Some(()) => Outcome::transmit(reset),
         None => Outcome::drop(drop),

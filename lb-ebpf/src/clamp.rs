@@ -14,12 +14,7 @@ use crate::{
 
 /// Leaves a packet whose options do not make sense as it is: the server judges them.
 #[inline(always)]
-pub(crate) fn mss<F: Family>(
-    packet: &mut impl Packet,
-    tables: &impl Tables,
-    parsed: &Parsed<F>,
-    most: u16,
-) {
+pub(crate) fn mss<F: Family>(packet: &mut impl Packet, tables: &impl Tables, parsed: &Parsed<F>, most: u16) {
     if lower(packet, parsed.l4, most).is_some() {
         tables.count(Counter::MssClamped);
     }

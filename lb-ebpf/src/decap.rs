@@ -18,8 +18,8 @@ use crate::{
     checksum::Sum,
     frame::Frame,
     header::{
-        ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, Ethernet, FRAGMENT_OFFSET, Gue, Ipv4, Ipv6,
-        MORE_FRAGMENTS, Udp, VERSION_IHL_20, Version, Vlan,
+        ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, Ethernet, FRAGMENT_OFFSET, Gue, Ipv4,
+        Ipv6, MORE_FRAGMENTS, Udp, VERSION_IHL_20, Version, Vlan,
     },
 };
 

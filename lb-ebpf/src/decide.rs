@@ -179,10 +179,7 @@ fn by_ring<F: Family>(
 /// The server of a flow that is recorded as a pair, and is not yet. One of `nat` is new; one of `gateway` may be
 /// older than any record, and then belongs to its slot's base.
 #[inline(always)]
-fn by_slot<F: Family>(
-    tables: &impl Tables,
-    request: &Request<'_, F>,
-) -> Result<ServerId, Refusal> {
+fn by_slot<F: Family>(tables: &impl Tables, request: &Request<'_, F>) -> Result<ServerId, Refusal> {
     let slot = slot(tables, request.service, request.hash)?;
     let opening = request.is_new() || request.service.mode == Mode::Nat || !slot.lookup();
     present(slot.owner(opening, opening || lives(tables, slot.base())))
@@ -220,7 +217,9 @@ fn scheduled<F: Family>(
 #[inline(always)]
 fn turn<F: Family>(tables: &impl Tables, request: &Request<'_, F>) -> Result<ServerId, Refusal> {
     let service = request.service;
-    if matches!(service.scheduler, Scheduler::Ring) || request.parsed.protocol == TCP && !request.parsed.is_syn() {
+    if matches!(service.scheduler, Scheduler::Ring)
+        || request.parsed.protocol == TCP && !request.parsed.is_syn()
+    {
         return present(slot(tables, service, request.hash)?.current());
     }
     let turns = tables.turns(service.id).ok_or(Refusal::NoServer)?;

@@ -297,11 +297,7 @@ fn any(packet: &mut impl Packet, tables: &impl Tables, stage: Stage) -> Outcome 
 
 /// Tells transport, fragments and ICMP apart.
 #[inline(always)]
-fn sort<F: Stages>(
-    packet: &mut impl Packet,
-    tables: &(impl Tables + FamilyTables<F>),
-    l3: usize,
-) -> Outcome {
+fn sort<F: Stages>(packet: &mut impl Packet, tables: &(impl Tables + FamilyTables<F>), l3: usize) -> Outcome {
     let (parsed, id) = match parse::full::<F>(&mut packet.frame(), l3) {
         Ok(found) => found,
         Err(outcome) => return outcome,
@@ -362,6 +358,13 @@ fn settle<F: Stages>(
                 true => find_rule::<F>(tables, tuple.destination, tuple.destination_port, protocol),
                 false => None,
             };
+            if found.is_none()
+                && parsed.part == Part::First
+                && fragment::is_vip::<F>(tables, tuple.destination)
+            {
+                // So that the rest of a datagram for the machine itself is told from a service's.
+                fragment::remember(tables, &parsed, id);
+            }
             match found {
                 Some(service) => service,
                 None if may_be_reply => return Outcome::pass(Counter::PassNoFlow),
@@ -425,11 +428,7 @@ fn follow<F: Stages>(
 }
 
 #[inline(always)]
-fn no_server<F: Stages>(
-    tables: &impl FamilyTables<F>,
-    parsed: Parsed<F>,
-    service: Service,
-) -> Outcome {
+fn no_server<F: Stages>(tables: &impl FamilyTables<F>, parsed: Parsed<F>, service: Service) -> Outcome {
     if service.reset {
         hold(tables, parsed, service, Task::of(Kind::NoServer), F::ANSWER)
     } else {

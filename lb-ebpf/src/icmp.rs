@@ -117,7 +117,7 @@ fn reflect<F: Messages>(packet: &mut impl Packet, parsed: &Parsed<F>) -> Option<
     let mut frame = packet.frame();
     let ethernet = frame.at::<Ethernet>(0)?;
     let (from, to) = (ethernet.source, ethernet.destination);
-    if from.is_multicast() {
+    if from.is_multicast() || !F::is_unicast(parsed.tuple.source) {
         return None;
     }
     ethernet.destination = from;
@@ -166,7 +166,9 @@ fn relay<F: Messages>(
         false => None,
     });
     match service {
-        Some(service) if service.mode.rewrites() => rewritten(packet, tables, &parsed, &about, quoted, NAT_REQUEST),
+        Some(service) if service.mode.rewrites() => {
+            rewritten(packet, tables, &parsed, &about, quoted, NAT_REQUEST)
+        }
         Some(service) => to_server(packet, tables, &parsed, &about, &service),
         None if globals.may_be_reply::<F>(about.tuple.source, about.tuple.destination) => {
             rewritten(packet, tables, &parsed, &about, quoted, NAT_REPLY)
@@ -294,8 +296,7 @@ fn ends<F: Messages>(
     let header = frame.at::<F::Header>(quoted.l3)?;
     F::set_ends(header, inner.source, inner.destination);
     let mut sum = F::covered(parsed.tuple, outer).plus(F::covered(quoted.tuple, inner));
-    *frame.at::<Ports>(quoted.l4)? =
-        Ports { source: inner.source_port, destination: inner.destination_port };
+    *frame.at::<Ports>(quoted.l4)? = Ports { source: inner.source_port, destination: inner.destination_port };
     sum = sum
         .replace16(quoted.tuple.source_port, inner.source_port)
         .replace16(quoted.tuple.destination_port, inner.destination_port);
@@ -332,11 +333,7 @@ fn onward<F: Messages>(
 }
 
 #[inline(always)]
-fn back<F: Messages>(
-    packet: &mut impl Packet,
-    view: &FlowView<F>,
-    l3: usize,
-) -> Option<Outcome> {
+fn back<F: Messages>(packet: &mut impl Packet, view: &FlowView<F>, l3: usize) -> Option<Outcome> {
     let tags = Tags(view.tags);
     if let Err(outcome) = link::resize(packet, l3, tags, 0) {
         return Some(outcome);

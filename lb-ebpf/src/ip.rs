@@ -86,6 +86,8 @@ pub(crate) trait Ip: Family {
     fn set_ttl(header: &mut Self::Header, ttl: u8);
     fn set_ends(header: &mut Self::Header, source: Self::Address, destination: Self::Address);
 
+    /// Whether an answer to the address reaches one machine.
+    fn is_unicast(address: Self::Address) -> bool;
     fn sum(sum: Sum, address: Self::Address) -> Sum;
     fn exchange(sum: Sum, old: Self::Address, new: Self::Address) -> Sum;
 }
@@ -183,12 +185,17 @@ impl Ip for V4 {
 
     #[inline(always)]
     fn set_ends(ip: &mut Ipv4, source: Be32, destination: Be32) {
-        let sum = Sum::of_field(ip.checksum)
-            .replace32(ip.source, source)
-            .replace32(ip.destination, destination);
+        let sum =
+            Sum::of_field(ip.checksum).replace32(ip.source, source).replace32(ip.destination, destination);
         ip.source = source;
         ip.destination = destination;
         ip.checksum = sum.field();
+    }
+
+    #[inline(always)]
+    fn is_unicast(address: Be32) -> bool {
+        let first = address.get() >> 24;
+        first != 0 && first < 224
     }
 
     #[inline(always)]
@@ -291,6 +298,11 @@ impl Ip for V6 {
     fn set_ends(ip: &mut Ipv6, source: Self::Address, destination: Self::Address) {
         ip.source = source;
         ip.destination = destination;
+    }
+
+    #[inline(always)]
+    fn is_unicast(address: Self::Address) -> bool {
+        address.0 != [0, 0] && address.0[0].to_be() >> 56 != 0xff
     }
 
     #[inline(always)]

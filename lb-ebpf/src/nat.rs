@@ -7,8 +7,8 @@ use lb_common::{
     counter::Counter,
     entry::{Globals, Mode, ServerEntry, ServiceKey, Tags},
     flow::{
-        ARRIVAL, FIN, Flow, FlowKey, FlowView, NAT_REPLY, NAT_REQUEST, NatFlow, OPENING, Owner, RST, Ticks, Tuple, nat_idle_ticks,
-        nat_port, nat_source_index,
+        ARRIVAL, FIN, Flow, FlowKey, FlowView, NAT_REPLY, NAT_REQUEST, NatFlow, OPENING, Owner, RST, Ticks,
+        Tuple, nat_idle_ticks, nat_port, nat_source_index,
     },
     flow_table::{self, InsertError},
     hash,
@@ -62,19 +62,14 @@ pub(crate) fn request<F: Stages>(
         None if visit.opened => Outcome::drop(Counter::DropFlowsFull),
         // Within a connection that nobody recorded, so that no server knows its source port: answered here,
         // since a record for each such packet would let anyone fill the table.
-        None if is_lost(&request) => {
-            forward::pass_on::<F>(tables, Task::of(Kind::NoFlow), F::ANSWER)
-        }
+        None if is_lost(&request) => forward::pass_on::<F>(tables, Task::of(Kind::NoFlow), F::ANSWER),
         None => Outcome::next(F::CHOOSE),
     }
 }
 
 /// The stage of flows that have no record yet; the task names the server.
 #[inline(always)]
-pub(crate) fn open<F: Stages>(
-    packet: &mut impl Packet,
-    tables: &(impl Tables + FamilyTables<F>),
-) -> Outcome {
+pub(crate) fn open<F: Stages>(packet: &mut impl Packet, tables: &(impl Tables + FamilyTables<F>)) -> Outcome {
     let Some(Held { parsed, service, task }) = held::<F>(tables) else {
         return Outcome::drop(Counter::DropTables);
     };
@@ -142,13 +137,15 @@ pub(crate) fn reply<F: Stages>(
     let Some((found, view)) = found.filter(|(_, view)| view.state & NAT_REPLY != 0) else {
         return Outcome::pass(Counter::PassNoFlow);
     };
+    let gateway = view.rewrite.destination == parsed.tuple.destination;
     let flags = match parse::transport(packet, &parsed) {
         Ok(flags) => flags,
         Err(Unfit::Malformed) => return Outcome::drop(Counter::DropMalformed),
+        // The answer would have the client's address as its own.
+        Err(Unfit::Expired) if gateway => return Outcome::drop(Counter::DropTtl),
         Err(Unfit::Expired) => return forward::pass_on::<F>(tables, Task::of(Kind::Expired), F::ANSWER),
     };
     found.flow.touch(tables.now(), ended(flags), 0);
-    let gateway = view.rewrite.destination == parsed.tuple.destination;
     let counter = if gateway { Counter::ForwardGatewayReply } else { Counter::ForwardNatReply };
     if rewrite::ends(&mut packet.frame(), &parsed, view.rewrite).is_none() {
         return Outcome::drop(Counter::DropMalformed);

@@ -44,7 +44,8 @@ pub enum PlaceError {
 
 /// Slots the ring map is made with: twice what is configured, so that services can be added.
 pub fn ring_slots(config: &Config) -> u32 {
-    let needed: u32 = config.services.iter().map(|service| service.slots * service.rings().len() as u32).sum();
+    let needed: u32 =
+        config.services.iter().map(|service| service.slots * service.rings().len() as u32).sum();
     needed.saturating_mul(2).next_power_of_two().clamp(RING_SLOTS_MIN, RING_SLOTS_MAX)
 }
 
@@ -102,8 +103,7 @@ impl Taken {
         match id.filter(|&id| self.claimed.insert(id)) {
             Some(id) => {
                 let same = |found: &entry::Service| found.id == id && found.ring_mask == service.slots - 1;
-                let base =
-                    |found: Option<entry::Service>| found.filter(same).map(|found| found.ring_base);
+                let base = |found: Option<entry::Service>| found.filter(same).map(|found| found.ring_base);
                 Kept { id: Some(id), rings: found.into_iter().map(base).collect() }
             }
             None => Kept { id: None, rings: vec![None; found.len()] },

@@ -119,8 +119,7 @@ pub fn diff(from: &Tables, to: &Tables) -> Vec<Step> {
     steps.extend(changed(&from.access, &to.access).map(access));
     steps
         .extend(changed(&from.services, &to.services).map(|(&key, &service)| Step::SetService(key, service)));
-    let wildcards =
-        |(&network, rules): (&Network, &Vec<Rule>)| Step::SetWildcards(network, rules.clone());
+    let wildcards = |(&network, rules): (&Network, &Vec<Rule>)| Step::SetWildcards(network, rules.clone());
     steps.extend(changed(&from.wildcards, &to.wildcards).map(wildcards));
     steps.extend(gone(&from.wildcards, &to.wildcards).map(Step::RemoveWildcards));
     steps.extend(gone(&from.services, &to.services).map(Step::RemoveService));

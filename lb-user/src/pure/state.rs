@@ -30,9 +30,12 @@ use lb_common::{
 };
 use siphasher::sip::SipHasher24;
 
-use self::entries::{client_ticks, idle_ticks};
 pub use self::entries::number;
-pub(in crate::pure) use self::{entries::{keys, rules}, rings::Ring};
+use self::entries::{client_ticks, idle_ticks};
+pub(in crate::pure) use self::{
+    entries::{keys, rules},
+    rings::Ring,
+};
 use super::{
     config::{
         model::{self, Balance, Config, Forward, Protocol},
@@ -167,11 +170,7 @@ impl State {
         for (index, place) in places.into_iter().enumerate() {
             let servers = state.enter_servers(index, place.id)?;
             let rings = place.rings.len();
-            state.services.push(ServiceState {
-                place,
-                servers,
-                rings: vec![Ring::default(); rings],
-            });
+            state.services.push(ServiceState { place, servers, rings: vec![Ring::default(); rings] });
         }
         for (&id, server) in &state.servers {
             state.by_address.entry(server.address.ip()).or_default().insert(id);

@@ -178,7 +178,11 @@ fn server(n: u32, service: u32, hop: &Hop, is_v6: bool) -> Server {
         hop: *hop,
         nat_first: 0,
         nat_count: NAT_SOURCES.len() as u8,
-        address: if is_v6 { Ipv6Addr::from_bits(FIRST_SERVER_V6.to_bits() + u128::from(n)).into() } else { server_address(n).into() },
+        address: if is_v6 {
+            Ipv6Addr::from_bits(FIRST_SERVER_V6.to_bits() + u128::from(n)).into()
+        } else {
+            server_address(n).into()
+        },
         port: Be16::new(SERVER_PORT),
         weight: 1,
         service,

@@ -209,7 +209,8 @@ fn budget(now: Ticks) -> Vec<Case> {
     cases
 }
 
-/// Replies that expire here are told to the server.
+/// Replies that expire here are told to the server, in the name of the address it answered: with `gateway` that is the
+/// client's, and nothing is said.
 fn replies(now: Ticks) -> Vec<Case> {
     let mut cases = Vec::new();
     for way in Way::all().into_iter().filter(|way| way.mode.rewrites()) {
@@ -222,15 +223,12 @@ fn replies(now: Ticks) -> Vec<Case> {
             let pair = way.pair(&packet, now);
             let (sent, _) = answer(&packet, &pair);
             let old = Datagram { ttl: 1, ..sent };
-            cases.push(
-                Case::new(
-                    &format!("{}, reply: too old, {name}", way.name()),
-                    way.world(now).pair(pair),
-                    &old,
-                )
-                .from(BACK)
-                .leaves(BACK, AnswerTtl, &expired(&old)),
-            );
+            let name = format!("{}, reply: too old, {name}", way.name());
+            let case = Case::new(&name, way.world(now).pair(pair), &old).from(BACK);
+            cases.push(match way.mode {
+                Mode::Gateway => case.drops(DropTtl),
+                _ => case.leaves(BACK, AnswerTtl, &expired(&old)),
+            });
         }
     }
     cases

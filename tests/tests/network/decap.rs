@@ -84,7 +84,7 @@ fn what_is_not_listed_is_not_opened() -> Result<()> {
 #[test]
 fn the_check_finds_what_is_missing_and_its_commands_mend_it() -> Result<()> {
     let bed = DecapBed::new()?;
-    bed.server.set(&[("ipv4/conf/all/rp_filter", "1")])?;
+    bed.server.set(&[("ipv4/conf/all/rp_filter", "1"), ("ipv6/conf/all/disable_ipv6", "1")])?;
     bed.server.ip("addr add 192.0.2.10/24 dev eth0\n")?;
     let before = findings(&bed, &[], 1)?;
     let missing = |word: &str| before.iter().any(|finding| !finding.ok && finding.found.contains(word));

@@ -149,7 +149,7 @@ fn an_interface_that_is_no_longer_configured_is_left() -> Result<()> {
 fn pins_that_somebody_removed_are_missed() -> Result<()> {
     let (bed, config) = bed(Arms::One, Forward::Dsr)?;
     let steelyard = Steelyard::running(&bed, &config)?;
-    std::fs::remove_file(steelyard.pin().join("v1/links/eth0"))?;
+    std::fs::remove_file(steelyard.pin().join(lb_common::LAYOUT).join("links/eth0"))?;
     let status = steelyard.wait("a warning", |status| {
         status.warnings.iter().any(|text| text.contains("eth0") && text.contains("gone"))
     })?;

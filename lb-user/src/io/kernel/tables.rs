@@ -8,7 +8,10 @@ use aya::maps::{
     xdp::{DevMapHash, XdpMapError},
 };
 use lb_common::{
-    entry::{self, ALLOW, DENY, EMPTY, Globals, REMOVED, RULES_WORDS, Rule, Rules, Scoped, ServerEntry, ServiceEntry, ServiceKey, SlotEntry},
+    entry::{
+        self, ALLOW, DENY, EMPTY, Globals, REMOVED, RULES_WORDS, Rule, Rules, Scoped, ServerEntry,
+        ServiceEntry, ServiceKey, SlotEntry,
+    },
     flow::{Flow, Half},
     flow_table::{FlowMemory, Tags},
     limits::{PROBES_MAX, SERVICE_BUCKETS},
@@ -218,7 +221,9 @@ impl TableMemory {
 impl TableMaps {
     fn wildcards(&self) -> std::collections::BTreeMap<Network, Vec<Rule>> {
         let entries = self.wildcards.iter().filter_map(Result::ok);
-        entries.filter_map(|(key, rules)| Some((network(&key)?.1, Rules::from_words(&rules).list().collect()))).collect()
+        entries
+            .filter_map(|(key, rules)| Some((network(&key)?.1, Rules::from_words(&rules).list().collect())))
+            .collect()
     }
 
     fn access(&self) -> std::collections::BTreeMap<(u32, Network), Verdict> {

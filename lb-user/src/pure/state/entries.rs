@@ -103,9 +103,9 @@ pub(super) fn enter(tables: &mut Tables, own: &mut Rules, place: &Place, service
             }
         }
     }
-    tables.access.extend(
-        verdicts(service).into_iter().map(|(network, verdict)| ((place.id, network), verdict)),
-    );
+    tables
+        .access
+        .extend(verdicts(service).into_iter().map(|(network, verdict)| ((place.id, network), verdict)));
 }
 
 /// Rules by the network they were configured for.
@@ -182,9 +182,9 @@ fn verdicts(service: &Service) -> BTreeMap<Network, Verdict> {
     if Family::ALL.into_iter().all(|family| access.is_open(family)) {
         return verdicts;
     }
-    if !access.allow.is_empty() {
-        verdicts.extend(Family::ALL.map(|family| (Network::all(family), Verdict::Deny)));
-    }
+    // Both: an IPv4 client stands within ::/0, too, as its address is mapped.
+    let others = if access.allow.is_empty() { Verdict::Allow } else { Verdict::Deny };
+    verdicts.extend(Family::ALL.map(|family| (Network::all(family), others)));
     let listed = access.allow.iter().chain(&access.deny);
     verdicts.extend(listed.map(|&network| (network, verdict(network))));
     verdicts
@@ -231,6 +231,17 @@ mod tests {
     }
 
     #[test]
+    fn denying_a_family_leaves_the_other_alone() {
+        let service = service("address = \"192.0.2.1\"\nport = 80\ndeny = [\"::/0\", \"10.0.0.0/8\"]");
+        let verdicts = verdicts(&service);
+        for (text, expected) in
+            [("0.0.0.0/0", Verdict::Allow), ("::/0", Verdict::Deny), ("10.0.0.0/8", Verdict::Deny)]
+        {
+            assert_eq!(verdicts.get(&network(text)), Some(&expected), "{text}");
+        }
+    }
+
+    #[test]
     fn narrow_ports_and_long_prefixes_come_first() {
         let place = Place { id: 1, rings: vec![0] };
         let mut tables = Tables::default();
@@ -254,10 +265,9 @@ mod tests {
             [(TCP, 1, 9_000), (V4::ICMP, 0, 0), (TCP, 8_000, 8_999), (TCP, 1, 65_535)]
         );
         let address = "192.0.2.9".parse().expect("valid");
-        assert_eq!(tables.services.keys().copied().collect::<std::collections::BTreeSet<_>>(), [
-            Key::new(address, 80, TCP),
-            Key::of_vip(address)
-        ]
-        .into());
+        assert_eq!(
+            tables.services.keys().copied().collect::<std::collections::BTreeSet<_>>(),
+            [Key::new(address, 80, TCP), Key::of_vip(address)].into()
+        );
     }
 }

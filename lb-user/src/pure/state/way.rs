@@ -171,18 +171,27 @@ mod tests {
             let expected: Vec<_> = expected.iter().map(|text| address(text)).collect();
             assert_eq!(nat_sources(&datapath, &pinned), Some(expected), "{name}");
         };
-        check("new", "\"10.0.0.1\", \"2001:db8::1\", \"10.0.0.2\"", &[], &["10.0.0.1", "10.0.0.2", "2001:db8::1"]);
+        check(
+            "new",
+            "\"10.0.0.1\", \"2001:db8::1\", \"10.0.0.2\"",
+            &[],
+            &["10.0.0.1", "10.0.0.2", "2001:db8::1"],
+        );
         check("the same", "\"10.0.0.1\"", &["10.0.0.1"], &["10.0.0.1"]);
         check("gone", "", &["10.0.0.1"], &["10.0.0.1"]);
         check("one of two", "\"10.0.0.2\"", &["10.0.0.1", "10.0.0.2"], &["10.0.0.1", "10.0.0.2"]);
-        check("turned round", "\"10.0.0.2\", \"10.0.0.1\"", &["10.0.0.1", "10.0.0.2"], &[
-            "10.0.0.1", "10.0.0.2", "10.0.0.2", "10.0.0.1",
-        ]);
+        check(
+            "turned round",
+            "\"10.0.0.2\", \"10.0.0.1\"",
+            &["10.0.0.1", "10.0.0.2"],
+            &["10.0.0.1", "10.0.0.2", "10.0.0.2", "10.0.0.1"],
+        );
     }
 
     #[test]
     fn too_many_sources_are_refused() {
-        let datapath = parse("test.toml", "[datapath]\ninterfaces = [\"eth0\"]\nnat_source = [\"10.9.9.9\"]\n");
+        let datapath =
+            parse("test.toml", "[datapath]\ninterfaces = [\"eth0\"]\nnat_source = [\"10.9.9.9\"]\n");
         let datapath = datapath.expect("valid").config.datapath;
         let pinned: Vec<IpAddr> = (0..NAT_SOURCES_MAX as u8).map(|n| IpAddr::from([10, 0, 0, n])).collect();
         assert_eq!(nat_sources(&datapath, &pinned), None);
