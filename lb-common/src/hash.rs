@@ -126,7 +126,8 @@ mod tests {
         let key = |address: u32, port: u32, protocol| {
             ServiceKey::<V4>::new(Be32::new(0x0a00_0000 + address), Be16::new(port as u16), protocol)
         };
-        let patterns: [(&str, &dyn Fn(u32) -> ServiceKey<V4>); 5] = [
+        type Pattern<'a> = &'a dyn Fn(u32) -> ServiceKey<V4>;
+        let patterns: [(&str, Pattern<'_>); 5] = [
             ("one address, ports in a row, both protocols", &|n| {
                 key(1, 1_000 + n / 2, if n % 2 == 0 { 6 } else { 17 })
             }),

@@ -39,7 +39,7 @@ fn lower(packet: &mut impl Packet, l4: usize, most: u16) -> Option<()> {
                     return None;
                 }
                 option.value = most.to_be_bytes();
-                let odd = offset % 2 != 0;
+                let odd = !offset.is_multiple_of(2);
                 let tcp = frame.at::<Tcp>(l4)?;
                 let sum = Sum::of_field(tcp.checksum).replace16(placed(old, odd), placed(most, odd));
                 tcp.checksum = sum.field();

@@ -197,13 +197,13 @@ fn recorded<F: Family>(
     if moved {
         learn(found, arrival);
     }
-    if moved || owner.state & request.confirmed() != 0 {
-        if let Some(twin) = twin(tables, key, found) {
-            if request.confirmed() != 0 {
-                twin.flow.clear_state(OPENING);
-            }
-            learn(twin, arrival);
+    if (moved || owner.state & request.confirmed() != 0)
+        && let Some(twin) = twin(tables, key, found)
+    {
+        if request.confirmed() != 0 {
+            twin.flow.clear_state(OPENING);
         }
+        learn(twin, arrival);
     }
     let rewrite = request_rewrite(tables, request, flow, server)?;
     // Removed and given to another flow meanwhile?
