@@ -209,6 +209,9 @@ pub const RST: u32 = 1 << 2;
 pub const NAT_REQUEST: u32 = 1 << 3;
 /// The server's half of a NAT flow.
 pub const NAT_REPLY: u32 = 1 << 4;
+/// Made without a SYN, and no later packet of the client seen yet: in a full bucket such a record gives way, as a
+/// half-open one does, but it lives as long as any other. On both halves of a NAT flow.
+pub const UNCONFIRMED: u32 = 1 << 5;
 /// Of the client's half of a NAT flow: a digest of where its packets arrive, so that a packet shows a change without a
 /// look at the other half.
 pub const ARRIVAL: u32 = 0xffff_0000;
@@ -311,12 +314,13 @@ impl<F: Family> Flow<F> {
         self.clock.set(self.clock.get() & !((clear as u64) << 32));
     }
 
-    /// The key of a record that a SYN made at least `ticks` ago and nobody confirmed since.
+    /// The key of a record that was made at least `ticks` ago and that nobody confirmed since.
     #[inline(always)]
     pub(crate) fn half_open_since(&self, now: Ticks, ticks: u32) -> Option<FlowKey<F>> {
         let key = self.key()?;
         let clock = self.clock.get();
-        let half_open = (clock >> 32) as u32 & OPENING != 0 && now.since(Ticks(clock as u32)) >= ticks;
+        let half_open =
+            (clock >> 32) as u32 & (OPENING | UNCONFIRMED) != 0 && now.since(Ticks(clock as u32)) >= ticks;
         half_open.then_some(key)
     }
 }
@@ -389,7 +393,16 @@ pub struct Owner {
 /// Ticks of silence after which a record that is not rewritten is void, given the service's idle time.
 #[inline(always)]
 pub fn idle_ticks(state: u32, idle_ticks: u32) -> u32 {
-    if state & OPENING != 0 && OPENING_TICKS < idle_ticks { OPENING_TICKS } else { idle_ticks }
+    let own = if state & RST != 0 {
+        RESET_TICKS
+    } else if state & FIN != 0 {
+        CLOSING_TICKS
+    } else if state & OPENING != 0 {
+        OPENING_TICKS
+    } else {
+        idle_ticks
+    };
+    if own < idle_ticks { own } else { idle_ticks }
 }
 
 /// The source port a NAT flow tries at its `attempt`, given `hash::again` of its hash. Candidates are spread

@@ -354,7 +354,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        flow::{OPENING, Tuple},
+        flow::{OPENING, Tuple, UNCONFIRMED},
         net::{Be16, Be32, TCP, V4},
     };
 
@@ -493,18 +493,23 @@ mod tests {
     }
 
     #[test]
-    fn a_half_open_record_gives_way_after_a_second() {
+    fn a_record_that_nobody_confirmed_gives_way_after_a_second() {
+        gives_way(OPENING);
+        gives_way(UNCONFIRMED);
+    }
+
+    fn gives_way(unconfirmed: u32) {
         let memory = Memory::new(8);
         let at = |n: u32, tick, state| FlowView { seen: Ticks(tick), state, ..view(n) };
         for n in 0..8 {
-            let state = if n == 5 { OPENING } else { 0 };
+            let state = if n == 5 { unconfirmed } else { 0 };
             assert_eq!(put(&memory, &key(n), &at(n, 100, state)), Ok(()));
         }
         let soon = 100 + EVICTABLE_TICKS - 1;
-        assert_eq!(put(&memory, &key(8), &at(8, soon, OPENING)), Err(InsertError::Full));
-        assert_eq!(put(&memory, &key(8), &at(8, soon + 1, OPENING)), Ok(()));
+        assert_eq!(put(&memory, &key(8), &at(8, soon, unconfirmed)), Err(InsertError::Full));
+        assert_eq!(put(&memory, &key(8), &at(8, soon + 1, unconfirmed)), Ok(()));
         assert!(find(&memory, &key(5)).is_none());
-        assert_eq!(put(&memory, &key(5), &at(5, soon + 1, OPENING)), Err(InsertError::Full));
+        assert_eq!(put(&memory, &key(5), &at(5, soon + 1, unconfirmed)), Err(InsertError::Full));
         assert_eq!(memory.used(), 8);
     }
 

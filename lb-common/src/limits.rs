@@ -4,9 +4,10 @@
 pub const SERVICES_MAX: u32 = 4_096;
 /// Buckets of each open-addressed service table: a power of two, one bucket per address, port and protocol, and one
 /// per address.
-pub const SERVICE_BUCKETS: u32 = 32_768;
-/// At most a quarter of the buckets is used, so that a probe for an absent key stops at once.
-pub const SERVICE_KEYS_MAX: u32 = SERVICE_BUCKETS / 8;
+pub const SERVICE_BUCKETS: u32 = 65_536;
+/// Exact keys that may be configured. With a key for each of their addresses, and of wildcard services', less than a quarter
+/// of the buckets is used, so that a probe for an absent key stops at once.
+pub const SERVICE_KEYS_MAX: u32 = 4_096;
 /// Buckets looked at before a key counts as absent.
 pub const PROBES_MAX: u32 = 16;
 
@@ -55,6 +56,7 @@ pub const DEVICES_MAX: u32 = 256;
 
 const _: () = assert!(SERVICE_BUCKETS.is_power_of_two());
 const _: () = assert!(SERVICE_KEYS_MAX >= SERVICES_MAX);
+const _: () = assert!(2 * SERVICE_KEYS_MAX + WILDCARD_NETWORKS_MAX <= SERVICE_BUCKETS / 4);
 const _: () = assert!(PROBES_MAX < SERVICE_BUCKETS);
 const _: () = assert!(SERVERS_MAX < 1 << 24, "a slot holds server ids of 24 bits");
 const _: () = assert!(SLOTS_MIN.is_power_of_two() && SLOTS_DEFAULT.is_power_of_two());

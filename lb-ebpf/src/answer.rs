@@ -171,7 +171,7 @@ fn refuse<F: Ip>(packet: &mut impl Packet, parsed: &Parsed<F>) -> Option<()> {
     let tcp = *frame.at::<Tcp>(parsed.l4)?;
     let ethernet = frame.at::<Ethernet>(0)?;
     let (from, to) = (ethernet.source, ethernet.destination);
-    if tcp.flags & TCP_RST != 0 || from.is_multicast() {
+    if tcp.flags & TCP_RST != 0 || from.is_multicast() || !F::is_unicast(parsed.tuple.source) {
         return None;
     }
     ethernet.destination = from;

@@ -1,4 +1,5 @@
-//! Lowers the MSS that a client's SYN offers (RFC 9293, section 3.7.1), so that segments fit a tunnel.
+//! Lowers the MSS that SYNs offer (RFC 9293, section 3.7.1): a client's bounds what the server sends, a server's, where
+//! it passes here, what the client does.
 
 use lb_common::{
     counter::Counter,
@@ -15,7 +16,7 @@ use crate::{
 /// Leaves a packet whose options do not make sense as it is: the server judges them.
 #[inline(always)]
 pub(crate) fn mss<F: Family>(packet: &mut impl Packet, tables: &impl Tables, parsed: &Parsed<F>, most: u16) {
-    if lower(packet, parsed.l4, most).is_some() {
+    if most != 0 && lower(packet, parsed.l4, most).is_some() {
         tables.count(Counter::MssClamped);
     }
 }

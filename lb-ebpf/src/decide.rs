@@ -3,7 +3,7 @@
 use lb_common::{
     counter::Counter,
     entry::{DENY, Mode, Scheduler, Scoped, Service},
-    flow::{self, FIN, FlowKey, OPENING, Owner, RST, Ticks, Tuple},
+    flow::{self, FIN, FlowKey, OPENING, Owner, RST, Ticks, Tuple, UNCONFIRMED},
     flow_table::{self, InsertError},
     hash::{self, FlowTuple, HashKey},
     limits::LEASTCONN_CHOICES,
@@ -55,7 +55,7 @@ impl<'a, F: Family> Request<'a, F> {
     /// Bits of the record that the packet ends: after the SYN it shows that the client got an answer.
     #[inline(always)]
     pub(crate) fn confirmed(&self) -> u32 {
-        if self.parsed.is_syn() { 0 } else { OPENING }
+        if self.parsed.is_syn() { 0 } else { OPENING | UNCONFIRMED }
     }
 
     /// Begins something that no server knows of: a client's further connections are no such thing.
@@ -64,10 +64,10 @@ impl<'a, F: Family> Request<'a, F> {
         self.parsed.is_syn() && !self.service.by_client
     }
 
-    /// Bits of a record that the packet makes.
+    /// Bits of a flow's record that the packet makes.
     #[inline(always)]
     pub(crate) fn state(&self) -> u32 {
-        if self.is_new() { OPENING } else { 0 }
+        if self.parsed.is_syn() { OPENING } else { UNCONFIRMED }
     }
 }
 
@@ -163,7 +163,7 @@ fn by_ring<F: Family>(
     }
     let base_lives = lives(tables, slot.base());
     let id = present(slot.owner(request.is_new(), base_lives))?;
-    match record(tables, &key, id, now, request.state()) {
+    match record(tables, request, &key, id, now) {
         Ok(()) => {
             tables.count(Counter::FlowRecorded);
             Ok(Choice { server: id, recorded: true })
@@ -195,12 +195,12 @@ fn scheduled<F: Family>(
     let now = tables.now();
     // A client's record beside pairs: those are counted.
     let counts = !request.service.mode.rewrites();
-    let set = if counts { ended(request.parsed.flags) } else { 0 };
+    let set = if counts && !request.service.by_client { ended(request.parsed.flags) } else { 0 };
     if let Some(server) = recorded(tables, request, &key, now, set) {
         return Ok(Choice::of(server));
     }
     let id = turn(tables, request)?;
-    match record(tables, &key, id, now, request.state()) {
+    match record(tables, request, &key, id, now) {
         Ok(()) => {
             tables.count(Counter::FlowRecorded);
             if counts {
@@ -243,17 +243,20 @@ fn least_loaded(tables: &impl Tables, service: &Service, first: u32) -> Result<S
         let id = slot(tables, service, first.wrapping_add(step))?.current();
         let Some(entry) = tables.server(id) else { continue };
         let Some(load) = tables.load(id) else { continue };
-        // A sweep that meets a packet may count one too few: below zero for a moment.
-        let load = load.get() as u32 & LOAD_MASK;
+        let load = at_least_none(load.get());
         let weight = entry.weight() as u64;
-        if best.is_none() || (load as u64 + 1) * best_weight < (best_load + 1) * weight {
-            (best, best_load, best_weight) = (id, load as u64, weight);
+        if best.is_none() || (load + 1) * best_weight < (best_load + 1) * weight {
+            (best, best_load, best_weight) = (id, load, weight);
         }
     }
     present(best)
 }
 
-const LOAD_MASK: u32 = 0x7fff_ffff;
+/// A number of connections that is below zero for a moment, because a sweep and a packet counted the same end.
+#[inline(always)]
+fn at_least_none(load: u64) -> u64 {
+    if load >> 63 != 0 { 0 } else { load }
+}
 
 /// Counts a connection of a leastconn service.
 #[inline(always)]
@@ -272,7 +275,7 @@ pub(crate) fn closed(tables: &impl Tables, service: &Service, id: ServerId, befo
         && set != 0
         && before & (FIN | RST) == 0
         && let Some(load) = tables.load(id)
-        && load.get() as u32 & LOAD_MASK != 0
+        && at_least_none(load.get()) != 0
     {
         load.add(u64::MAX);
     }
@@ -343,17 +346,22 @@ fn counts<F: Family>(tables: &impl Tables, owner: &Owner, now: Ticks, request: &
     let service = request.service;
     let longest = if service.by_client { service.client_ticks } else { service.idle_ticks };
     let idle = flow::idle_ticks(owner.state, longest);
-    now.since(owner.seen) < idle && lives(tables, ServerId(owner.server))
+    let Some(entry) = tables.server(ServerId(owner.server)) else { return false };
+    // On a server that drains only a SYN's own repetition stays: a client's port may come back for ever.
+    let drained = request.is_new() && owner.state & OPENING == 0 && entry.weight() == 0;
+    owner.server != 0 && entry.lives() && !drained && now.since(owner.seen) < idle
 }
 
 #[inline(always)]
 fn record<F: Family>(
     tables: &impl FamilyTables<F>,
+    request: &Request<'_, F>,
     key: &FlowKey<F>,
     id: ServerId,
     now: Ticks,
-    state: u32,
 ) -> Result<(), InsertError> {
+    // A client's further connections are of no less weight than its first.
+    let state = if request.service.by_client { 0 } else { request.state() };
     let owner = Owner { server: id.0, seen: now, state };
     flow_table::insert(tables, key, now, |index| {
         if let Some(flow) = tables.flow_record(index) {

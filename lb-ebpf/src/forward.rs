@@ -380,7 +380,7 @@ fn settle<F: Stages>(
         Ok(flags) => flags,
         Err(unfit) => return refuse(tables, parsed, service, unfit),
     };
-    if service.mss != 0 && parsed.is_syn() {
+    if parsed.is_syn() {
         clamp::mss(packet, tables, &parsed, service.mss);
     }
     let stage = if service.mode.rewrites() { F::NAT } else { F::CHOOSE };

@@ -216,6 +216,9 @@ fn to_server<F: Messages>(
     if parsed.ttl <= 1 {
         return Outcome::drop(Counter::DropTtl);
     }
+    if service.access && decide::denied::<F>(tables, service.id, about.tuple.source) {
+        return Outcome::drop(Counter::DropAccess);
+    }
     let request = Request::new(globals.hash_key(), about, service);
     let server = match decide::peek(tables, &request) {
         Ok(server) => server,

@@ -18,12 +18,14 @@ use lb_common::{
 };
 
 use crate::{
+    clamp,
     decide::{self, Request, closed, ended, opened},
     forward::{self, Held, Kind, Outcome, Stages, Task, held},
+    header::{TCP_ACK, TCP_SYN},
     link::{self, Arrival},
     parse::{self, Parsed, Unfit},
     rewrite,
-    tables::{FamilyTables, Packet, Tables, find_service},
+    tables::{FamilyTables, Packet, Tables, find_rule, find_service},
 };
 
 /// The half of a pair that a packet needs.
@@ -147,6 +149,9 @@ pub(crate) fn reply<F: Stages>(
     };
     found.flow.touch(tables.now(), ended(flags), 0);
     let counter = if gateway { Counter::ForwardGatewayReply } else { Counter::ForwardNatReply };
+    if flags & (TCP_SYN | TCP_ACK) == TCP_SYN | TCP_ACK {
+        clamp::mss(packet, tables, &parsed, mss_of(tables, view.rewrite, parsed.protocol));
+    }
     if rewrite::ends(&mut packet.frame(), &parsed, view.rewrite).is_none() {
         return Outcome::drop(Counter::DropMalformed);
     }
@@ -159,6 +164,14 @@ pub(crate) fn reply<F: Stages>(
         Some(()) => link::leave(packet, view.interface, counter),
         None => Outcome::drop(Counter::DropMalformed),
     }
+}
+
+/// The most that segments of a VIP's connections may hold; 0: no limit.
+#[inline(always)]
+fn mss_of<F: Family>(tables: &(impl Tables + FamilyTables<F>), ends: Tuple<F>, protocol: u8) -> u16 {
+    let exact = find_service(tables, ServiceKey::<F>::new(ends.source, ends.source_port, protocol));
+    let found = exact.or_else(|| find_rule::<F>(tables, ends.source, ends.source_port, protocol));
+    found.map_or(0, |service| service.mss)
 }
 
 /// A packet meets the record of its flow.
@@ -192,22 +205,37 @@ fn recorded<F: Family>(
     let set = ended(request.parsed.flags);
     let digest = arrival.digest();
     let moved = owner.state & ARRIVAL != digest;
-    let before = flow.touch(now, set | digest, request.confirmed() | ARRIVAL);
+    // The packet that made the pair does not confirm it.
+    let confirmed = if opened { 0 } else { request.confirmed() };
+    let before = flow.touch(now, set | digest, confirmed | ARRIVAL);
     closed(tables, request.service, server, before, set);
     if moved {
         learn(found, arrival);
     }
-    if (moved || owner.state & request.confirmed() != 0)
+    if (moved || owner.state & confirmed != 0)
         && let Some(twin) = twin(tables, key, found)
     {
-        if request.confirmed() != 0 {
-            twin.flow.clear_state(OPENING);
-        }
+        twin.flow.clear_state(confirmed);
         learn(twin, arrival);
+    }
+    if request.service.by_client && owner.seen != now {
+        keep_client::<F>(tables, now);
     }
     let rewrite = request_rewrite(tables, request, flow, server)?;
     // Removed and given to another flow meanwhile?
     flow.is(key).then_some(Path { server, rewrite, recorded: false })
+}
+
+/// Stamps the record of the held packet's client, if it has one: it is not silent.
+// Not inlined, and told nothing: the key would take room on the caller's stack.
+#[inline(never)]
+fn keep_client<F: Family>(tables: &impl FamilyTables<F>, now: Ticks) {
+    let Some(Held { parsed, service, .. }) = tables.held() else { return };
+    let Tuple { source, destination, .. } = parsed.tuple;
+    let key = FlowKey::of_client(source, destination, parsed.protocol, service.id);
+    if let Some((flow, _, _)) = flow_table::owner(tables, &key) {
+        flow.touch(now, 0, 0);
+    }
 }
 
 /// What requests of a recorded flow become, without a look at its half.
@@ -373,7 +401,10 @@ fn reserve<F: Family>(
     let mut rewrite = Tuple { destination: entry.address::<F>(), destination_port: port, ..tuple };
     let key = request.parsed.flow_key();
     if request.service.mode == Mode::Gateway {
-        return match half.insert(tables, &key.twin(rewrite), NAT_REPLY, reply)? {
+        let twin = key.twin(rewrite);
+        let free = half.insert(tables, &twin, NAT_REPLY, reply)?;
+        // Its own half may have outlived the other.
+        return match free || is_half_of(tables, &twin, reply) {
             true => Ok(rewrite),
             false => Err(Outcome::drop(Counter::DropNatPorts)),
         };
@@ -395,6 +426,12 @@ fn reserve<F: Family>(
         }
     }
     Err(Outcome::drop(Counter::DropNatPorts))
+}
+
+#[inline(always)]
+fn is_half_of<F: Family>(tables: &impl FamilyTables<F>, key: &FlowKey<F>, rewrite: Tuple<F>) -> bool {
+    let found = flow_table::find(tables, key).and_then(|index| flow_table::nat(tables, index));
+    found.is_some_and(|found| found.rewrites_to(rewrite))
 }
 
 // Not inlined: the verifier follows its probes once, not for every port that is tried.

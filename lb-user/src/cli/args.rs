@@ -114,7 +114,7 @@ pub(super) struct Decap {
     /// Attach nothing; say what this server lacks, and the command for each
     #[arg(long)]
     pub check: bool,
-    /// For --check: the `mss` that the services have on the balancer
+    /// For --check: the MSS that this server announces to clients, the `advmss` of its routes
     #[arg(long, value_name = "BYTES", requires = "check")]
     pub mss: Option<u16>,
     #[command(flatten)]

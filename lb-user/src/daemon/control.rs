@@ -179,8 +179,9 @@ impl Control {
                 state.idle_ticks(id, protocol, of_client)
             });
             if let Some(round) = round {
-                for id in self.state.counted() {
-                    memory.set_load(id, round.open.get(&id).copied().unwrap_or(0));
+                for (id, in_pairs) in self.state.counted() {
+                    let open = round.open.get(&id).copied().unwrap_or_default();
+                    memory.set_load(id, if in_pairs { open.pairs } else { open.alone });
                 }
                 self.state.handle(Event::Swept { records: round.records, named: round.named });
                 return;

@@ -198,7 +198,8 @@ fn mtu(interface: &Interface, way: &Encapsulation, wanted: &Wanted) -> Finding {
     }
     let fix = format!("ip link set dev {} mtu {need}", interface.name);
     let mss = interface.mtu.saturating_sub(way.overhead + headers);
-    let instead = (mss > 0).then(|| format!("mss = {mss} in the services on the balancer"));
+    let instead = (mss > 0)
+        .then(|| format!("advmss of {mss} on the routes to clients: `ip route change ROUTE advmss {mss}`"));
     Finding { instead, ..Finding::missing(&interface.name, found, fix) }
 }
 

@@ -75,6 +75,7 @@ struct Taken {
     /// First slot to length.
     rings: BTreeMap<u32, u32>,
     claimed: BTreeSet<u32>,
+    claimed_rings: BTreeSet<u32>,
 }
 
 struct Kept {
@@ -92,6 +93,7 @@ impl Taken {
             ids: pinned.all_services().map(|service| service.id).chain(named).collect(),
             rings: pinned.rings.iter().map(|(&base, ring)| (base, ring.len() as u32)).collect(),
             claimed: BTreeSet::new(),
+            claimed_rings: BTreeSet::new(),
         }
     }
 
@@ -102,9 +104,17 @@ impl Taken {
         let id = found.iter().flatten().map(|found| found.id).next();
         match id.filter(|&id| self.claimed.insert(id)) {
             Some(id) => {
-                let same = |found: &entry::Service| found.id == id && found.ring_mask == service.slots - 1;
-                let base = |found: Option<entry::Service>| found.filter(same).map(|found| found.ring_base);
-                Kept { id: Some(id), rings: found.into_iter().map(base).collect() }
+                // A ring of both families is of no use to a mode with one for each, and the other way round.
+                let same = |found: &entry::Service| {
+                    found.id == id
+                        && found.ring_mask == service.slots - 1
+                        && found.mode.is_tunnel() != service.forward.keeps_family()
+                };
+                let mut base = |found: Option<entry::Service>| {
+                    let base = found.filter(same).map(|found| found.ring_base);
+                    base.filter(|&base| self.claimed_rings.insert(base))
+                };
+                Kept { id: Some(id), rings: found.into_iter().map(&mut base).collect() }
             }
             None => Kept { id: None, rings: vec![None; found.len()] },
         }

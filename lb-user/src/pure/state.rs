@@ -21,7 +21,7 @@ use std::{
 };
 
 use lb_common::{
-    entry::{Hop, Server},
+    entry::{Hop, Scheduler, Server},
     flow::Ticks,
     hash::HashKey,
     limits::NAT_SOURCES_MAX,
@@ -169,8 +169,15 @@ impl State {
         state.adopt_servers(&places);
         for (index, place) in places.into_iter().enumerate() {
             let servers = state.enter_servers(index, place.id)?;
-            let rings = place.rings.len();
-            state.services.push(ServiceState { place, servers, rings: vec![Ring::default(); rings] });
+            let families = state.config.services[index].rings();
+            let in_turn = |family| {
+                let old = place::standing(&state.config.services[index], family, &state.installed);
+                old.is_some_and(|old| old.scheduler != Scheduler::Ring)
+            };
+            let rings =
+                families.into_iter().map(|family| Ring { in_turn: in_turn(family), ..Ring::default() });
+            let rings: Vec<_> = rings.collect();
+            state.services.push(ServiceState { place, servers, rings });
         }
         for (&id, server) in &state.servers {
             state.by_address.entry(server.address.ip()).or_default().insert(id);
@@ -260,7 +267,16 @@ impl State {
     fn reached(&mut self, address: IpAddr, reach: Reach) -> Option<Notice> {
         let before = self.reaches.insert(address, reach);
         self.stale |= before != Some(reach);
+        if matches!(reach, Reach::Hop(hop) if hop.neighbour.is_some()) {
+            // From here on netlink knows better than what was pinned.
+            for id in self.by_address.get(&address).into_iter().flatten() {
+                if let Some(server) = self.servers.get_mut(id) {
+                    server.pinned = None;
+                }
+            }
+        }
         if let Reach::Hop(hop) = reach
+            && self.is_for_nat(address)
             && way::configured(&self.config.datapath, Family::of(hop.source)).next().is_none()
             && !hop.source.is_unspecified()
             && !self.nat_sources.contains(&hop.source)
@@ -273,6 +289,15 @@ impl State {
         let first = before.is_none() && matches!(reach, Reach::Hop(_));
         let known = before.is_some_and(|before| way::unreachable(Some(&before)) == Some(reason));
         (!first && !known).then(|| Notice::Unreachable { server: self.servers_at(address), reason })
+    }
+
+    /// Whether an address is that of a server of `nat`, whose packets need a source of ours.
+    fn is_for_nat(&self, address: IpAddr) -> bool {
+        let nat = |id: &ServerId| {
+            let index = self.servers.get(id).and_then(|server| server.index);
+            index.is_some_and(|index| self.config.services[index].forward == Forward::Nat)
+        };
+        self.by_address.get(&address).is_some_and(|ids| ids.iter().any(nat))
     }
 
     /// A server that is gone from the configuration, from every slot and from every live record is forgotten.
@@ -463,16 +488,28 @@ impl State {
                     service.name
                 ));
             }
+            let now = entries::scheduler(service);
+            let other = |family| {
+                let old = place::standing(service, family, pinned);
+                old.is_some_and(|old| old.scheduler != now || old.by_client != service.by_client())
+            };
+            if service.forward != Forward::Nat && service.rings().into_iter().any(other) {
+                breaks.push(format!(
+                    "service {} gets another balance or persistence: connections without a record move to other servers",
+                    service.name
+                ));
+            }
         }
         breaks
     }
 
-    /// The servers whose connections the program compares.
-    pub fn counted(&self) -> impl Iterator<Item = ServerId> + '_ {
-        let counted = |server: &ServerState| {
-            server.index.is_some_and(|index| self.config.services[index].balance == Balance::LeastConn)
-        };
-        self.servers.iter().filter(move |(_, server)| counted(server)).map(|(&id, _)| id)
+    /// The servers whose connections the program compares, and whether those are recorded in pairs.
+    pub fn counted(&self) -> impl Iterator<Item = (ServerId, bool)> + '_ {
+        self.servers.iter().filter_map(|(&id, server)| {
+            let service = &self.config.services[server.index?];
+            let in_pairs = matches!(service.forward, Forward::Nat | Forward::Gateway);
+            (service.balance == Balance::LeastConn).then_some((id, in_pairs))
+        })
     }
 
     /// Idle time, in ticks, of a server's flows, or of its clients' records; None when its service is gone.

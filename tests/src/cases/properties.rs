@@ -1,6 +1,6 @@
 //! Properties of the packet path that hold for any packet.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use etherparse::TcpHeader;
 use lb_common::{
@@ -65,7 +65,11 @@ proptest! {
         prop_assume!(!header.syn || header.ack);
         let tables = tables(&World::new(Mode::Nat, NOW));
         let (action, sent) = send(&tables, &packet.bytes(), FRONT);
-        if header.rst {
+        let answerable = match packet.source.ip() {
+            IpAddr::V4(source) => !matches!(source.octets()[0], 0 | 224..),
+            IpAddr::V6(source) => !source.is_unspecified() && !source.is_multicast(),
+        };
+        if header.rst || !answerable {
             prop_assert_eq!(action, Action::Drop);
         } else {
             prop_assert_eq!(action, Action::Transmit);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::{
-    flow::{FIN, FlowKey, NAT_REPLY, Owner, RST, Ticks},
+    flow::{FIN, FlowKey, NAT_REPLY, NAT_REQUEST, Owner, RST, Ticks},
     flow_table::{self, FlowMemory, WAYS},
     net::{Family, V4, V6},
     slot::ServerId,
@@ -44,7 +44,14 @@ pub struct Round {
     /// Servers they name.
     pub named: BTreeSet<ServerId>,
     /// Connections of each server that nobody has ended yet.
-    pub open: BTreeMap<ServerId, u64>,
+    pub open: BTreeMap<ServerId, Open>,
+}
+
+/// By the kind of their records: the servers of a service have pairs, or records that stand alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Open {
+    pub pairs: u64,
+    pub alone: u64,
 }
 
 impl Sweep {
@@ -130,8 +137,11 @@ impl Round {
     fn add(&mut self, owner: &Owner) {
         self.records += 1;
         self.named.insert(ServerId(owner.server));
-        if owner.state & (NAT_REPLY | FIN | RST) == 0 {
-            *self.open.entry(ServerId(owner.server)).or_default() += 1;
+        let open = self.open.entry(ServerId(owner.server)).or_default();
+        match owner.state {
+            state if state & (NAT_REPLY | FIN | RST) != 0 => {}
+            state if state & NAT_REQUEST != 0 => open.pairs += 1,
+            _ => open.alone += 1,
         }
     }
 }

@@ -149,14 +149,15 @@ struct Layout {
     name: &'static str,
     kind: MapType,
     key: usize,
-    value: usize,
+    /// None: only the program knows, and the verifier compares.
+    value: Option<usize>,
     /// None: any size serves.
     entries: Option<u32>,
 }
 
 fn layouts(sizes: Sizes) -> Vec<Layout> {
     let buckets = flow_table::buckets(sizes.flows);
-    let keyed = |name, kind, key, value, entries| Layout { name, kind, key, value, entries };
+    let keyed = |name, kind, key, value, entries| Layout { name, kind, key, value: Some(value), entries };
     let map = |name, kind, value, entries| keyed(name, kind, INDEX, value, entries);
     let array = |name, value, entries| map(name, MapType::Array, value, entries);
     vec![
@@ -185,6 +186,9 @@ fn layouts(sizes: Sizes) -> Vec<Layout> {
         map("counters", MapType::PerCpuArray, size_of::<Counts>(), Some(1)),
         map("traffic", MapType::PerCpuArray, size_of::<TrafficCounts>(), Some(SERVERS_MAX + SERVICES_MAX)),
         map("devices", MapType::DevMapHash, 8, Some(DEVICES_MAX)),
+        // Pinned, so that an entry and stages of two daemons hand packets over: one replaces the other piece by piece.
+        Layout { name: "held4", kind: MapType::PerCpuArray, key: INDEX, value: None, entries: Some(1) },
+        Layout { name: "held6", kind: MapType::PerCpuArray, key: INDEX, value: None, entries: Some(1) },
         // Pinned, so that the stages stay when the daemon goes.
         map("stages", MapType::ProgramArray, 4, Some(Stage::ALL.len() as u32)),
     ]
@@ -204,8 +208,10 @@ fn check(maps: &Path, layout: &Layout) -> Result<(), LoadError> {
     let mut pairs = vec![
         ("type", kind as u64, layout.kind as u64),
         ("key size", info.key_size().into(), layout.key as u64),
-        ("value size", info.value_size().into(), layout.value as u64),
     ];
+    if let Some(value) = layout.value {
+        pairs.push(("value size", info.value_size().into(), value as u64));
+    }
     if let Some(entries) = layout.entries {
         pairs.push(("capacity", info.max_entries().into(), entries.into()));
     }

@@ -42,7 +42,7 @@ pub use self::{
     counters::Counters,
     decap::{Decap, DecapAttachError},
     dry::{Dry, DryError},
-    flows::{Round, Sweep, now},
+    flows::{Open, Round, Sweep, now},
     list::Listing,
     load::{LoadError, Sizes},
     pins::{Pins, PinsError, exist},

@@ -116,8 +116,6 @@ pub(super) type Rules = BTreeMap<Network, Vec<Rule>>;
 pub(super) fn flatten(mut own: Rules) -> Rules {
     for rules in own.values_mut() {
         rules.sort_by_key(|rule| rule.last - rule.first);
-        // One answer to echo requests is enough.
-        rules.dedup_by_key(|rule| (rule.protocol, rule.first, rule.last));
     }
     let around = |network: &Network| -> Vec<Rule> {
         let mut rules: Vec<Rule> = Vec::new();
@@ -159,17 +157,21 @@ fn value(
             Forward::Ipip => Mode::Ipip,
             Forward::Gue => Mode::Gue,
         },
-        scheduler: match service.balance {
-            Balance::Maglev | Balance::Source => Scheduler::Ring,
-            Balance::RoundRobin => Scheduler::RoundRobin,
-            Balance::LeastConn => Scheduler::LeastConn,
-        },
+        scheduler: scheduler(service),
         by_client: service.by_client(),
         access: !service.access.is_open(family),
         reset: service.no_server == NoServer::Reset,
         mss: if protocol == Protocol::Tcp { service.mss.unwrap_or(0) } else { 0 },
         idle_ticks: idle_ticks(service, protocol),
         client_ticks: if service.by_client() { client_ticks(service) } else { 0 },
+    }
+}
+
+pub(super) fn scheduler(service: &Service) -> Scheduler {
+    match service.balance {
+        Balance::Maglev | Balance::Source => Scheduler::Ring,
+        Balance::RoundRobin => Scheduler::RoundRobin,
+        Balance::LeastConn => Scheduler::LeastConn,
     }
 }
 

@@ -25,6 +25,8 @@ use crate::pure::{
 /// One ring of a service.
 #[derive(Debug, Clone, Default)]
 pub(in crate::pure) struct Ring {
+    /// An earlier daemon gave connections to servers in turn: their records matter in every slot.
+    pub(super) in_turn: bool,
     members: Vec<Member>,
     /// As it is installed.
     pub(in crate::pure) slots: SlotCounts,
@@ -95,12 +97,16 @@ impl State {
         }
         let lives = |id| self.servers.get(&id).is_some_and(ServerState::lives);
         let recorded = configured.records_all();
+        let in_turn = state.in_turn;
         let given = |(position, wanted): (usize, u32)| {
             if recorded {
                 // Every flow has a record: what has none is new, and no slot needs a history.
                 return Slot::settled(ServerId(wanted));
             }
             let slot = old.and_then(|ring| ring.get(position)).copied().unwrap_or_default();
+            if in_turn {
+                return Slot::new(ServerId(wanted), slot.base(), true);
+            }
             let slot = slot.given_to(ServerId(wanted), lives(slot.base()));
             if due.contains(&(position as u32)) { slot.rebased() } else { slot }
         };
@@ -109,7 +115,12 @@ impl State {
             Balance::RoundRobin | Balance::LeastConn => ring::rotation(configured.slots, &members),
         };
         let slots: Vec<_> = wanted.into_iter().enumerate().map(given).collect();
-        *state = Ring { slots: count(&slots), moved: moved(&slots, &state.moved, self.now), members };
+        *state = Ring {
+            in_turn: false,
+            slots: count(&slots),
+            moved: moved(&slots, &state.moved, self.now),
+            members,
+        };
         Arc::new(slots)
     }
 

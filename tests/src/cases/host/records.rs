@@ -7,7 +7,9 @@ use std::{
 
 use lb_common::{
     entry::Tags,
-    flow::{ARRIVAL, Flow, FlowKey, FlowView, NAT_REPLY, NAT_REQUEST, NatFlow, Owner, Ticks, Tuple},
+    flow::{
+        ARRIVAL, Flow, FlowKey, FlowView, NAT_REPLY, NAT_REQUEST, NatFlow, Owner, Ticks, Tuple, UNCONFIRMED,
+    },
     flow_table::{self, FlowMemory, InsertError, WAYS},
     hash,
     net::{Be16, Family, Mac, V4, V6},
@@ -165,7 +167,12 @@ fn record<F: Addresses>(place: NatFlow<'_, F>) -> Record {
         panic!("the record of {rewrite:?} names nat source {position}");
     }
     let is_half = state & (NAT_REQUEST | NAT_REPLY) != 0;
-    Record { server: ServerId(server), seen, state: state & !ARRIVAL, rewrite: is_half.then_some(rewrite) }
+    Record {
+        server: ServerId(server),
+        seen,
+        state: state & !(ARRIVAL | UNCONFIRMED),
+        rewrite: is_half.then_some(rewrite),
+    }
 }
 
 /// The sources of every world, which records name by position.
