@@ -174,8 +174,7 @@ impl State {
                 let old = place::standing(&state.config.services[index], family, &state.installed);
                 old.is_some_and(|old| old.scheduler != Scheduler::Ring)
             };
-            let rings =
-                families.into_iter().map(|family| Ring { in_turn: in_turn(family), ..Ring::default() });
+            let rings = families.into_iter().map(|family| Ring::after(in_turn(family)));
             let rings: Vec<_> = rings.collect();
             state.services.push(ServiceState { place, servers, rings });
         }

@@ -26,12 +26,19 @@ use crate::pure::{
 #[derive(Debug, Clone, Default)]
 pub(in crate::pure) struct Ring {
     /// An earlier daemon gave connections to servers in turn: their records matter in every slot.
-    pub(super) in_turn: bool,
+    in_turn: bool,
     members: Vec<Member>,
     /// As it is installed.
     pub(in crate::pure) slots: SlotCounts,
     /// Slots whose base is not their current server, and since when.
     moved: BTreeMap<u32, Ticks>,
+}
+
+impl Ring {
+    /// `in_turn`: what was pinned had no hash.
+    pub(super) fn after(in_turn: bool) -> Self {
+        Ring { in_turn, ..Ring::default() }
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
