@@ -163,7 +163,9 @@ fn the_clamp_that_is_named_is_enough() {
         facts.interfaces[0].mtu = 1_500;
         let found = findings(&facts, &wanted(vips));
         let named: Vec<_> = found.iter().filter_map(|finding| finding.instead.clone()).collect();
-        assert_eq!(named, clamps.map(|mss| format!("mss = {mss} in the services on the balancer")));
+        let route =
+            |mss| format!("advmss of {mss} on the routes to clients: `ip route change ROUTE advmss {mss}`");
+        assert_eq!(named, clamps.map(route));
         for (fitting, mss) in clamps.into_iter().enumerate() {
             for (mss, missing) in [(mss, 3 - fitting), (mss + 1, 4 - fitting)] {
                 let found = findings(&facts, &Wanted { mss: Some(mss), ..wanted(vips) });
