@@ -44,7 +44,7 @@ pub enum LoadError {
     )]
     Incompatible { name: &'static str, what: &'static str, found: u64, wanted: u64 },
     #[error(
-        "the kernel refuses the program ({0}): use Linux 5.15 or newer; if it is, report this as a fault"
+        "the kernel refuses the program ({0}): use Linux 5.18 or newer; if it is, report this as a fault"
     )]
     Kernel(String),
     #[error("no memory for the maps: lower [datapath] flows")]
@@ -283,8 +283,8 @@ mod tests {
         for (code, words) in [
             (libc::EPERM, "run as root"),
             (libc::ENOMEM, "lower [datapath] flows"),
-            (libc::EINVAL, "Linux 5.15 or newer"),
-            (libc::ENOSYS, "Linux 5.15 or newer"),
+            (libc::EINVAL, "Linux 5.18 or newer"),
+            (libc::ENOSYS, "Linux 5.18 or newer"),
             (libc::EIO, "Input/output error"),
         ] {
             let text = explain(&os(code)).to_string();
