@@ -21,7 +21,7 @@ use std::{
 };
 
 use lb_common::{
-    entry::{Hop, Server},
+    entry::{self, Hop, Mode, Server},
     flow::Ticks,
     hash::HashKey,
     limits::NAT_SOURCES_MAX,
@@ -457,6 +457,12 @@ impl State {
             let moved = |(family, &base)| {
                 place::standing(service, family, pinned).is_some_and(|old| old.ring_base != base)
             };
+            let standing = |family| place::standing(service, family, pinned);
+            let mode = entries::mode(service.forward);
+            let mut before = service.rings().into_iter().filter_map(standing);
+            if let Some(old) = before.next() {
+                breaks.extend(broken(service, mode, &old));
+            }
             let mut rings = service.rings().into_iter().zip(&state.place.rings);
             if !service.records_all() && rings.any(moved) {
                 breaks.push(format!(
@@ -489,6 +495,18 @@ impl ServerState {
     fn lives(&self) -> bool {
         self.health.usable()
     }
+}
+
+/// What became of the connections of a service that was another one before.
+fn broken(service: &model::Service, mode: Mode, old: &entry::Service) -> Option<String> {
+    let name = &service.name;
+    if mode != old.mode && (mode.rewrites() || old.mode.rewrites()) {
+        return Some(format!("service {name} forwards in another way than before: its connections end"));
+    }
+    (!mode.rewrites() && service.by_client() != old.by_client).then(|| {
+        let now = if service.by_client() { "address alone" } else { "address and port" };
+        format!("service {name} goes by the client's {now} now: its connections move to other servers")
+    })
 }
 
 /// Independent values from the cluster secret, equal on every node and in every version.

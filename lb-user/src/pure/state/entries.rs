@@ -152,13 +152,7 @@ fn value(
         id: place.id,
         ring_base,
         ring_mask: service.slots - 1,
-        mode: match service.forward {
-            Forward::Nat => Mode::Nat,
-            Forward::Gateway => Mode::Gateway,
-            Forward::Dsr => Mode::Dsr,
-            Forward::Ipip => Mode::Ipip,
-            Forward::Gue => Mode::Gue,
-        },
+        mode: mode(service.forward),
         scheduler: match service.balance {
             Balance::Maglev | Balance::Source => Scheduler::Ring,
             Balance::RoundRobin => Scheduler::RoundRobin,
@@ -170,6 +164,16 @@ fn value(
         mss: if protocol == Protocol::Tcp { service.mss.unwrap_or(0) } else { 0 },
         idle_ticks: idle_ticks(service, protocol),
         client_ticks: if service.by_client() { client_ticks(service) } else { 0 },
+    }
+}
+
+pub(super) fn mode(forward: Forward) -> Mode {
+    match forward {
+        Forward::Nat => Mode::Nat,
+        Forward::Gateway => Mode::Gateway,
+        Forward::Dsr => Mode::Dsr,
+        Forward::Ipip => Mode::Ipip,
+        Forward::Gue => Mode::Gue,
     }
 }
 
