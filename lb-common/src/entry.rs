@@ -133,11 +133,6 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// Whether packets travel within others, in whatever family.
-    pub const fn is_tunnel(self) -> bool {
-        matches!(self, Mode::Ipip | Mode::Gue)
-    }
-
     /// Whether both directions pass the balancer, so that every flow has a pair of records.
     #[inline(always)]
     pub const fn rewrites(self) -> bool {

@@ -220,7 +220,8 @@ fn turn<F: Family>(tables: &impl Tables, request: &Request<'_, F>) -> Result<Ser
     if matches!(service.scheduler, Scheduler::Ring)
         || request.parsed.protocol == TCP && !request.parsed.is_syn()
     {
-        return present(slot(tables, service, request.hash)?.current());
+        let slot = slot(tables, service, request.hash)?;
+        return present(slot.owner(false, slot.lookup() && lives(tables, slot.base())));
     }
     let turns = tables.turns(service.id).ok_or(Refusal::NoServer)?;
     match service.scheduler {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lb_common::{
     entry,
     limits::{RING_SLOTS_MAX, RING_SLOTS_MIN},
+    slot::ServerId,
 };
 
 use super::{
@@ -104,17 +105,13 @@ impl Taken {
         let id = found.iter().flatten().map(|found| found.id).next();
         match id.filter(|&id| self.claimed.insert(id)) {
             Some(id) => {
-                // A ring of both families is of no use to a mode with one for each, and the other way round.
-                let same = |found: &entry::Service| {
-                    found.id == id
-                        && found.ring_mask == service.slots - 1
-                        && found.mode.is_tunnel() != service.forward.keeps_family()
+                let families = service.rings();
+                let mut base = |(found, family): (Option<entry::Service>, Option<Family>)| {
+                    let found = found.filter(|found| found.id == id && found.ring_mask == service.slots - 1);
+                    let base = found.map(|found| found.ring_base);
+                    base.filter(|&base| holds_only(pinned, base, family) && self.claimed_rings.insert(base))
                 };
-                let mut base = |found: Option<entry::Service>| {
-                    let base = found.filter(same).map(|found| found.ring_base);
-                    base.filter(|&base| self.claimed_rings.insert(base))
-                };
-                Kept { id: Some(id), rings: found.into_iter().map(&mut base).collect() }
+                Kept { id: Some(id), rings: found.into_iter().zip(families).map(&mut base).collect() }
             }
             None => Kept { id: None, rings: vec![None; found.len()] },
         }
@@ -143,6 +140,16 @@ impl Taken {
         }
         (capacity.checked_sub(start)? >= slots).then_some(start)
     }
+}
+
+/// Whether every server of a pinned ring is of the family that the ring is for; one for all takes any.
+fn holds_only(pinned: &Tables, base: u32, family: Option<Family>) -> bool {
+    let of_family = |id: &ServerId| {
+        let server = pinned.servers.get(id);
+        family.is_none_or(|family| server.is_some_and(|server| Family::of(server.address) == family))
+    };
+    let named = pinned.rings.get(&base).into_iter().flat_map(|ring| ring.iter());
+    named.flat_map(|slot| [slot.current(), slot.base()]).filter(|id| !id.is_none()).all(|id| of_family(&id))
 }
 
 /// What is pinned for one ring of a service, whatever the key.

@@ -1,5 +1,7 @@
 //! What readers see of the state: one immutable value, published whole after every plan.
 
+use std::{collections::BTreeSet, net::IpAddr};
+
 use lb_common::slot::ServerId;
 
 use super::{
@@ -62,6 +64,8 @@ pub struct ServerView {
     pub slots: u32,
     pub neighbour: Option<Mac>,
     pub interface: Option<u32>,
+    /// The address of this machine that its own connections to the server have.
+    pub source: Option<IpAddr>,
     pub mtu: Option<u32>,
     /// Outermost first.
     pub vlans: Vec<u16>,
@@ -151,6 +155,7 @@ impl State {
             slots,
             neighbour: hop.and_then(|hop| hop.neighbour),
             interface: hop.map(|hop| hop.interface),
+            source: hop.map(|hop| hop.source),
             mtu: hop.map(|hop| hop.mtu),
             vlans: hop.map_or_else(Vec::new, |hop| hop.tags.iter().map(|tag| tag.id).collect()),
             unreachable: known.and_then(|known| self.unreachable(known)),
@@ -161,8 +166,10 @@ impl State {
 impl Snapshot {
     pub fn status(&self, around: &Surroundings<'_>, counts: &impl Counts) -> Status {
         let mut warnings = around.warnings.to_vec();
+        let servers = self.services.iter().flat_map(|service| &service.servers);
+        let own: BTreeSet<IpAddr> = servers.filter_map(|server| server.source).collect();
         for service in &self.services {
-            warnings.extend(service.warnings());
+            warnings.extend(service.warnings(&own));
         }
         Status {
             node: around.node.to_owned(),
@@ -253,8 +260,19 @@ impl ServiceView {
         self.addresses.iter().flat_map(of).collect()
     }
 
-    fn warnings(&self) -> Vec<String> {
+    /// `own`: addresses that this machine's connections to servers have.
+    fn warnings(&self, own: &BTreeSet<IpAddr>) -> Vec<String> {
         let mut warnings = Vec::new();
+        if self.ports.single().is_none() {
+            let taken = |address: &&IpAddr| self.addresses.iter().any(|network| network.contains(**address));
+            warnings.extend(own.iter().filter(taken).map(|address| {
+                format!(
+                    "service {} takes the ports {} of {address}, this machine's own address: answers to its checks \
+                     go to the servers; give the service an address of its own",
+                    self.name, self.ports
+                )
+            }));
+        }
         if !self.servers.iter().any(|server| server.usable && server.weight > 0) {
             warnings.push(format!("service {} has no usable server", self.name));
         }

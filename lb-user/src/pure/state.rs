@@ -21,7 +21,7 @@ use std::{
 };
 
 use lb_common::{
-    entry::{Hop, Scheduler, Server},
+    entry::{self, Hop, Mode, Server},
     flow::Ticks,
     hash::HashKey,
     limits::NAT_SOURCES_MAX,
@@ -169,13 +169,7 @@ impl State {
         state.adopt_servers(&places);
         for (index, place) in places.into_iter().enumerate() {
             let servers = state.enter_servers(index, place.id)?;
-            let families = state.config.services[index].rings();
-            let in_turn = |family| {
-                let old = place::standing(&state.config.services[index], family, &state.installed);
-                old.is_some_and(|old| old.scheduler != Scheduler::Ring)
-            };
-            let rings = families.into_iter().map(|family| Ring::after(in_turn(family)));
-            let rings: Vec<_> = rings.collect();
+            let rings = vec![Ring::default(); place.rings.len()];
             state.services.push(ServiceState { place, servers, rings });
         }
         for (&id, server) in &state.servers {
@@ -480,21 +474,16 @@ impl State {
             let moved = |(family, &base)| {
                 place::standing(service, family, pinned).is_some_and(|old| old.ring_base != base)
             };
+            let standing = |family| place::standing(service, family, pinned);
+            let mode = entries::mode(service.forward);
+            let mut before = service.rings().into_iter().filter_map(standing);
+            if let Some(old) = before.next() {
+                breaks.extend(broken(service, mode, &old));
+            }
             let mut rings = service.rings().into_iter().zip(&state.place.rings);
             if !service.records_all() && rings.any(moved) {
                 breaks.push(format!(
                     "the ring of service {} gets another size: its connections move to other servers",
-                    service.name
-                ));
-            }
-            let now = entries::scheduler(service);
-            let other = |family| {
-                let old = place::standing(service, family, pinned);
-                old.is_some_and(|old| old.scheduler != now || old.by_client != service.by_client())
-            };
-            if service.forward != Forward::Nat && service.rings().into_iter().any(other) {
-                breaks.push(format!(
-                    "service {} gets another balance or persistence: connections without a record move to other servers",
                     service.name
                 ));
             }
@@ -524,6 +513,18 @@ impl ServerState {
     fn lives(&self) -> bool {
         self.health.usable()
     }
+}
+
+/// What became of the connections of a service that was another one before.
+fn broken(service: &model::Service, mode: Mode, old: &entry::Service) -> Option<String> {
+    let name = &service.name;
+    if mode != old.mode && (mode.rewrites() || old.mode.rewrites()) {
+        return Some(format!("service {name} forwards in another way than before: its connections end"));
+    }
+    (!mode.rewrites() && service.by_client() != old.by_client).then(|| {
+        let now = if service.by_client() { "address alone" } else { "address and port" };
+        format!("service {name} goes by the client's {now} now: its connections move to other servers")
+    })
 }
 
 /// Independent values from the cluster secret, equal on every node and in every version.

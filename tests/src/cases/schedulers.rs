@@ -220,6 +220,15 @@ fn recorded(way: Way, now: Ticks) -> Vec<Case> {
             case.expected.load = [(server, 1)].into();
         }
         cases.push(case);
+        // Placed by a hash before the service went in turns.
+        let base = if server == first { second } else { first };
+        let moved = world().slots(Slot::new(server, base, true));
+        let mut case =
+            opens(way, &format!("{scheduler:?}: data of a slot's base"), moved, &packet, base, now);
+        if scheduler == Scheduler::LeastConn {
+            case.expected.load = [(base, 1)].into();
+        }
+        cases.push(case);
         let void = [
             ("a SYN over a closed flow", syn(), record(second, now, FIN)),
             ("a SYN over a flow of a dead server", syn(), record(second, now, 0)),

@@ -5,6 +5,7 @@ mod addresses;
 mod backup;
 mod bad_input;
 mod balance;
+mod continuity;
 mod decap;
 mod explain;
 mod failover;

@@ -34,6 +34,20 @@ fn a_range_of_ports_ends_where_it_says() -> Result<()> {
     Ok(())
 }
 
+/// The answers to its own checks would go to the servers.
+#[test]
+fn every_port_of_the_balancer_itself_is_warned_of() -> Result<()> {
+    let (bed, mut config) = bed(Arms::One, Forward::Nat)?;
+    let own = bed.balancer_to_servers();
+    config.services[0].addresses = vec![own.to_string()];
+    config.services[0].set_ports(Ports::Any, bed.layout.server_port());
+    let mut steelyard = Steelyard::new(&bed, &config)?;
+    steelyard.start()?;
+    let named = |text: &String| text.contains(&own.to_string()) && text.contains("own address");
+    steelyard.wait("a warning", |status| status.warnings.iter().any(named))?;
+    Ok(())
+}
+
 /// `web` on port 80 has web1 alone, and every other port goes to the other servers.
 #[test]
 fn any_port_leaves_an_exact_one_alone() -> Result<()> {

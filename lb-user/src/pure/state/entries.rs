@@ -150,14 +150,12 @@ fn value(
         id: place.id,
         ring_base,
         ring_mask: service.slots - 1,
-        mode: match service.forward {
-            Forward::Nat => Mode::Nat,
-            Forward::Gateway => Mode::Gateway,
-            Forward::Dsr => Mode::Dsr,
-            Forward::Ipip => Mode::Ipip,
-            Forward::Gue => Mode::Gue,
+        mode: mode(service.forward),
+        scheduler: match service.balance {
+            Balance::Maglev | Balance::Source => Scheduler::Ring,
+            Balance::RoundRobin => Scheduler::RoundRobin,
+            Balance::LeastConn => Scheduler::LeastConn,
         },
-        scheduler: scheduler(service),
         by_client: service.by_client(),
         access: !service.access.is_open(family),
         reset: service.no_server == NoServer::Reset,
@@ -167,11 +165,13 @@ fn value(
     }
 }
 
-pub(super) fn scheduler(service: &Service) -> Scheduler {
-    match service.balance {
-        Balance::Maglev | Balance::Source => Scheduler::Ring,
-        Balance::RoundRobin => Scheduler::RoundRobin,
-        Balance::LeastConn => Scheduler::LeastConn,
+pub(super) fn mode(forward: Forward) -> Mode {
+    match forward {
+        Forward::Nat => Mode::Nat,
+        Forward::Gateway => Mode::Gateway,
+        Forward::Dsr => Mode::Dsr,
+        Forward::Ipip => Mode::Ipip,
+        Forward::Gue => Mode::Gue,
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use lb_common::{
+    entry::Scheduler,
     flow::Ticks,
     slot::{ServerId, Slot},
 };
@@ -16,17 +17,17 @@ use super::{
 };
 use crate::pure::{
     config::{
-        model::{self, Balance},
+        model::{self, Balance, Forward},
         network::Family,
     },
+    place,
+    plan::Tables,
     ring::{self, Member},
 };
 
 /// One ring of a service.
 #[derive(Debug, Clone, Default)]
 pub(in crate::pure) struct Ring {
-    /// An earlier daemon gave connections to servers in turn: their records matter in every slot.
-    in_turn: bool,
     members: Vec<Member>,
     /// As it is installed.
     pub(in crate::pure) slots: SlotCounts,
@@ -34,17 +35,51 @@ pub(in crate::pure) struct Ring {
     moved: BTreeMap<u32, Ticks>,
 }
 
-impl Ring {
-    /// `in_turn`: what was pinned had no hash.
-    pub(super) fn after(in_turn: bool) -> Self {
-        Ring { in_turn, ..Ring::default() }
-    }
-}
-
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::pure) struct SlotCounts {
     pub(in crate::pure) unsettled: u32,
     pub(in crate::pure) current: BTreeMap<ServerId, u32>,
+}
+
+/// Which connections have no record, and which records a slot does not show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum History {
+    /// Every flow has a record: what has none is new, and no slot needs a history.
+    Recorded,
+    /// As above, of a service that follows no hash: what an earlier hash placed is its slot's base's.
+    Inherited { by_hash: bool },
+    /// What has no record is its slot's.
+    Kept,
+    /// As above, after a scheduler whose records may name any server in any slot.
+    Scattered,
+}
+
+impl History {
+    fn of(service: &model::Service, family: Option<Family>, pinned: &Tables) -> History {
+        let before = place::standing(service, family, pinned).map(|standing| standing.scheduler);
+        if service.forward == Forward::Nat && !service.by_client() {
+            return History::Recorded;
+        }
+        match (service.balance.is_hash(), before) {
+            (false, before) => History::Inherited { by_hash: before == Some(Scheduler::Ring) },
+            (true, None | Some(Scheduler::Ring)) => History::Kept,
+            (true, Some(Scheduler::RoundRobin | Scheduler::LeastConn)) => History::Scattered,
+        }
+    }
+
+    fn give(self, slot: Slot, wanted: ServerId, base_lives: bool, due: bool) -> Slot {
+        let given = slot.given_to(wanted, base_lives);
+        match self {
+            History::Recorded => Slot::settled(wanted),
+            History::Inherited { by_hash } => {
+                let owed = slot.base() != slot.current() && !due;
+                if by_hash || owed { given } else { Slot::settled(wanted) }
+            }
+            History::Kept if due => given.rebased(),
+            History::Kept => given,
+            History::Scattered => Slot::new(given.current(), given.base(), true),
+        }
+    }
 }
 
 impl State {
@@ -103,31 +138,18 @@ impl State {
             return Arc::clone(old);
         }
         let lives = |id| self.servers.get(&id).is_some_and(ServerState::lives);
-        let recorded = configured.records_all();
-        let in_turn = state.in_turn;
+        let history = History::of(configured, family, &self.installed);
         let given = |(position, wanted): (usize, u32)| {
-            if recorded {
-                // Every flow has a record: what has none is new, and no slot needs a history.
-                return Slot::settled(ServerId(wanted));
-            }
             let slot = old.and_then(|ring| ring.get(position)).copied().unwrap_or_default();
-            if in_turn {
-                return Slot::new(ServerId(wanted), slot.base(), true);
-            }
-            let slot = slot.given_to(ServerId(wanted), lives(slot.base()));
-            if due.contains(&(position as u32)) { slot.rebased() } else { slot }
+            let due = due.contains(&(position as u32));
+            history.give(slot, ServerId(wanted), lives(slot.base()), due)
         };
         let wanted = match configured.balance {
             Balance::Maglev | Balance::Source => ring::build(self.seed, configured.slots, &members),
             Balance::RoundRobin | Balance::LeastConn => ring::rotation(configured.slots, &members),
         };
         let slots: Vec<_> = wanted.into_iter().enumerate().map(given).collect();
-        *state = Ring {
-            in_turn: false,
-            slots: count(&slots),
-            moved: moved(&slots, &state.moved, self.now),
-            members,
-        };
+        *state = Ring { slots: count(&slots), moved: moved(&slots, &state.moved, self.now), members };
         Arc::new(slots)
     }
 

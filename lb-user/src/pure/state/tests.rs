@@ -186,6 +186,24 @@ fn schedulers_that_go_in_turn_have_rotations() {
     }
 }
 
+/// What a hash placed without a record stays with its slot; what a scheduler recorded may stand in any slot.
+#[test]
+fn another_scheduler_keeps_connections() {
+    let in_turn = service("dsr", THREE).replace("port = 80", "port = 80\nbalance = \"roundrobin\"");
+    let hashed = running("dsr", Tables::default());
+    let before: Vec<ServerId> = slots(&hashed).iter().map(|slot| slot.base()).collect();
+    let mut turned = start(config(&in_turn), hashed.installed);
+    turned.plan();
+    assert!(slots(&turned).iter().map(|slot| slot.base()).eq(before.iter().copied()));
+    let mut restarted = start(config(&in_turn), turned.installed.clone());
+    restarted.plan();
+    assert!(slots(&restarted).iter().map(|slot| slot.base()).eq(before), "a restart owes no less");
+    let mut back = start(config(&service("dsr", THREE)), turned.installed);
+    back.plan();
+    assert!(slots(&back).iter().all(|slot| slot.lookup()), "any slot may have records");
+    assert_eq!(back.breaks(), [""; 0]);
+}
+
 #[test]
 fn every_kind_of_service_can_be_planned() {
     for text in [
@@ -242,6 +260,18 @@ fn what_a_restart_breaks_is_told() {
     let text = service("dsr", THREE).replace("slots = 256", "slots = 512");
     let state = start(config(&text), before.installed.clone());
     assert_eq!(state.breaks().len(), 1, "{:?}", state.breaks());
+    for changed in [
+        service("nat", THREE),
+        service("dsr", THREE).replace("port = 80", "port = 80\nbalance = \"source\""),
+        service("dsr", THREE).replace("port = 80", "port = 80\npersistence = \"1m\""),
+    ] {
+        let state = start(config(&changed), before.installed.clone());
+        assert_eq!(state.breaks().len(), 1, "{changed}: {:?}", state.breaks());
+    }
+    for kept in ["gue", "ipip"].map(|forward| service(forward, THREE)) {
+        let state = start(config(&kept), before.installed.clone());
+        assert_eq!(state.breaks(), [""; 0], "{kept}");
+    }
     let start = Start {
         config: config(&service("dsr", THREE)),
         secret: b"other",
