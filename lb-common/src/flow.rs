@@ -8,9 +8,9 @@
 //! The key of each half is the reversed rewrite of the other, so either finds its twin.
 
 use crate::{
-    limits::{NAT_PORT_FIRST, NAT_PORT_LAST},
-    net::{Be16, Be32},
-    word::Word,
+    limits::{NAT_PORT_FIRST, NAT_PORT_LAST, NAT_SOURCES_MAX, SERVERS_MAX},
+    net::{Be16, Family, V4, V6},
+    word::{SharedWords, Word, Words},
 };
 
 /// Time in units of 2^27 ns (134 ms) since boot: fine enough for timeouts, and a record's stamp changes
@@ -47,40 +47,41 @@ impl Ticks {
 }
 
 /// Ends of one direction of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(C, align(8))]
-pub struct Tuple {
-    pub source: Be32,
-    pub destination: Be32,
+pub struct Tuple<F: Family = V4> {
+    pub source: F::Address,
+    pub destination: F::Address,
     pub source_port: Be16,
     pub destination_port: Be16,
 }
 
-impl Tuple {
-    /// Source low.
+impl<F: Family> Tuple<F> {
+    /// Source first.
     #[inline(always)]
-    const fn addresses(self) -> u64 {
-        self.source.0 as u64 | (self.destination.0 as u64) << 32
+    fn addresses(self) -> F::Pair {
+        F::pair(self.source, self.destination)
     }
 
     /// Source low.
     #[inline(always)]
-    const fn ports(self) -> u32 {
+    fn ports(self) -> u32 {
         self.source_port.0 as u32 | (self.destination_port.0 as u32) << 16
     }
 
     #[inline(always)]
-    const fn from_words(addresses: u64, ports: u32) -> Self {
+    fn from_words(addresses: F::Pair, ports: u32) -> Self {
+        let (source, destination) = F::unpair(addresses);
         Tuple {
-            source: Be32(addresses as u32),
-            destination: Be32((addresses >> 32) as u32),
+            source,
+            destination,
             source_port: Be16(ports as u16),
             destination_port: Be16((ports >> 16) as u16),
         }
     }
 
     #[inline(always)]
-    pub const fn reversed(self) -> Self {
+    pub fn reversed(self) -> Self {
         Tuple {
             source: self.destination,
             destination: self.source,
@@ -90,63 +91,113 @@ impl Tuple {
     }
 }
 
-/// Key of the IPv4 flow table: the words of a record. The second is never 0, so that a record without a key is
-/// told from any other.
+/// Key of a flow table: the first words of a record. The last is never 0, so that a record without a key is told
+/// from any other.
+///
+/// ```text
+///  63    62..56  55..40             39..32    31..16            15..0
+///  used  zero    service id and 1,  protocol  destination port  source port
+///                if by client
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
-pub struct FlowKey([u64; 2]);
+pub struct FlowKey<F: Family = V4> {
+    addresses: F::Pair,
+    rest: u64,
+}
 
-impl FlowKey {
+impl<F: Family> FlowKey<F> {
     #[inline(always)]
-    pub const fn new(tuple: Tuple, protocol: u8) -> Self {
-        FlowKey([tuple.addresses(), tuple.ports() as u64 | (protocol as u64) << 32 | KEY_USED])
+    pub fn new(tuple: Tuple<F>, protocol: u8) -> Self {
+        let rest = tuple.ports() as u64 | (protocol as u64) << 32 | KEY_USED;
+        FlowKey { addresses: tuple.addresses(), rest }
     }
 
-    /// None: no key.
-    pub const fn from_words(words: [u64; 2]) -> Option<Self> {
-        if words[1] & KEY_USED == 0 { None } else { Some(FlowKey(words)) }
-    }
-
+    /// All flows of one client with one service.
     #[inline(always)]
-    pub const fn words(&self) -> [u64; 2] {
-        self.0
-    }
-
-    pub const fn tuple(&self) -> Tuple {
-        Tuple::from_words(self.0[0], self.0[1] as u32)
+    pub fn of_client(client: F::Address, vip: F::Address, protocol: u8, service: u32) -> Self {
+        let rest = (protocol as u64) << 32 | (service as u64 + 1) << 40 | KEY_USED;
+        FlowKey { addresses: F::pair(client, vip), rest }
     }
 
     #[inline(always)]
-    pub const fn protocol(&self) -> u8 {
-        (self.0[1] >> 32) as u8
+    pub fn addresses(&self) -> F::Pair {
+        self.addresses
+    }
+
+    #[inline(always)]
+    pub fn rest(&self) -> u64 {
+        self.rest
+    }
+
+    pub fn tuple(&self) -> Tuple<F> {
+        Tuple::from_words(self.addresses, self.rest as u32)
+    }
+
+    #[inline(always)]
+    pub fn protocol(&self) -> u8 {
+        (self.rest >> 32) as u8
+    }
+
+    /// Stands for all flows of a client: the ports say nothing.
+    pub fn is_of_client(&self) -> bool {
+        self.rest >> 40 & 0xffff != 0
     }
 
     /// The key of the other half of a NAT flow whose packets are rewritten to `rewrite`.
     #[inline(always)]
-    pub const fn twin(&self, rewrite: Tuple) -> FlowKey {
+    pub fn twin(&self, rewrite: Tuple<F>) -> FlowKey<F> {
         FlowKey::new(rewrite.reversed(), self.protocol())
     }
 }
 
-/// A flow record: one cache line. Removed and reused at any time, so every word is shared.
-#[derive(Debug, Default)]
-#[repr(C, align(64))]
-pub struct Flow {
-    /// The second word is written last and cleared first.
-    key: [Word; 2],
+type Shared<W> = <W as Words>::Shared;
+
+/// A flow record: half a cache line for IPv4, a whole one for IPv6. Removed and reused at any time, so every word is
+/// shared. What only flows that are rewritten have stands apart: records so small stay in the caches twice as long.
+#[derive(Debug)]
+#[repr(C, align(32))]
+pub struct Flow<F: Family = V4> {
+    addresses: Shared<F::Pair>,
+    /// The rest of the key: written last and cleared first.
+    key: Word,
     /// `Ticks` of the last packet in this direction, and above them the bits below.
     clock: Word,
-    /// NAT only: the addresses that packets of this half get, source low.
-    addresses: Word,
-    /// NAT only: the ports they get, source lowest; in the high half the server's id.
+    /// The ports that packets of a NAT half get, source lowest; the server's id; and which of the NAT sources requests
+    /// get, in the highest byte: with the server's address that is all a request needs.
     ports_server: Word,
-    /// NAT only: the client side's next hop, our own address towards it, and the interface it arrives on.
+}
+
+/// What a half of a NAT flow has beside its record, under the same index.
+#[derive(Debug)]
+#[repr(C, align(32))]
+pub struct Half<F: Family = V4> {
+    /// The addresses that packets get, source first.
+    addresses: Shared<F::Pair>,
+    /// The client side's next hop, our own address towards it, the interface it arrives on, and above it the VLAN
+    /// tags.
     peer_mac: Word,
     own_mac: Word,
     interface: Word,
 }
 
+impl<F: Family> Default for Flow<F> {
+    fn default() -> Self {
+        let word = || Word::new(0);
+        Flow { addresses: SharedWords::ZERO, key: word(), clock: word(), ports_server: word() }
+    }
+}
+
+impl<F: Family> Default for Half<F> {
+    fn default() -> Self {
+        let word = || Word::new(0);
+        Half { addresses: SharedWords::ZERO, peer_mac: word(), own_mac: word(), interface: word() }
+    }
+}
+
 const KEY_USED: u64 = 1 << 63;
+const SERVER_BITS: u32 = 24;
+const SERVER_MASK: u32 = (1 << SERVER_BITS) - 1;
 
 /// Made by a SYN, and no later packet of the client seen yet. On both halves of a NAT flow.
 pub const OPENING: u32 = 1;
@@ -158,6 +209,12 @@ pub const RST: u32 = 1 << 2;
 pub const NAT_REQUEST: u32 = 1 << 3;
 /// The server's half of a NAT flow.
 pub const NAT_REPLY: u32 = 1 << 4;
+/// Made without a SYN, and no later packet of the client seen yet: in a full bucket such a record gives way, as a
+/// half-open one does, but it lives as long as any other. On both halves of a NAT flow.
+pub const UNCONFIRMED: u32 = 1 << 5;
+/// Of the client's half of a NAT flow: a digest of where its packets arrive, so that a packet shows a change without a
+/// look at the other half.
+pub const ARRIVAL: u32 = 0xffff_0000;
 
 /// How long a record counts that a SYN made and no later packet confirmed (LVS: syn_recv).
 pub const OPENING_TICKS: u32 = Ticks::in_ms(60_000);
@@ -173,74 +230,82 @@ pub const RESET_TICKS: u32 = Ticks::in_ms(10_000);
 /// wants aligned on the stack, is aligned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
-pub struct FlowView {
+pub struct FlowView<F: Family = V4> {
     pub seen: Ticks,
     pub state: u32,
-    pub rewrite: Tuple,
+    pub rewrite: Tuple<F>,
     pub peer_mac: u64,
     pub own_mac: u64,
     pub interface: u32,
+    /// See `Tags`.
+    pub tags: u32,
     pub server: u32,
+    /// Position among the NAT sources.
+    pub nat_source: u32,
 }
 
-impl Flow {
+impl<F: Family> Flow<F> {
     #[inline(always)]
-    pub fn is(&self, key: &FlowKey) -> bool {
-        let [low, high] = key.words();
-        self.key[0].get() == low && self.key[1].get() == high
+    pub fn is(&self, key: &FlowKey<F>) -> bool {
+        self.addresses.differs(key.addresses) | (self.key.get() ^ key.rest) == 0
     }
 
     /// None: the place is free, or its record is being written.
     #[inline(always)]
-    pub fn key(&self) -> Option<FlowKey> {
-        FlowKey::from_words([self.key[0].get(), self.key[1].get()])
+    pub fn key(&self) -> Option<FlowKey<F>> {
+        let key = FlowKey { addresses: self.addresses.load(), rest: self.key.get() };
+        (key.rest & KEY_USED != 0).then_some(key)
     }
 
-    /// Fills a place that is the caller's and publishes it.
+    /// Fills a place that is the caller's, for a flow that is not rewritten.
     #[inline(always)]
-    pub(crate) fn write(&self, key: &FlowKey, view: &FlowView) {
-        let [low, high] = key.words();
-        self.clock.set(view.seen.0 as u64 | (view.state as u64) << 32);
-        self.addresses.set(view.rewrite.addresses());
-        self.ports_server.set(view.rewrite.ports() as u64 | (view.server as u64) << 32);
-        self.peer_mac.set(view.peer_mac);
-        self.own_mac.set(view.own_mac);
-        self.interface.set(view.interface as u64);
-        self.key[0].set(low);
+    pub fn fill(&self, owner: Owner) {
+        self.clock.set(owner.seen.0 as u64 | (owner.state as u64) << 32);
+        self.ports_server.set((owner.server as u64) << 32);
+    }
+
+    #[inline(always)]
+    pub(crate) fn publish(&self, key: &FlowKey<F>) {
+        self.addresses.store(key.addresses);
         // A full barrier: whoever looks for others with this key afterwards has shown its own.
-        self.key[1].swap(high);
+        self.key.swap(key.rest);
     }
 
     /// Whether the record stood under this key and no longer does: true for one caller, who then owns the place.
     #[inline(always)]
-    pub(crate) fn withdraw(&self, key: &FlowKey) -> bool {
-        self.is(key) && self.key[1].compare_exchange(key.words()[1], 0)
+    pub(crate) fn withdraw(&self, key: &FlowKey<F>) -> bool {
+        self.is(key) && self.key.compare_exchange(key.rest, 0)
     }
 
+    /// What every record says: its server, its stamp and its bits.
     #[inline(always)]
-    pub fn view(&self) -> FlowView {
-        let (clock, addresses, ports) = (self.clock.get(), self.addresses.get(), self.ports_server.get());
-        FlowView {
-            server: (ports >> 32) as u32,
+    pub fn owner(&self) -> Owner {
+        let clock = self.clock.get();
+        Owner {
+            server: (self.ports_server.get() >> 32) as u32 & SERVER_MASK,
             seen: Ticks(clock as u32),
             state: (clock >> 32) as u32,
-            interface: self.interface.get() as u32,
-            rewrite: Tuple::from_words(addresses, ports as u32),
-            peer_mac: self.peer_mac.get(),
-            own_mac: self.own_mac.get(),
         }
     }
 
-    /// Stamps the record and changes its bits, writing only a change. Two CPUs that see packets of one
-    /// direction at once may lose a bit; the record then only lives longer.
+    /// The ports that requests of a NAT flow get, source first, and the position of their source address.
     #[inline(always)]
-    pub fn touch(&self, now: Ticks, set: u32, clear: u32) {
+    pub fn request_ends(&self) -> (Be16, Be16, u32) {
+        let word = self.ports_server.get();
+        (Be16(word as u16), Be16((word >> 16) as u16), (word >> 56) as u32)
+    }
+
+    /// Stamps the record and changes its bits, writing only a change; returns the bits before. Two CPUs that see
+    /// packets of one direction at once may lose a bit; the record then only lives longer.
+    #[inline(always)]
+    pub fn touch(&self, now: Ticks, set: u32, clear: u32) -> u32 {
         let old = self.clock.get();
         let state = (old >> 32) as u32 & !clear | set;
         let new = now.0 as u64 | (state as u64) << 32;
         if new != old {
             self.clock.set(new);
         }
+        (old >> 32) as u32
     }
 
     /// Changes bits without stamping the record.
@@ -249,28 +314,95 @@ impl Flow {
         self.clock.set(self.clock.get() & !((clear as u64) << 32));
     }
 
-    /// The key of a record that a SYN made at least `ticks` ago and nobody confirmed since.
+    /// The key of a record that was made at least `ticks` ago and that nobody confirmed since.
     #[inline(always)]
-    pub(crate) fn half_open_since(&self, now: Ticks, ticks: u32) -> Option<FlowKey> {
+    pub(crate) fn half_open_since(&self, now: Ticks, ticks: u32) -> Option<FlowKey<F>> {
         let key = self.key()?;
         let clock = self.clock.get();
-        let half_open = (clock >> 32) as u32 & OPENING != 0 && now.since(Ticks(clock as u32)) >= ticks;
+        let half_open =
+            (clock >> 32) as u32 & (OPENING | UNCONFIRMED) != 0 && now.since(Ticks(clock as u32)) >= ticks;
         half_open.then_some(key)
     }
+}
 
-    /// Where replies of a NAT flow go.
+/// A half of a NAT flow: its record, and what it is rewritten to.
+#[derive(Debug, Clone, Copy)]
+pub struct NatFlow<'a, F: Family> {
+    pub flow: &'a Flow<F>,
+    pub half: &'a Half<F>,
+}
+
+impl<F: Family> NatFlow<'_, F> {
+    /// Fills a place that is the caller's.
     #[inline(always)]
-    pub fn set_peer(&self, interface: u32, peer_mac: u64, own_mac: u64) {
-        self.interface.set(interface as u64);
-        self.peer_mac.set(peer_mac);
-        self.own_mac.set(own_mac);
+    pub fn fill(&self, view: &FlowView<F>) {
+        self.flow.clock.set(view.seen.0 as u64 | (view.state as u64) << 32);
+        let server = view.server & SERVER_MASK | view.nat_source << SERVER_BITS;
+        self.flow.ports_server.set(view.rewrite.ports() as u64 | (server as u64) << 32);
+        self.half.addresses.store(view.rewrite.addresses());
+        self.set_peer(view.interface, view.tags, view.peer_mac, view.own_mac);
     }
 
-    /// Ticks of silence after which this half is void by itself, given the service's idle time.
     #[inline(always)]
-    pub fn idle_ticks(state: u32, idle_ticks: u32) -> u32 {
-        if state & OPENING != 0 && OPENING_TICKS < idle_ticks { OPENING_TICKS } else { idle_ticks }
+    pub fn view(&self) -> FlowView<F> {
+        let clock = self.flow.clock.get();
+        let interface = self.half.interface.get();
+        let server = (self.flow.ports_server.get() >> 32) as u32;
+        FlowView {
+            seen: Ticks(clock as u32),
+            state: (clock >> 32) as u32,
+            rewrite: self.rewrite(),
+            peer_mac: self.half.peer_mac.get(),
+            own_mac: self.half.own_mac.get(),
+            interface: interface as u32,
+            tags: (interface >> 32) as u32,
+            server: server & SERVER_MASK,
+            nat_source: server >> SERVER_BITS,
+        }
     }
+
+    /// What the half's packets become.
+    #[inline(always)]
+    pub fn rewrite(&self) -> Tuple<F> {
+        Tuple::from_words(self.half.addresses.load(), self.flow.ports_server.get() as u32)
+    }
+
+    /// Whether the half's packets become `tuple`.
+    #[inline(always)]
+    pub fn rewrites_to(&self, tuple: Tuple<F>) -> bool {
+        self.flow.ports_server.get() as u32 == tuple.ports() && self.half.addresses.is(tuple.addresses())
+    }
+
+    /// Where replies go.
+    #[inline(always)]
+    pub fn set_peer(&self, interface: u32, tags: u32, peer_mac: u64, own_mac: u64) {
+        self.half.interface.set(interface as u64 | (tags as u64) << 32);
+        self.half.peer_mac.set(peer_mac);
+        self.half.own_mac.set(own_mac);
+    }
+}
+
+/// See `Flow::owner`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    pub server: u32,
+    pub seen: Ticks,
+    pub state: u32,
+}
+
+/// Ticks of silence after which a record that is not rewritten is void, given the service's idle time.
+#[inline(always)]
+pub fn idle_ticks(state: u32, idle_ticks: u32) -> u32 {
+    let own = if state & RST != 0 {
+        RESET_TICKS
+    } else if state & FIN != 0 {
+        CLOSING_TICKS
+    } else if state & OPENING != 0 {
+        OPENING_TICKS
+    } else {
+        idle_ticks
+    };
+    if own < idle_ticks { own } else { idle_ticks }
 }
 
 /// The source port a NAT flow tries at its `attempt`, given `hash::again` of its hash. Candidates are spread
@@ -308,15 +440,18 @@ pub const fn nat_idle_ticks(request: u32, reply: u32, idle_ticks: u32) -> u32 {
     if own < idle_ticks { own } else { idle_ticks }
 }
 
-const _: () = assert!(size_of::<Flow>() == 64 && align_of::<Flow>() == 64);
+const _: () = assert!(SERVERS_MAX <= 1 << SERVER_BITS && NAT_SOURCES_MAX <= 1 << (32 - SERVER_BITS));
+const _: () = assert!(size_of::<Flow<V4>>() == 32 && size_of::<Half<V4>>() == 32);
+const _: () = assert!(size_of::<Flow<V6>>() == 64 && size_of::<Half<V6>>() == 64);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::Be32;
 
     #[test]
     fn a_key_and_its_twin_name_each_other() {
-        let request =
+        let request: Tuple =
             Tuple { source: Be32(1), destination: Be32(2), source_port: Be16(3), destination_port: Be16(4) };
         let rewritten =
             Tuple { source: Be32(5), destination: Be32(6), source_port: Be16(7), destination_port: Be16(8) };

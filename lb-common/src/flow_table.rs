@@ -3,7 +3,8 @@
 //! ```text
 //! key ─ hash ─► two buckets, one tag
 //! tags     16 bits for each of a bucket's eight ways, 0: free        small enough for the cache
-//! records  one cache line each: the only place a lookup waits for
+//! records  half a cache line each: the only place a lookup waits for
+//! halves   what flows that are rewritten have beside, under the same index
 //! ```
 //!
 //! A record goes to the emptier of its two buckets, so that a table is filled to 80 % before one is refused. A
@@ -11,8 +12,9 @@
 //! CPU may look up, insert and remove at any time without a lock.
 
 use crate::{
-    flow::{Flow, FlowKey, FlowView, Ticks},
+    flow::{Flow, FlowKey, FlowView, Half, NatFlow, Owner, Ticks},
     hash,
+    net::Family,
     word::Word,
 };
 
@@ -36,13 +38,14 @@ impl Tags {
 }
 
 /// The memory of a table: an array of tags, and eight times as many records.
-pub trait FlowMemory {
+pub trait FlowMemory<F: Family> {
     /// Number of buckets.
     fn flow_buckets(&self) -> u32;
     /// Of the hash: fixed while the table holds records.
     fn flow_seed(&self) -> u64;
     fn flow_tags(&self, bucket: u32) -> Option<&Tags>;
-    fn flow_record(&self, index: u32) -> Option<&Flow>;
+    fn flow_record(&self, index: u32) -> Option<&Flow<F>>;
+    fn flow_half(&self, index: u32) -> Option<&Half<F>>;
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,82 +61,156 @@ pub const fn buckets(flows: u32) -> u32 {
     if buckets == 0 { 1 } else { buckets }
 }
 
-/// The record of a key, and what it held in one moment.
+/// A half of a NAT flow, and what it held in one moment.
 #[inline(always)]
-pub fn read<'a>(memory: &'a impl FlowMemory, key: &FlowKey) -> Option<(&'a Flow, FlowView)> {
-    let flow = find(memory, key)?;
-    let view = flow.view();
+pub fn read<'a, F: Family>(
+    memory: &'a impl FlowMemory<F>,
+    key: &FlowKey<F>,
+) -> Option<(NatFlow<'a, F>, FlowView<F>)> {
+    let found = nat(memory, find(memory, key)?)?;
+    let view = found.view();
     // Removed and given to another flow while it was read.
-    flow.is(key).then_some((flow, view))
+    found.flow.is(key).then_some((found, view))
 }
 
-// Not inlined, like `insert` and `remove`: the verifier follows each call's many ways anew, and what comes after
-// only once.
-#[inline(never)]
-pub fn find<'a>(memory: &'a impl FlowMemory, key: &FlowKey) -> Option<&'a Flow> {
-    memory.flow_record(holder(memory, Place::of(key, memory), key, NOBODY)?)
+/// A record with what its packets are rewritten to.
+#[inline(always)]
+pub fn nat<F: Family>(memory: &impl FlowMemory<F>, index: u32) -> Option<NatFlow<'_, F>> {
+    Some(NatFlow { flow: memory.flow_record(index)?, half: memory.flow_half(index)? })
 }
 
-/// Never replaces a record.
+/// A record, its index, and whose it is.
+#[inline(always)]
+pub fn owner<'a, F: Family>(
+    memory: &'a impl FlowMemory<F>,
+    key: &FlowKey<F>,
+) -> Option<(&'a Flow<F>, u32, Owner)> {
+    let index = find(memory, key)?;
+    let flow = memory.flow_record(index)?;
+    let owner = flow.owner();
+    flow.is(key).then_some((flow, index, owner))
+}
+
+/// Index of a key's record.
+#[inline(always)]
+pub fn find<F: Family>(memory: &impl FlowMemory<F>, key: &FlowKey<F>) -> Option<u32> {
+    let index = locate(memory, key);
+    (index != NOBODY).then_some(index)
+}
+
+// Not inlined, like `claim` and `publish`: the verifier follows each call's many ways anew, and what comes after only
+// once.
 #[inline(never)]
-pub fn insert(memory: &impl FlowMemory, key: &FlowKey, view: &FlowView) -> Result<(), InsertError> {
+fn locate<F: Family>(memory: &impl FlowMemory<F>, key: &FlowKey<F>) -> u32 {
+    holder(memory, Place::of(key, memory), key, NOBODY).unwrap_or(NOBODY)
+}
+
+/// Never replaces a record. The caller fills the place that `claim` gives, and `publish` lets others see it: what it
+/// holds then never stands on a stack, which has little room in BPF.
+#[inline(always)]
+pub fn insert<F: Family>(
+    memory: &impl FlowMemory<F>,
+    key: &FlowKey<F>,
+    now: Ticks,
+    fill: impl FnOnce(u32),
+) -> Result<(), InsertError> {
+    let index = match claim(memory, key, now) {
+        CLAIM_EXISTS => return Err(InsertError::Exists),
+        CLAIM_FULL => return Err(InsertError::Full),
+        index => index,
+    };
+    fill(index);
+    if publish(memory, key, index) { Ok(()) } else { Err(InsertError::Exists) }
+}
+
+/// A free place for a key, now the caller's; or one of the two values that no index has.
+#[inline(never)]
+fn claim<F: Family>(memory: &impl FlowMemory<F>, key: &FlowKey<F>, now: Ticks) -> u32 {
     let place = Place::of(key, memory);
     if holder(memory, place, key, NOBODY).is_some() {
-        return Err(InsertError::Exists);
+        return CLAIM_EXISTS;
     }
     let (emptier, other) = if used(memory, place.first) <= used(memory, place.second) {
         (place.first, place.second)
     } else {
         (place.second, place.first)
     };
-    let claimed = claim(memory, emptier, place.tag).or_else(|| claim(memory, other, place.tag));
-    let index = match claimed {
+    let taken = take(memory, emptier, place.tag).or_else(|| take(memory, other, place.tag));
+    match taken {
         Some(index) => index,
-        None => {
-            evict(memory, place.first, view.seen).ok_or(InsertError::Full)?;
-            claim(memory, place.first, place.tag).ok_or(InsertError::Full)?
-        }
-    };
-    let flow = memory.flow_record(index).ok_or(InsertError::Full)?;
-    flow.write(key, view);
-    // Two CPUs that insert one key at once: each has published before it looks, so at least one sees the
-    // other and gives way.
+        None => match evict(memory, place.first, now) {
+            Some(()) => take(memory, place.first, place.tag).unwrap_or(CLAIM_FULL),
+            None => CLAIM_FULL,
+        },
+    }
+}
+
+/// Makes a filled place the record of its key. Two CPUs that insert one key at once: each has published before it
+/// looks, so at least one sees the other and gives way.
+#[inline(never)]
+fn publish<F: Family>(memory: &impl FlowMemory<F>, key: &FlowKey<F>, index: u32) -> bool {
+    let Some(flow) = memory.flow_record(index) else { return false };
+    flow.publish(key);
+    let place = Place::of(key, memory);
     if holder(memory, place, key, index).is_some() {
         release(memory, index, key);
-        return Err(InsertError::Exists);
+        return false;
     }
-    Ok(())
+    true
+}
+
+const CLAIM_EXISTS: u32 = u32::MAX;
+const CLAIM_FULL: u32 = u32::MAX - 1;
+
+/// Whether a record of this key would find a place now.
+pub fn has_room<F: Family>(memory: &impl FlowMemory<F>, key: &FlowKey<F>, now: Ticks) -> bool {
+    let place = Place::of(key, memory);
+    let gives_way = |way: u32| {
+        let flow = memory.flow_record(place.first * WAYS + way);
+        flow.is_some_and(|flow| flow.half_open_since(now, EVICTABLE_TICKS).is_some())
+    };
+    [place.first, place.second].into_iter().any(|bucket| used(memory, bucket) < WAYS)
+        || (0..WAYS).any(gives_way)
 }
 
 /// Removes the record of a key; absent already is as good.
-#[inline(never)]
-pub fn remove(memory: &impl FlowMemory, key: &FlowKey) {
-    let place = Place::of(key, memory);
-    if let Some(index) = holder(memory, place, key, NOBODY) {
+#[inline(always)]
+pub fn remove<F: Family>(memory: &impl FlowMemory<F>, key: &FlowKey<F>) {
+    if let Some(index) = find(memory, key) {
         release(memory, index, key);
     }
 }
 
 /// Index of the record with this key, other than `except`.
 #[inline(always)]
-fn holder(memory: &impl FlowMemory, place: Place, key: &FlowKey, except: u32) -> Option<u32> {
-    for bucket in [place.first, place.second] {
-        let tags = memory.flow_tags(bucket)?;
-        let mut ways = Ways::with(tags, place.tag);
-        for _ in 0..CANDIDATES {
-            let Some(way) = ways.next() else { break };
-            let index = bucket * WAYS + way;
-            if index != except && memory.flow_record(index)?.is(key) {
-                return Some(index);
-            }
-        }
-    }
-    None
+fn holder<F: Family>(
+    memory: &impl FlowMemory<F>,
+    place: Place,
+    key: &FlowKey<F>,
+    except: u32,
+) -> Option<u32> {
+    in_bucket(memory, place.first, place.tag, key, except)
+        .or_else(|| in_bucket(memory, place.second, place.tag, key, except))
 }
 
-/// Tags looked behind in a bucket. Five of eight alike come once in 2^54 buckets, and the hash has a seed that no
+/// Looks behind four tags at most. Five of eight alike come once in 2^54 buckets, and the hash has a seed that no
 /// client knows; the fifth record would be missed, as if it had expired.
-const CANDIDATES: u32 = 4;
+// Without a loop: the compiler need not unroll it, and the verifier then sees none that may not end.
+#[inline(always)]
+fn in_bucket<F: Family>(
+    memory: &impl FlowMemory<F>,
+    bucket: u32,
+    tag: u16,
+    key: &FlowKey<F>,
+    except: u32,
+) -> Option<u32> {
+    let mut ways = Ways::with(memory.flow_tags(bucket)?, tag);
+    let mut next = || {
+        let index = bucket * WAYS + ways.next()?;
+        (index != except && memory.flow_record(index)?.is(key)).then_some(index)
+    };
+    next().or_else(&mut next).or_else(&mut next).or_else(&mut next)
+}
 
 /// No record has this index: tables are smaller.
 const NOBODY: u32 = u32::MAX;
@@ -141,7 +218,7 @@ const NOBODY: u32 = u32::MAX;
 /// Gives a way back: first the record stops counting, then its place is free. Of several callers one succeeds:
 /// the others must not free a place that somebody may have taken since.
 #[inline(always)]
-pub fn release(memory: &impl FlowMemory, index: u32, key: &FlowKey) -> bool {
+pub fn release<F: Family>(memory: &impl FlowMemory<F>, index: u32, key: &FlowKey<F>) -> bool {
     let withdrawn = memory.flow_record(index).is_some_and(|flow| flow.withdraw(key));
     if withdrawn {
         free(memory, index);
@@ -151,7 +228,7 @@ pub fn release(memory: &impl FlowMemory, index: u32, key: &FlowKey) -> bool {
 
 /// Frees a way without a record: its owner's, or one whose owner was killed before it wrote.
 #[inline(always)]
-pub fn free(memory: &impl FlowMemory, index: u32) {
+pub fn free<F: Family>(memory: &impl FlowMemory<F>, index: u32) {
     if let Some(tags) = memory.flow_tags(index / WAYS) {
         let way = index % WAYS;
         tags.0[(way / 4) as usize & 1].and(!(0xffff << shift(way)));
@@ -161,7 +238,7 @@ pub fn free(memory: &impl FlowMemory, index: u32) {
 /// Makes room in a full bucket: a half-open record that nobody confirmed for a second gives way, since a flood of
 /// SYNs must not keep clients out that answer.
 #[inline(always)]
-fn evict(memory: &impl FlowMemory, bucket: u32, now: Ticks) -> Option<()> {
+fn evict<F: Family>(memory: &impl FlowMemory<F>, bucket: u32, now: Ticks) -> Option<()> {
     for way in 0..WAYS {
         let index = bucket * WAYS + way;
         if let Some(key) = memory.flow_record(index)?.half_open_since(now, EVICTABLE_TICKS)
@@ -178,7 +255,7 @@ const EVICTABLE_TICKS: u32 = Ticks::in_ms(1_000);
 
 /// Takes a free way of a bucket.
 #[inline(always)]
-fn claim(memory: &impl FlowMemory, bucket: u32, new: u16) -> Option<u32> {
+fn take<F: Family>(memory: &impl FlowMemory<F>, bucket: u32, new: u16) -> Option<u32> {
     let tags = memory.flow_tags(bucket)?;
     for _ in 0..CLAIM_TRIES {
         let way = Ways::with(tags, FREE).next()?;
@@ -197,7 +274,7 @@ const FREE: u16 = 0;
 const CLAIM_TRIES: u32 = 2;
 
 #[inline(always)]
-fn used(memory: &impl FlowMemory, bucket: u32) -> u32 {
+fn used<F: Family>(memory: &impl FlowMemory<F>, bucket: u32) -> u32 {
     memory.flow_tags(bucket).map_or(WAYS, |tags| WAYS - Ways::with(tags, FREE).count())
 }
 
@@ -259,8 +336,8 @@ struct Place {
 
 impl Place {
     #[inline(always)]
-    fn of(key: &FlowKey, memory: &impl FlowMemory) -> Self {
-        let hash = hash::record(memory.flow_seed(), key.words());
+    fn of<F: Family>(key: &FlowKey<F>, memory: &impl FlowMemory<F>) -> Self {
+        let hash = hash::record(memory.flow_seed(), key.addresses(), key.rest());
         let buckets = memory.flow_buckets();
         let scale = |bits: u32| ((bits as u64 * buckets as u64) >> 32) as u32;
         Place { first: scale(hash as u32), second: scale((hash >> 32) as u32), tag: hash as u16 | 1 }
@@ -277,13 +354,14 @@ mod tests {
 
     use super::*;
     use crate::{
-        flow::{OPENING, Tuple},
-        net::{Be16, Be32, TCP},
+        flow::{OPENING, Tuple, UNCONFIRMED},
+        net::{Be16, Be32, TCP, V4},
     };
 
     struct Memory {
         tags: Vec<Tags>,
         records: Vec<Flow>,
+        halves: Vec<Half>,
     }
 
     impl Memory {
@@ -292,6 +370,7 @@ mod tests {
             Memory {
                 tags: (0..buckets).map(|_| Tags::default()).collect(),
                 records: (0..buckets * WAYS).map(|_| Flow::default()).collect(),
+                halves: (0..buckets * WAYS).map(|_| Half::default()).collect(),
             }
         }
 
@@ -300,7 +379,7 @@ mod tests {
         }
     }
 
-    impl FlowMemory for Memory {
+    impl FlowMemory<V4> for Memory {
         fn flow_buckets(&self) -> u32 {
             self.tags.len() as u32
         }
@@ -316,6 +395,10 @@ mod tests {
         fn flow_record(&self, index: u32) -> Option<&Flow> {
             self.records.get(index as usize)
         }
+
+        fn flow_half(&self, index: u32) -> Option<&Half> {
+            self.halves.get(index as usize)
+        }
     }
 
     fn key(n: u32) -> FlowKey {
@@ -330,14 +413,20 @@ mod tests {
 
     fn view(n: u32) -> FlowView {
         FlowView {
-            server: n,
+            server: n & 0xff_ffff,
+            nat_source: n & 63,
             seen: Ticks(n),
             state: n & !OPENING & 31,
             interface: n,
+            tags: !n,
             rewrite: key(n).tuple(),
             peer_mac: n.into(),
             own_mac: (!n).into(),
         }
+    }
+
+    fn put(memory: &Memory, key: &FlowKey, view: &FlowView) -> Result<(), InsertError> {
+        insert(memory, key, view.seen, |index| nat(memory, index).expect("within").fill(view))
     }
 
     #[test]
@@ -369,8 +458,8 @@ mod tests {
     fn what_is_inserted_is_found_until_it_is_removed() {
         let memory = Memory::new(1_000);
         for n in 0..1_000 {
-            assert_eq!(insert(&memory, &key(n), &view(n)), Ok(()), "{n}");
-            assert_eq!(insert(&memory, &key(n), &view(n)), Err(InsertError::Exists), "{n}");
+            assert_eq!(put(&memory, &key(n), &view(n)), Ok(()), "{n}");
+            assert_eq!(put(&memory, &key(n), &view(n)), Err(InsertError::Exists), "{n}");
         }
         for n in 0..1_000 {
             assert_eq!(read(&memory, &key(n)).map(|(_, view)| view), Some(view(n)));
@@ -385,7 +474,7 @@ mod tests {
     fn a_table_takes_what_it_is_made_for() {
         for flows in [1_024, 10_000, 262_144] {
             let memory = Memory::new(flows);
-            let refused = (0..flows).filter(|&n| insert(&memory, &key(n), &view(n)).is_err()).count();
+            let refused = (0..flows).filter(|&n| put(&memory, &key(n), &view(n)).is_err()).count();
             assert!(refused * 1_000 <= flows as usize, "{refused} of {flows} refused");
         }
     }
@@ -394,26 +483,33 @@ mod tests {
     fn one_bucket_is_full_after_eight() {
         let memory = Memory::new(8);
         for n in 0..8 {
-            assert_eq!(insert(&memory, &key(n), &view(n)), Ok(()));
+            assert!(has_room(&memory, &key(8), Ticks(8)));
+            assert_eq!(put(&memory, &key(n), &view(n)), Ok(()));
         }
-        assert_eq!(insert(&memory, &key(8), &view(8)), Err(InsertError::Full));
+        assert!(!has_room(&memory, &key(8), Ticks(8)));
+        assert_eq!(put(&memory, &key(8), &view(8)), Err(InsertError::Full));
         remove(&memory, &key(3));
-        assert_eq!(insert(&memory, &key(8), &view(8)), Ok(()));
+        assert_eq!(put(&memory, &key(8), &view(8)), Ok(()));
     }
 
     #[test]
-    fn a_half_open_record_gives_way_after_a_second() {
+    fn a_record_that_nobody_confirmed_gives_way_after_a_second() {
+        gives_way(OPENING);
+        gives_way(UNCONFIRMED);
+    }
+
+    fn gives_way(unconfirmed: u32) {
         let memory = Memory::new(8);
         let at = |n: u32, tick, state| FlowView { seen: Ticks(tick), state, ..view(n) };
         for n in 0..8 {
-            let state = if n == 5 { OPENING } else { 0 };
-            assert_eq!(insert(&memory, &key(n), &at(n, 100, state)), Ok(()));
+            let state = if n == 5 { unconfirmed } else { 0 };
+            assert_eq!(put(&memory, &key(n), &at(n, 100, state)), Ok(()));
         }
         let soon = 100 + EVICTABLE_TICKS - 1;
-        assert_eq!(insert(&memory, &key(8), &at(8, soon, OPENING)), Err(InsertError::Full));
-        assert_eq!(insert(&memory, &key(8), &at(8, soon + 1, OPENING)), Ok(()));
+        assert_eq!(put(&memory, &key(8), &at(8, soon, unconfirmed)), Err(InsertError::Full));
+        assert_eq!(put(&memory, &key(8), &at(8, soon + 1, unconfirmed)), Ok(()));
         assert!(find(&memory, &key(5)).is_none());
-        assert_eq!(insert(&memory, &key(5), &at(5, soon + 1, OPENING)), Err(InsertError::Full));
+        assert_eq!(put(&memory, &key(5), &at(5, soon + 1, unconfirmed)), Err(InsertError::Full));
         assert_eq!(memory.used(), 8);
     }
 
@@ -437,7 +533,7 @@ mod tests {
                         let n = (random >> 8) % KEYS;
                         match random >> 28 & 3 {
                             0 => remove(memory, &key(n)),
-                            1 | 2 => drop(insert(memory, &key(n), &opening(n, round * EVICTABLE_TICKS))),
+                            1 | 2 => drop(put(memory, &key(n), &opening(n, round * EVICTABLE_TICKS))),
                             _ => {
                                 if let Some((_, found)) = read(memory, &key(n)) {
                                     assert_eq!(found, opening(n, found.seen.0), "a record of another key");
@@ -473,7 +569,7 @@ mod tests {
                         let n = random >> 8 & (KEYS - 1);
                         match random >> 28 & 3 {
                             0 => remove(memory, &key(n)),
-                            1 => drop(insert(memory, &key(n), &view(n))),
+                            1 => drop(put(memory, &key(n), &view(n))),
                             _ => {
                                 if let Some((_, found)) = read(memory, &key(n)) {
                                     assert_eq!(found, view(n), "a record of another key");

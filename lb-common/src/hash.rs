@@ -1,6 +1,9 @@
 //! The hashes both sides compute: of a flow, for its slot; of a service's key, for its bucket.
 
-use crate::net::{Be16, Be32};
+use crate::{
+    net::{Be16, Be128, Family},
+    word::Words,
+};
 
 /// Derived from the cluster secret; equal on every node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -8,8 +11,8 @@ pub struct HashKey(pub [u64; 2]);
 
 /// What a flow is hashed by. The service is left out: the ring belongs to it already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FlowTuple {
-    pub source: Be32,
+pub struct FlowTuple<F: Family> {
+    pub source: F::Address,
     pub source_port: Be16,
     pub destination_port: Be16,
 }
@@ -18,9 +21,9 @@ pub struct FlowTuple {
 ///
 /// Not a cryptographic hash. The key keeps an outsider from choosing ports for one server blindly.
 #[inline(always)]
-pub fn flow(key: HashKey, tuple: FlowTuple) -> u32 {
+pub fn flow<F: Family>(key: HashKey, tuple: FlowTuple<F>) -> u32 {
     let ports = (tuple.source_port.0 as u64) << 16 | tuple.destination_port.0 as u64;
-    let mut x = ((tuple.source.0 as u64) << 32 | ports) ^ key.0[0];
+    let mut x = F::mixed(tuple.source, key.0[0]) ^ ports;
     x = x.wrapping_mul(key.0[1] | 1);
     x ^= x >> 32;
     x = x.wrapping_mul(MIX_1);
@@ -37,38 +40,47 @@ pub fn again(hash: u32) -> u32 {
 
 /// Bucket of a service key, before masking.
 #[inline(always)]
-pub fn service(key: u64) -> u32 {
+pub fn service<W: Words>(long: W, word: u64) -> u32 {
+    let key = long.mix(0) ^ word;
     // The port stands in the high half, where a product alone would not carry it far.
     ((key ^ key >> 29).wrapping_mul(MIX_1) >> 40) as u32
 }
 
 /// Of a flow record's key: both buckets and the tag.
 #[inline(always)]
-pub fn record(seed: u64, key: [u64; 2]) -> u64 {
-    let x = (key[0] ^ seed).wrapping_mul(MIX_1);
-    let x = (x ^ x >> 32 ^ key[1]).wrapping_mul(seed | 1);
+pub fn record<W: Words>(seed: u64, addresses: W, rest: u64) -> u64 {
+    let x = (addresses.mix(seed) ^ rest).wrapping_mul(seed | 1);
     let x = (x ^ x >> 32).wrapping_mul(MIX_1);
     x ^ x >> 29
 }
 
-/// One bit of 64: whether an address may be a NAT source.
+/// Of where a packet arrives: in the bits of `flow::ARRIVAL`.
 #[inline(always)]
-pub fn address_bit(address: Be32) -> u64 {
-    1 << ((address.0 as u64).wrapping_mul(MIX_1) >> 58 & 63)
+pub fn arrival(interface: u32, tags: u32, peer_mac: u64, own_mac: u64) -> u32 {
+    let x = (peer_mac ^ (tags as u64) << 24).wrapping_mul(MIX_1) ^ own_mac ^ (interface as u64) << 40;
+    (x.wrapping_mul(MIX_2) >> 32) as u32 & crate::flow::ARRIVAL
+}
+
+/// One bit of 64: whether an address may be among those a filter stands for.
+#[inline(always)]
+pub fn address_bit<F: Family>(address: F::Address) -> u64 {
+    let Be128([high, low]) = F::mapped(address);
+    1 << ((high.rotate_left(29) ^ low).wrapping_mul(MIX_1) >> 58 & 63)
 }
 
 /// 2^64 divided by the golden ratio (Knuth, TAOCP 3, section 6.4).
-const MIX_1: u64 = 0x9e37_79b9_7f4a_7c15;
+pub(crate) const MIX_1: u64 = 0x9e37_79b9_7f4a_7c15;
 /// From the MurmurHash3 finalizer.
 const MIX_2: u64 = 0xff51_afd7_ed55_8ccd;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::{Be32, V4, V6};
 
     const KEY: HashKey = HashKey([0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3211]);
 
-    fn tuple(source: u32, port: u16) -> FlowTuple {
+    fn tuple(source: u32, port: u16) -> FlowTuple<V4> {
         FlowTuple { source: Be32::new(source), source_port: Be16::new(port), destination_port: Be16::new(80) }
     }
 
@@ -94,20 +106,28 @@ mod tests {
         check_uniform("many clients, one port", (0..=u16::MAX).map(|n| flow(KEY, tuple(n.into(), 40_000))));
         check_uniform("even ports", (0..32_768u16).map(|n| flow(KEY, tuple(0x0a00_0001, n * 2))));
         check_uniform("no key", (0..=u16::MAX).map(|n| flow(HashKey([0, 0]), tuple(0x0a00_0001, n))));
+        let wide = |host: u64, port: u16| FlowTuple::<V6> {
+            source: Be128([0x0db8_0120_u64, host.to_be()]),
+            source_port: Be16::new(port),
+            destination_port: Be16::new(80),
+        };
+        check_uniform("one v6 client", (0..=u16::MAX).map(|port| flow(KEY, wide(1, port))));
+        check_uniform("many v6 clients", (0..=u16::MAX).map(|n| flow(KEY, wide(n.into(), 40_000))));
         check_uniform("second value", (0..=u16::MAX).map(|n| again(flow(KEY, tuple(0x0a00_0001, n)))));
     }
 
-    /// 4 096 keys, as many as a table may hold, in the patterns that operators configure.
+    /// As many keys as a table may hold, in the patterns that operators configure.
     #[test]
     fn services_find_a_bucket_near() {
         use crate::{
-            entry::{ServiceKey, first_bucket},
-            limits::{PROBES_MAX, SERVICE_BUCKETS, SERVICE_KEYS_MAX},
+            entry::ServiceKey,
+            limits::{PROBES_MAX, SERVICE_BUCKETS},
         };
         let key = |address: u32, port: u32, protocol| {
-            ServiceKey::new(Be32::new(0x0a00_0000 + address), Be16::new(port as u16), protocol)
+            ServiceKey::<V4>::new(Be32::new(0x0a00_0000 + address), Be16::new(port as u16), protocol)
         };
-        let patterns: [(&str, &dyn Fn(u32) -> ServiceKey); 5] = [
+        type Pattern<'a> = &'a dyn Fn(u32) -> ServiceKey<V4>;
+        let patterns: [(&str, Pattern<'_>); 5] = [
             ("one address, ports in a row, both protocols", &|n| {
                 key(1, 1_000 + n / 2, if n % 2 == 0 { 6 } else { 17 })
             }),
@@ -118,8 +138,8 @@ mod tests {
         ];
         for (name, pattern) in patterns {
             let mut table = [false; SERVICE_BUCKETS as usize];
-            for n in 0..SERVICE_KEYS_MAX {
-                let first = first_bucket(pattern(n));
+            for n in 0..SERVICE_BUCKETS / 4 {
+                let first = pattern(n).first_bucket();
                 let places =
                     (0..PROBES_MAX).map(|probe| (first.wrapping_add(probe) & (SERVICE_BUCKETS - 1)) as usize);
                 let free = places.into_iter().find(|&place| !table[place]);

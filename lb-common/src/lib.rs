@@ -12,16 +12,19 @@
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics), expect(internal_features))]
 
 pub mod counter;
+pub mod decap;
 pub mod entry;
 pub mod flow;
 pub mod flow_table;
+pub mod fragment;
 pub mod hash;
 pub mod limits;
 pub mod net;
 pub mod slot;
+pub mod stage;
 #[cfg(feature = "user")]
 mod user;
 pub mod word;
 
 /// Directory below the pin directory: changes whenever the layout of a map does.
-pub const LAYOUT: &str = "v1";
+pub const LAYOUT: &str = "v2";

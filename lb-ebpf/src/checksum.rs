@@ -2,7 +2,7 @@
 //!
 //! Ones' complement sums do not depend on byte order, so everything stays as it stands in the packet.
 
-use lb_common::net::{Be16, Be32};
+use lb_common::net::{Be16, Be32, Be128};
 
 /// An unfolded ones' complement sum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -26,6 +26,11 @@ impl Sum {
     }
 
     #[inline(always)]
+    pub fn add128(self, Be128([high, low]): Be128) -> Self {
+        Sum(self.0 + (high & LOW) + (high >> 32) + (low & LOW) + (low >> 32))
+    }
+
+    #[inline(always)]
     pub fn plus(self, other: Sum) -> Self {
         Sum(self.0 + other.0)
     }
@@ -42,6 +47,12 @@ impl Sum {
         Sum(self.0 + !old.0 as u64 + new.0 as u64)
     }
 
+    /// Takes `old` out and puts `new` in.
+    #[inline(always)]
+    pub fn replace128(self, Be128([high, low]): Be128, new: Be128) -> Self {
+        self.add128(Be128([!high, !low])).add128(new)
+    }
+
     /// The checksum field. Bounded: 2^16 terms of 32 bits fit the sum.
     #[inline(always)]
     pub fn field(self) -> Be16 {
@@ -52,6 +63,8 @@ impl Sum {
         Be16(!(s as u16))
     }
 }
+
+const LOW: u64 = 0xffff_ffff;
 
 /// A computed UDP checksum of zero is sent as all ones; zero means "none" (RFC 768).
 #[inline(always)]

@@ -2,39 +2,86 @@
 
 use lb_common::{
     counter::Counter,
-    entry::Service,
-    flow::{Flow, FlowView, OPENING, Ticks, Tuple},
+    entry::{DENY, Mode, Scheduler, Scoped, Service},
+    flow::{self, FIN, FlowKey, OPENING, Owner, RST, Ticks, Tuple, UNCONFIRMED},
     flow_table::{self, InsertError},
-    net::{Be16, Be32, UDP},
+    hash::{self, FlowTuple, HashKey},
+    limits::LEASTCONN_CHOICES,
+    net::{Be16, Family, TCP, UDP},
     slot::{ServerId, Slot},
 };
 
 use crate::{
-    parse::{Parsed, Transport},
-    tables::Tables,
+    header::{TCP_FIN, TCP_RST},
+    parse::Parsed,
+    tables::{FamilyTables, Tables},
 };
 
 /// A packet for a service, parsed and hashed.
 #[derive(Clone, Copy)]
-pub(crate) struct Request<'a> {
-    pub parsed: &'a Parsed,
-    pub transport: Transport,
-    pub service: Service,
+pub(crate) struct Request<'a, F: Family> {
+    pub parsed: &'a Parsed<F>,
+    pub service: &'a Service,
     pub hash: u32,
 }
 
-impl Request<'_> {
+impl<'a, F: Family> Request<'a, F> {
+    #[inline(always)]
+    pub(crate) fn new(key: HashKey, parsed: &'a Parsed<F>, service: &'a Service) -> Self {
+        let Tuple { source, source_port, destination_port, .. } = parsed.tuple;
+        let tuple = match service.by_client {
+            true => FlowTuple { source, source_port: Be16(0), destination_port: Be16(0) },
+            false => FlowTuple { source, source_port, destination_port },
+        };
+        Request { parsed, service, hash: hash::flow::<F>(key, tuple) }
+    }
+
+    /// Of the record that says whose the packet is.
+    #[inline(always)]
+    fn key(&self) -> FlowKey<F> {
+        let Parsed { tuple, protocol, .. } = *self.parsed;
+        match self.service.by_client {
+            true => FlowKey::of_client(tuple.source, tuple.destination, protocol, self.service.id),
+            false => self.parsed.flow_key(),
+        }
+    }
+
     /// Whether the packet counts as a connection: a TCP SYN, or the UDP packet that a record is made for.
     #[inline(always)]
     pub(crate) fn opens(&self, recorded: bool) -> bool {
-        self.transport.is_syn() || recorded && self.parsed.protocol == UDP
+        self.parsed.is_syn() || recorded && self.parsed.protocol == UDP
     }
 
     /// Bits of the record that the packet ends: after the SYN it shows that the client got an answer.
     #[inline(always)]
     pub(crate) fn confirmed(&self) -> u32 {
-        if self.transport.is_syn() { 0 } else { OPENING }
+        if self.parsed.is_syn() { 0 } else { OPENING | UNCONFIRMED }
     }
+
+    /// Begins something that no server knows of: a client's further connections are no such thing.
+    #[inline(always)]
+    fn is_new(&self) -> bool {
+        self.parsed.is_syn() && !self.service.by_client
+    }
+
+    /// Bits of a flow's record that the packet makes.
+    #[inline(always)]
+    pub(crate) fn state(&self) -> u32 {
+        if self.parsed.is_syn() { OPENING } else { UNCONFIRMED }
+    }
+}
+
+/// Bits of the record that a packet sets.
+#[inline(always)]
+pub(crate) fn ended(tcp_flags: u8) -> u32 {
+    let mut ended = 0;
+    if tcp_flags & TCP_FIN != 0 {
+        ended |= FIN;
+    }
+    if tcp_flags & TCP_RST != 0 {
+        ended |= RST;
+    }
+    ended
 }
 
 /// Who gets a packet, and whether it made a record.
@@ -44,52 +91,249 @@ pub(crate) struct Choice {
     pub recorded: bool,
 }
 
-/// The service has no usable server.
-pub(crate) struct NoServer;
+impl Choice {
+    #[inline(always)]
+    pub(crate) fn of(server: ServerId) -> Self {
+        Choice { server, recorded: false }
+    }
+}
+
+/// Nobody gets it.
+pub(crate) enum Refusal {
+    /// The service has no usable server.
+    NoServer,
+    /// No room for a record that the flow cannot do without.
+    Full,
+}
+
+/// Whether a client may not use a service with an access list.
+#[inline(always)]
+pub(crate) fn denied<F: Family>(tables: &impl Tables, service: u32, client: F::Address) -> bool {
+    tables.access(&Scoped::new::<F>(service, client)) == Some(DENY)
+}
+
+/// The server of a flow, recorded where that is needed. Modes that rewrite record every flow by themselves.
+#[inline(always)]
+pub(crate) fn choose<F: Family>(
+    tables: &(impl Tables + FamilyTables<F>),
+    request: &Request<'_, F>,
+) -> Result<Choice, Refusal> {
+    let pairs = request.service.mode.rewrites() && !request.service.by_client;
+    match (request.service.scheduler, pairs) {
+        (Scheduler::Ring, false) => by_ring(tables, request),
+        (Scheduler::Ring, true) => by_slot(tables, request).map(Choice::of),
+        (Scheduler::RoundRobin | Scheduler::LeastConn, false) => scheduled(tables, request),
+        (Scheduler::RoundRobin | Scheduler::LeastConn, true) => turn(tables, request).map(Choice::of),
+    }
+}
+
+/// The server of a flow whose slot is settled, or that has a record. None: a record is to be made.
+#[inline(always)]
+pub(crate) fn known<F: Family>(
+    tables: &(impl Tables + FamilyTables<F>),
+    request: &Request<'_, F>,
+) -> Result<Option<ServerId>, Refusal> {
+    let slot = slot(tables, request.service, request.hash)?;
+    if !slot.lookup() {
+        return present(slot.current()).map(Some);
+    }
+    let now = tables.now();
+    let Some((flow, _, owner)) = flow_table::owner(tables, &request.key()) else { return Ok(None) };
+    if !counts(tables, &owner, now, request) {
+        return Ok(None);
+    }
+    flow.touch(now, 0, request.confirmed());
+    Ok(Some(ServerId(owner.server)))
+}
 
 /// The server of a flow that needs a record only while its slot is unsettled.
 #[inline(always)]
-pub(crate) fn server(tables: &impl Tables, request: &Request<'_>) -> Result<Choice, NoServer> {
-    let slot = slot(tables, request)?;
-    let unrecorded = |server| Choice { server, recorded: false };
+fn by_ring<F: Family>(
+    tables: &(impl Tables + FamilyTables<F>),
+    request: &Request<'_, F>,
+) -> Result<Choice, Refusal> {
+    let slot = slot(tables, request.service, request.hash)?;
     if !slot.lookup() {
-        return present(slot.current()).map(unrecorded);
+        return present(slot.current()).map(Choice::of);
     }
-    let key = request.parsed.flow_key();
+    let key = request.key();
     let now = tables.now();
-    if let Some((flow, view)) = flow_table::read(tables, &key) {
-        if counts(tables, &view, now, request) {
-            flow.touch(now, 0, request.confirmed());
-            return Ok(unrecorded(ServerId(view.server)));
-        }
-        flow_table::remove(tables, &key);
+    if let Some(server) = recorded(tables, request, &key, now, 0) {
+        return Ok(Choice::of(server));
     }
     let base_lives = lives(tables, slot.base());
-    let id = present(slot.owner(request.transport.is_syn(), base_lives))?;
-    let state = if request.transport.is_syn() { OPENING } else { 0 };
-    match flow_table::insert(tables, &key, &record(id, now, state)) {
+    let id = present(slot.owner(request.is_new(), base_lives))?;
+    match record(tables, request, &key, id, now) {
         Ok(()) => {
             tables.count(Counter::FlowRecorded);
             Ok(Choice { server: id, recorded: true })
         }
-        Err(InsertError::Exists) => Ok(unrecorded(id)),
+        Err(InsertError::Exists) => Ok(Choice::of(id)),
         Err(InsertError::Full) => {
             tables.count(Counter::FlowUnrecorded);
-            present(if base_lives { slot.base() } else { slot.current() }).map(unrecorded)
+            present(if base_lives { slot.base() } else { slot.current() }).map(Choice::of)
         }
     }
 }
 
-/// The slot of a request. A slot outside the ring map is a fault of the daemon and counts as empty.
+/// The server of a flow that is recorded as a pair, and is not yet. One of `nat` is new; one of `gateway` may be
+/// older than any record, and then belongs to its slot's base.
 #[inline(always)]
-pub(crate) fn slot(tables: &impl Tables, request: &Request<'_>) -> Result<Slot, NoServer> {
-    let index = request.service.ring_base.wrapping_add(request.hash & request.service.ring_mask);
-    tables.slot(index).ok_or(NoServer)
+fn by_slot<F: Family>(tables: &impl Tables, request: &Request<'_, F>) -> Result<ServerId, Refusal> {
+    let slot = slot(tables, request.service, request.hash)?;
+    let opening = request.is_new() || request.service.mode == Mode::Nat || !slot.lookup();
+    present(slot.owner(opening, opening || lives(tables, slot.base())))
+}
+
+/// The server of a flow of a service whose scheduler is no hash: every flow is recorded.
+#[inline(always)]
+fn scheduled<F: Family>(
+    tables: &(impl Tables + FamilyTables<F>),
+    request: &Request<'_, F>,
+) -> Result<Choice, Refusal> {
+    let key = request.key();
+    let now = tables.now();
+    // A client's record beside pairs: those are counted.
+    let counts = !request.service.mode.rewrites();
+    let set = if counts && !request.service.by_client { ended(request.parsed.flags) } else { 0 };
+    if let Some(server) = recorded(tables, request, &key, now, set) {
+        return Ok(Choice::of(server));
+    }
+    let id = turn(tables, request)?;
+    match record(tables, request, &key, id, now) {
+        Ok(()) => {
+            tables.count(Counter::FlowRecorded);
+            if counts {
+                opened(tables, request.service, id);
+            }
+            Ok(Choice { server: id, recorded: true })
+        }
+        Err(InsertError::Exists) => Ok(Choice::of(id)),
+        Err(InsertError::Full) => Err(Refusal::Full),
+    }
+}
+
+/// Who is next. What no SYN began was somebody's before: the ring says whose, on every node alike.
+#[inline(always)]
+fn turn<F: Family>(tables: &impl Tables, request: &Request<'_, F>) -> Result<ServerId, Refusal> {
+    let service = request.service;
+    if matches!(service.scheduler, Scheduler::Ring)
+        || request.parsed.protocol == TCP && !request.parsed.is_syn()
+    {
+        let slot = slot(tables, service, request.hash)?;
+        return present(slot.owner(false, slot.lookup() && lives(tables, slot.base())));
+    }
+    let turns = tables.turns(service.id).ok_or(Refusal::NoServer)?;
+    match service.scheduler {
+        Scheduler::LeastConn => {
+            let first = turns.add(LEASTCONN_CHOICES as u64) as u32;
+            least_loaded(tables, service, first)
+        }
+        Scheduler::Ring | Scheduler::RoundRobin => {
+            present(slot(tables, service, turns.add(1) as u32)?.current())
+        }
+    }
+}
+
+/// Of the servers of the next slots, the one with the fewest connections for its weight.
+#[inline(always)]
+fn least_loaded(tables: &impl Tables, service: &Service, first: u32) -> Result<ServerId, Refusal> {
+    let mut best = ServerId::NONE;
+    let (mut best_load, mut best_weight) = (0, 0);
+    for step in 0..LEASTCONN_CHOICES {
+        let id = slot(tables, service, first.wrapping_add(step))?.current();
+        let Some(entry) = tables.server(id) else { continue };
+        let Some(load) = tables.load(id) else { continue };
+        let load = at_least_none(load.get());
+        let weight = entry.weight() as u64;
+        if best.is_none() || (load + 1) * best_weight < (best_load + 1) * weight {
+            (best, best_load, best_weight) = (id, load, weight);
+        }
+    }
+    present(best)
+}
+
+/// A number of connections that is below zero for a moment, because a sweep and a packet counted the same end.
+#[inline(always)]
+fn at_least_none(load: u64) -> u64 {
+    if load >> 63 != 0 { 0 } else { load }
+}
+
+/// Counts a connection of a leastconn service.
+#[inline(always)]
+pub(crate) fn opened(tables: &impl Tables, service: &Service, id: ServerId) {
+    if matches!(service.scheduler, Scheduler::LeastConn)
+        && let Some(load) = tables.load(id)
+    {
+        load.add(1);
+    }
+}
+
+/// Counts one less, for the first packet that ends it; the daemon's sweep sets right what two CPUs count twice.
+#[inline(always)]
+pub(crate) fn closed(tables: &impl Tables, service: &Service, id: ServerId, before: u32, set: u32) {
+    if matches!(service.scheduler, Scheduler::LeastConn)
+        && set != 0
+        && before & (FIN | RST) == 0
+        && let Some(load) = tables.load(id)
+        && at_least_none(load.get()) != 0
+    {
+        load.add(u64::MAX);
+    }
+}
+
+/// Who would get a packet, without leaving a trace.
+#[inline(always)]
+pub(crate) fn peek<F: Family>(
+    tables: &(impl Tables + FamilyTables<F>),
+    request: &Request<'_, F>,
+) -> Result<ServerId, Refusal> {
+    let slot = slot(tables, request.service, request.hash)?;
+    let by_ring = matches!(request.service.scheduler, Scheduler::Ring);
+    if by_ring && !slot.lookup() {
+        return present(slot.current());
+    }
+    if let Some((_, _, owner)) = flow_table::owner(tables, &request.key())
+        && counts(tables, &owner, tables.now(), request)
+    {
+        return Ok(ServerId(owner.server));
+    }
+    match by_ring {
+        true => present(slot.owner(false, lives(tables, slot.base()))),
+        false => Err(Refusal::NoServer),
+    }
+}
+
+/// The server of the flow's record, stamped; a record that no longer counts is taken away.
+#[inline(always)]
+fn recorded<F: Family>(
+    tables: &(impl Tables + FamilyTables<F>),
+    request: &Request<'_, F>,
+    key: &FlowKey<F>,
+    now: Ticks,
+    set: u32,
+) -> Option<ServerId> {
+    let (flow, _, owner) = flow_table::owner(tables, key)?;
+    let again = request.is_new() && owner.state & (FIN | RST) != 0;
+    if counts(tables, &owner, now, request) && !again {
+        let before = flow.touch(now, set, request.confirmed());
+        closed(tables, request.service, ServerId(owner.server), before, set);
+        return Some(ServerId(owner.server));
+    }
+    flow_table::remove(tables, key);
+    None
+}
+
+/// A slot of a service's ring. One outside the ring map is a fault of the daemon and counts as empty.
+#[inline(always)]
+fn slot(tables: &impl Tables, service: &Service, number: u32) -> Result<Slot, Refusal> {
+    let index = service.ring_base.wrapping_add(number & service.ring_mask);
+    tables.slot(index).ok_or(Refusal::NoServer)
 }
 
 #[inline(always)]
-pub(crate) fn present(id: ServerId) -> Result<ServerId, NoServer> {
-    if id.is_none() { Err(NoServer) } else { Ok(id) }
+fn present(id: ServerId) -> Result<ServerId, Refusal> {
+    if id.is_none() { Err(Refusal::NoServer) } else { Ok(id) }
 }
 
 #[inline(always)]
@@ -99,14 +343,30 @@ pub(crate) fn lives(tables: &impl Tables, id: ServerId) -> bool {
 
 /// A record counts while it is younger than its idle time and its server lives.
 #[inline(always)]
-fn counts(tables: &impl Tables, view: &FlowView, now: Ticks, request: &Request<'_>) -> bool {
-    let idle = Flow::idle_ticks(view.state, request.service.idle_ticks);
-    now.since(view.seen) < idle && lives(tables, ServerId(view.server))
+fn counts<F: Family>(tables: &impl Tables, owner: &Owner, now: Ticks, request: &Request<'_, F>) -> bool {
+    let service = request.service;
+    let longest = if service.by_client { service.client_ticks } else { service.idle_ticks };
+    let idle = flow::idle_ticks(owner.state, longest);
+    let Some(entry) = tables.server(ServerId(owner.server)) else { return false };
+    // On a server that drains only a SYN's own repetition stays: a client's port may come back for ever.
+    let drained = request.is_new() && owner.state & OPENING == 0 && entry.weight() == 0;
+    owner.server != 0 && entry.lives() && !drained && now.since(owner.seen) < idle
 }
 
 #[inline(always)]
-fn record(id: ServerId, now: Ticks, state: u32) -> FlowView {
-    const NOT_REWRITTEN: Tuple =
-        Tuple { source: Be32(0), destination: Be32(0), source_port: Be16(0), destination_port: Be16(0) };
-    FlowView { server: id.0, seen: now, state, interface: 0, rewrite: NOT_REWRITTEN, peer_mac: 0, own_mac: 0 }
+fn record<F: Family>(
+    tables: &impl FamilyTables<F>,
+    request: &Request<'_, F>,
+    key: &FlowKey<F>,
+    id: ServerId,
+    now: Ticks,
+) -> Result<(), InsertError> {
+    // A client's further connections are of no less weight than its first.
+    let state = if request.service.by_client { 0 } else { request.state() };
+    let owner = Owner { server: id.0, seen: now, state };
+    flow_table::insert(tables, key, now, |index| {
+        if let Some(flow) = tables.flow_record(index) {
+            flow.fill(owner);
+        }
+    })
 }

@@ -11,6 +11,23 @@ pub struct Frame<'a> {
     packet: PhantomData<&'a mut [u8]>,
 }
 
+/// The low bits of an offset that comes from memory. In BPF the compiler does not learn that it is small: it would
+/// leave out checks that follow from others by arithmetic, and the verifier does not follow that.
+#[inline(always)]
+pub(crate) fn confine<const MASK: u32>(offset: usize) -> usize {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut offset = offset;
+        // SAFETY: one instruction on one register.
+        unsafe { core::arch::asm!("{0} &= {1}", inout(reg) offset, const MASK, options(nomem, nostack)) };
+        offset
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        offset & MASK as usize
+    }
+}
+
 /// Header types that a frame may hand out.
 ///
 /// # Safety

@@ -1,304 +1,458 @@
-//! `nat`: both ends rewritten, every flow recorded as a pair, replies restored.
+//! `nat` and `gateway`: ends rewritten, every flow recorded as a pair, replies restored.
+//!
+//! `nat` rewrites both ends, so that replies come to the balancer by their address; `gateway` keeps the client's, so
+//! that they come by the servers' route.
 
 use lb_common::{
     counter::Counter,
-    entry::{Globals, Server, ServiceKey},
+    entry::{Globals, Mode, ServerEntry, ServiceKey, Tags},
     flow::{
-        FIN, Flow, FlowKey, FlowView, NAT_REPLY, NAT_REQUEST, OPENING, RST, Ticks, Tuple, nat_idle_ticks,
-        nat_port, nat_source_index,
+        ARRIVAL, FIN, Flow, FlowKey, FlowView, NAT_REPLY, NAT_REQUEST, NatFlow, OPENING, Owner, RST, Ticks,
+        Tuple, nat_idle_ticks, nat_port, nat_source_index,
     },
     flow_table::{self, InsertError},
     hash,
     limits::NAT_PORT_TRIES,
-    net::{Be32, Mac, TCP},
+    net::{Be16, Family, Mac, TCP},
     slot::ServerId,
 };
 
 use crate::{
-    decide::{self, NoServer, Request},
-    forward::{Outcome, leave},
-    header::{Ethernet, TCP_FIN, TCP_RST},
-    parse::{self, Parsed},
-    reset, rewrite,
-    tables::{Packet, Tables, find_service},
+    clamp,
+    decide::{self, Request, closed, ended, opened},
+    forward::{self, Held, Kind, Outcome, Stages, Task, held},
+    header::{TCP_ACK, TCP_SYN},
+    link::{self, Arrival},
+    parse::{self, Parsed, Unfit},
+    rewrite,
+    tables::{FamilyTables, Packet, Tables, find_rule, find_service},
 };
-
-/// Where the client side's packets come from, so that replies find the way back.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Arrival {
-    interface: u32,
-    peer_mac: Mac,
-    own_mac: Mac,
-}
 
 /// The half of a pair that a packet needs.
 #[derive(Clone, Copy)]
-struct Path {
+struct Path<F: Family> {
     server: ServerId,
-    rewrite: Tuple,
+    rewrite: Tuple<F>,
     /// The packet made the pair.
     recorded: bool,
 }
 
-/// Client to server.
+/// Whether a packet is a server's answer to a recorded flow.
 #[inline(always)]
-pub(crate) fn request(
+pub(crate) fn is_reply<F: Family>(tables: &impl FamilyTables<F>, parsed: &Parsed<F>) -> bool {
+    flow_table::owner(tables, &parsed.flow_key()).is_some_and(|(_, _, owner)| owner.state & NAT_REPLY != 0)
+}
+
+/// The stage from client to server.
+#[inline(always)]
+pub(crate) fn request<F: Stages>(
     packet: &mut impl Packet,
-    tables: &impl Tables,
-    globals: &Globals,
-    request: &Request<'_>,
-) -> Result<Outcome, NoServer> {
-    let Some(arrival) = arrival(packet) else { return Ok(Outcome::drop(Counter::DropMalformed)) };
-    let key = request.parsed.flow_key();
-    let now = tables.now();
-    let path = match recorded(tables, &key, request, now, arrival) {
-        Some(path) => path,
+    tables: &(impl Tables + FamilyTables<F>),
+) -> Outcome {
+    let Some(Held { parsed, service, task }) = held::<F>(tables) else {
+        return Outcome::drop(Counter::DropTables);
+    };
+    let Some(globals) = tables.globals() else { return Outcome::drop(Counter::DropTables) };
+    let Some(arrival) = link::arrival(packet, parsed.l3) else {
+        return Outcome::drop(Counter::DropMalformed);
+    };
+    let request = Request::new(globals.hash_key(), &parsed, &service);
+    let visit = Visit { now: tables.now(), arrival, opened: task.kind == Kind::Opened };
+    match recorded(tables, &request, visit) {
+        Some(path) => to_server(packet, tables, &request, Path { recorded: task.value != 0, ..path }),
+        // Taken away in the moment it was made: the table is full.
+        None if visit.opened => Outcome::drop(Counter::DropFlowsFull),
         // Within a connection that nobody recorded, so that no server knows its source port: answered here,
         // since a record for each such packet would let anyone fill the table.
-        None if request.parsed.protocol == TCP && !request.transport.is_syn() => {
-            return Ok(reset::refuse(packet, request.parsed, Counter::ResetNoFlow, Counter::DropNoFlow));
-        }
-        None => match open(tables, globals, &key, request, now, arrival)? {
-            Ok(path) => path,
-            Err(outcome) => return Ok(outcome),
-        },
-    };
-    let Some(entry) = tables.server(path.server) else { return Ok(Outcome::drop(Counter::DropTables)) };
-    let hop = entry.load().hop;
-    if !hop.resolved {
-        return Ok(Outcome::drop(Counter::DropUnresolved));
+        None if is_lost(&request) => forward::pass_on::<F>(tables, Task::of(Kind::NoFlow), F::ANSWER),
+        None => Outcome::next(F::CHOOSE),
     }
-    let mut frame = packet.frame();
-    if rewrite::link(&mut frame, hop.mac, hop.source_mac).is_none()
-        || rewrite::ends(&mut frame, request.parsed.tuple, path.rewrite, request.parsed.protocol).is_none()
-    {
-        return Ok(Outcome::drop(Counter::DropMalformed));
-    }
-    let opens = request.opens(path.recorded);
-    tables.count_server(path.server, request.parsed.total_length as u32, opens);
-    Ok(leave(packet, hop.interface, Counter::ForwardNatRequest))
 }
 
-/// Server to client, or none of ours.
+/// The stage of flows that have no record yet; the task names the server.
 #[inline(always)]
-pub(crate) fn reply(packet: &mut impl Packet, tables: &impl Tables, parsed: &Parsed) -> Outcome {
-    const NO_SERVICE: Outcome = Outcome::pass(Counter::PassNoService);
-    let Some(globals) = tables.globals() else { return NO_SERVICE };
-    if globals.nat_filter.get() & hash::address_bit(parsed.tuple.destination) == 0 {
-        return NO_SERVICE;
-    }
-    let found = flow_table::read(tables, &parsed.flow_key());
-    let Some((flow, view)) = found else { return Outcome::pass(Counter::PassNoFlow) };
-    if view.state & NAT_REPLY == 0 {
-        return Outcome::pass(Counter::PassNoFlow);
-    }
-    let transport = match parse::transport(&mut packet.frame(), parsed) {
-        Ok(transport) => transport,
-        Err(outcome) => return outcome,
+pub(crate) fn open<F: Stages>(packet: &mut impl Packet, tables: &(impl Tables + FamilyTables<F>)) -> Outcome {
+    let Some(Held { parsed, service, task }) = held::<F>(tables) else {
+        return Outcome::drop(Counter::DropTables);
     };
-    flow.touch(tables.now(), ended(transport.flags), 0);
-    let mut frame = packet.frame();
-    if rewrite::link(&mut frame, Mac::from_word(view.peer_mac), Mac::from_word(view.own_mac)).is_none()
-        || rewrite::ends(&mut frame, parsed.tuple, view.rewrite, parsed.protocol).is_none()
-    {
+    let Some(globals) = tables.globals() else { return Outcome::drop(Counter::DropTables) };
+    let Some(arrival) = link::arrival(packet, parsed.l3) else {
+        return Outcome::drop(Counter::DropMalformed);
+    };
+    let request = Request::new(globals.hash_key(), &parsed, &service);
+    match pair(tables, globals, &request, arrival, ServerId(task.value)) {
+        Ok(recorded) => {
+            let task = Task { kind: Kind::Opened, value: recorded as u32 };
+            forward::pass_on::<F>(tables, task, F::NAT)
+        }
+        Err(outcome) => outcome,
+    }
+}
+
+#[inline(always)]
+fn is_lost<F: Family>(request: &Request<'_, F>) -> bool {
+    request.service.mode == Mode::Nat && request.parsed.protocol == TCP && !request.parsed.is_syn()
+}
+
+#[inline(always)]
+fn to_server<F: Stages>(
+    packet: &mut impl Packet,
+    tables: &(impl Tables + FamilyTables<F>),
+    request: &Request<'_, F>,
+    path: Path<F>,
+) -> Outcome {
+    let parsed = request.parsed;
+    let Some(entry) = tables.server(path.server) else { return Outcome::drop(Counter::DropTables) };
+    let hop = entry.hop();
+    if !hop.resolved {
+        return Outcome::drop(Counter::DropUnresolved);
+    }
+    if parsed.length > hop.mtu as u32 {
+        let task = Task::too_big(hop.mtu as u32);
+        return forward::pass_on::<F>(tables, task, F::ANSWER);
+    }
+    if rewrite::ends(&mut packet.frame(), parsed, path.rewrite).is_none() {
         return Outcome::drop(Counter::DropMalformed);
     }
-    leave(packet, view.interface, Counter::ForwardNatReply)
+    if let Err(outcome) = link::resize(packet, parsed.l3, hop.tags, 0) {
+        return outcome;
+    }
+    if link::to_hop(&mut packet.frame(), &hop, F::ETHERTYPE).is_none() {
+        return Outcome::drop(Counter::DropMalformed);
+    }
+    tables.count_server(path.server, parsed.length, request.opens(path.recorded));
+    let counter = match request.service.mode {
+        Mode::Gateway => Counter::ForwardGatewayRequest,
+        _ => Counter::ForwardNatRequest,
+    };
+    link::leave(packet, hop.interface, counter)
 }
 
+/// The stage from server to client, of packets that may be none of ours.
 #[inline(always)]
-fn arrival(packet: &mut impl Packet) -> Option<Arrival> {
-    let interface = packet.interface();
-    let mut frame = packet.frame();
-    let ethernet = frame.at::<Ethernet>(0)?;
-    Some(Arrival { interface, peer_mac: ethernet.source.get(), own_mac: ethernet.destination.get() })
+pub(crate) fn reply<F: Stages>(
+    packet: &mut impl Packet,
+    tables: &(impl Tables + FamilyTables<F>),
+) -> Outcome {
+    let Some(Held { parsed, .. }) = held::<F>(tables) else { return Outcome::drop(Counter::DropTables) };
+    let found = flow_table::read(tables, &parsed.flow_key());
+    let Some((found, view)) = found.filter(|(_, view)| view.state & NAT_REPLY != 0) else {
+        return Outcome::pass(Counter::PassNoFlow);
+    };
+    let gateway = view.rewrite.destination == parsed.tuple.destination;
+    let flags = match parse::transport(packet, &parsed) {
+        Ok(flags) => flags,
+        Err(Unfit::Malformed) => return Outcome::drop(Counter::DropMalformed),
+        // The answer would have the client's address as its own.
+        Err(Unfit::Expired) if gateway => return Outcome::drop(Counter::DropTtl),
+        Err(Unfit::Expired) => return forward::pass_on::<F>(tables, Task::of(Kind::Expired), F::ANSWER),
+    };
+    found.flow.touch(tables.now(), ended(flags), 0);
+    let counter = if gateway { Counter::ForwardGatewayReply } else { Counter::ForwardNatReply };
+    if flags & (TCP_SYN | TCP_ACK) == TCP_SYN | TCP_ACK {
+        clamp::mss(packet, tables, &parsed, mss_of(tables, view.rewrite, parsed.protocol));
+    }
+    if rewrite::ends(&mut packet.frame(), &parsed, view.rewrite).is_none() {
+        return Outcome::drop(Counter::DropMalformed);
+    }
+    let tags = Tags(view.tags);
+    if let Err(outcome) = link::resize(packet, parsed.l3, tags, 0) {
+        return outcome;
+    }
+    let (to, from) = (Mac::from_word(view.peer_mac), Mac::from_word(view.own_mac));
+    match link::write(&mut packet.frame(), to, from, tags, F::ETHERTYPE) {
+        Some(()) => link::leave(packet, view.interface, counter),
+        None => Outcome::drop(Counter::DropMalformed),
+    }
+}
+
+/// The most that segments of a VIP's connections may hold; 0: no limit.
+#[inline(always)]
+fn mss_of<F: Family>(tables: &(impl Tables + FamilyTables<F>), ends: Tuple<F>, protocol: u8) -> u16 {
+    let exact = find_service(tables, ServiceKey::<F>::new(ends.source, ends.source_port, protocol));
+    let found = exact.or_else(|| find_rule::<F>(tables, ends.source, ends.source_port, protocol));
+    found.map_or(0, |service| service.mss)
+}
+
+/// A packet meets the record of its flow.
+#[derive(Clone, Copy)]
+struct Visit {
+    now: Ticks,
+    arrival: Arrival,
+    /// The record was made for this packet: nothing makes it void.
+    opened: bool,
 }
 
 /// The path of a recorded flow, stamped; a pair that no longer counts is taken away.
 #[inline(always)]
-fn recorded(
-    tables: &impl Tables,
-    key: &FlowKey,
-    request: &Request<'_>,
-    now: Ticks,
-    arrival: Arrival,
-) -> Option<Path> {
-    let (flow, view) = flow_table::read(tables, key)?;
-    if view.state & NAT_REQUEST == 0 || is_void(tables, key, &view, request, now) {
-        if twin(tables, key, &view).is_some() {
-            flow_table::remove(tables, &key.twin(view.rewrite));
+fn recorded<F: Family>(
+    tables: &(impl Tables + FamilyTables<F>),
+    request: &Request<'_, F>,
+    Visit { now, arrival, opened }: Visit,
+) -> Option<Path<F>> {
+    let key = &request.parsed.flow_key();
+    let (flow, index, owner) = flow_table::owner(tables, key)?;
+    let found = flow_table::nat(tables, index)?;
+    let is_void = !opened && is_void(tables, key, found, owner, request, now);
+    if owner.state & NAT_REQUEST == 0 || is_void {
+        if twin(tables, key, found).is_some() {
+            remove_twin(tables, key, &found.rewrite());
         }
         flow_table::remove(tables, key);
         return None;
     }
-    flow.touch(now, ended(request.transport.flags), request.confirmed());
-    if view.state & request.confirmed() != 0
-        && let Some((twin, _)) = twin(tables, key, &view)
+    let server = ServerId(owner.server);
+    let set = ended(request.parsed.flags);
+    let digest = arrival.digest();
+    let moved = owner.state & ARRIVAL != digest;
+    // The packet that made the pair does not confirm it.
+    let confirmed = if opened { 0 } else { request.confirmed() };
+    let before = flow.touch(now, set | digest, confirmed | ARRIVAL);
+    closed(tables, request.service, server, before, set);
+    if moved {
+        learn(found, arrival);
+    }
+    if (moved || owner.state & confirmed != 0)
+        && let Some(twin) = twin(tables, key, found)
     {
-        twin.clear_state(OPENING);
+        twin.flow.clear_state(confirmed);
+        learn(twin, arrival);
     }
-    let known = Arrival {
-        interface: view.interface,
-        peer_mac: Mac::from_word(view.peer_mac),
-        own_mac: Mac::from_word(view.own_mac),
+    if request.service.by_client && owner.seen != now {
+        keep_client::<F>(tables, now);
+    }
+    let rewrite = request_rewrite(tables, request, flow, server)?;
+    // Removed and given to another flow meanwhile?
+    flow.is(key).then_some(Path { server, rewrite, recorded: false })
+}
+
+/// Stamps the record of the held packet's client, if it has one: it is not silent.
+// Not inlined, and told nothing: the key would take room on the caller's stack.
+#[inline(never)]
+fn keep_client<F: Family>(tables: &impl FamilyTables<F>, now: Ticks) {
+    let Some(Held { parsed, service, .. }) = tables.held() else { return };
+    let Tuple { source, destination, .. } = parsed.tuple;
+    let key = FlowKey::of_client(source, destination, parsed.protocol, service.id);
+    if let Some((flow, _, _)) = flow_table::owner(tables, &key) {
+        flow.touch(now, 0, 0);
+    }
+}
+
+/// What requests of a recorded flow become, without a look at its half.
+#[inline(always)]
+fn request_rewrite<F: Family>(
+    tables: &impl Tables,
+    request: &Request<'_, F>,
+    flow: &Flow<F>,
+    server: ServerId,
+) -> Option<Tuple<F>> {
+    let (source_port, destination_port, nat_source) = flow.request_ends();
+    let source = match request.service.mode {
+        Mode::Gateway => request.parsed.tuple.source,
+        _ => tables.globals()?.nat_source::<F>(nat_source)?,
     };
-    if known != arrival {
-        learn(flow, arrival);
-        if let Some((twin, _)) = twin(tables, key, &view) {
-            learn(twin, arrival);
-        }
-    }
-    Some(Path { server: ServerId(view.server), rewrite: view.rewrite, recorded: false })
+    Some(Tuple { source, destination: tables.server(server)?.address::<F>(), source_port, destination_port })
 }
 
 /// Whether a pair has expired, its server died, or a SYN begins a new connection over a closed one.
 ///
 /// The other half is read only when this one's silence or a SYN leaves it in doubt.
 #[inline(always)]
-fn is_void(tables: &impl Tables, key: &FlowKey, view: &FlowView, request: &Request<'_>, now: Ticks) -> bool {
-    if !decide::lives(tables, ServerId(view.server)) {
+fn is_void<F: Family>(
+    tables: &(impl Tables + FamilyTables<F>),
+    key: &FlowKey<F>,
+    found: NatFlow<'_, F>,
+    owner: Owner,
+    request: &Request<'_, F>,
+    now: Ticks,
+) -> bool {
+    if !decide::lives(tables, ServerId(owner.server)) {
         return true;
     }
     let idle = request.service.idle_ticks;
-    let silent = now.since(view.seen);
-    let closed = view.state & (FIN | RST | OPENING) != 0;
-    if !request.transport.is_syn() && !closed {
-        return silent >= idle && twin_silent(tables, key, view, now) >= idle;
+    let silent = now.since(owner.seen);
+    let closed = owner.state & (FIN | RST | OPENING) != 0;
+    if !request.parsed.is_syn() && !closed && silent < idle {
+        return false;
     }
-    let (reply_state, reply_silent) = match twin(tables, key, view) {
-        Some((_, twin)) => (twin.state, now.since(twin.seen)),
-        None => return true,
-    };
-    if request.transport.is_syn() && (view.state | reply_state) & (FIN | RST) != 0 {
+    let Some(twin) = twin(tables, key, found).map(|twin| twin.flow.owner()) else { return true };
+    let reply_silent = now.since(twin.seen);
+    if request.parsed.is_syn() && (owner.state | twin.state) & (FIN | RST) != 0 {
         return true;
     }
     let silent = if reply_silent < silent { reply_silent } else { silent };
-    silent >= nat_idle_ticks(view.state, reply_state, idle)
-}
-
-#[inline(always)]
-fn twin_silent(tables: &impl Tables, key: &FlowKey, view: &FlowView, now: Ticks) -> u32 {
-    match twin(tables, key, view) {
-        Some((_, twin)) => now.since(twin.seen),
-        None => u32::MAX,
-    }
+    silent >= nat_idle_ticks(owner.state, twin.state, idle)
 }
 
 /// The other half of a pair. Once that half gave way, another flow may have its port and so its key.
 #[inline(always)]
-fn twin<'a>(tables: &'a impl Tables, key: &FlowKey, view: &FlowView) -> Option<(&'a Flow, FlowView)> {
-    let (flow, twin) = flow_table::read(tables, &key.twin(view.rewrite))?;
-    (twin.rewrite == key.tuple().reversed()).then_some((flow, twin))
+fn twin<'a, F: Family>(
+    tables: &'a impl FamilyTables<F>,
+    key: &FlowKey<F>,
+    found: NatFlow<'_, F>,
+) -> Option<NatFlow<'a, F>> {
+    let twin = flow_table::nat(tables, find_twin(tables, key, &found)?)?;
+    twin.rewrites_to(key.tuple().reversed()).then_some(twin)
+}
+
+// Not inlined: the key it makes would take room on the caller's stack, once for each call.
+#[inline(never)]
+fn find_twin<F: Family>(
+    tables: &impl FamilyTables<F>,
+    key: &FlowKey<F>,
+    found: &NatFlow<'_, F>,
+) -> Option<u32> {
+    flow_table::find(tables, &key.twin(found.rewrite()))
+}
+
+/// Takes away the other half of a pair.
+#[inline(never)]
+fn remove_twin<F: Family>(tables: &impl FamilyTables<F>, key: &FlowKey<F>, rewrite: &Tuple<F>) {
+    flow_table::remove(tables, &key.twin(*rewrite));
 }
 
 #[inline(always)]
-fn learn(flow: &Flow, arrival: Arrival) {
-    flow.set_peer(arrival.interface, arrival.peer_mac.0, arrival.own_mac.0);
+fn learn<F: Family>(found: NatFlow<'_, F>, arrival: Arrival) {
+    found.set_peer(arrival.interface, arrival.tags.0, arrival.peer_mac.0, arrival.own_mac.0);
 }
 
-/// Bits of the record that a packet sets.
+/// Chooses new ends, and records the pair whole or not at all: false, when another CPU was faster with a packet of
+/// this flow.
 #[inline(always)]
-fn ended(tcp_flags: u8) -> u32 {
-    let mut ended = 0;
-    if tcp_flags & TCP_FIN != 0 {
-        ended |= FIN;
-    }
-    if tcp_flags & TCP_RST != 0 {
-        ended |= RST;
-    }
-    ended
-}
-
-/// Chooses a server and a source port, and records the pair whole or not at all.
-#[inline(always)]
-fn open(
-    tables: &impl Tables,
+fn pair<F: Family>(
+    tables: &(impl Tables + FamilyTables<F>),
     globals: &Globals,
-    key: &FlowKey,
-    request: &Request<'_>,
-    now: Ticks,
+    request: &Request<'_, F>,
     arrival: Arrival,
-) -> Result<Result<Path, Outcome>, NoServer> {
-    // Every flow has a record, so what has none is new.
-    let id = decide::present(decide::slot(tables, request)?.current())?;
-    let Some(entry) = tables.server(id) else { return Ok(Err(Outcome::drop(Counter::DropTables))) };
-    let server = entry.load();
-    let opening = if request.transport.is_syn() { OPENING } else { 0 };
-    let mut view = FlowView {
-        server: id.0,
-        seen: now,
-        state: NAT_REPLY | opening,
-        interface: arrival.interface,
-        rewrite: request.parsed.tuple.reversed(),
-        peer_mac: arrival.peer_mac.0,
-        own_mac: arrival.own_mac.0,
-    };
-    let rewrite = match reserve(tables, globals, &server, request, &view) {
-        Ok(rewrite) => rewrite,
-        Err(outcome) => return Ok(Err(outcome)),
-    };
-    view.state = NAT_REQUEST | opening;
-    view.rewrite = rewrite;
-    match flow_table::insert(tables, key, &view) {
-        Ok(()) => {
-            tables.count(Counter::FlowRecorded);
-            Ok(Ok(Path { server: id, rewrite, recorded: true }))
-        }
-        Err(error) => {
-            flow_table::remove(tables, &key.twin(rewrite));
-            Ok(lost(tables, key, error))
-        }
+    id: ServerId,
+) -> Result<bool, Outcome> {
+    let Some(entry) = tables.server(id) else { return Err(Outcome::drop(Counter::DropTables)) };
+    let nat_source = source_index(entry, spread(request));
+    let half = Half { request, arrival, now: tables.now(), server: id, nat_source };
+    let rewrite = reserve(tables, globals, entry, &half)?;
+    let key = &request.parsed.flow_key();
+    let result = half.insert(tables, key, NAT_REQUEST, rewrite);
+    if matches!(result, Ok(true)) {
+        tables.count(Counter::FlowRecorded);
+        opened(tables, request.service, id);
+    } else {
+        remove_twin(tables, key, &rewrite);
     }
+    result
 }
 
-/// The pair was not inserted: another CPU was faster with a packet of this flow, or the table is full.
-#[inline(always)]
-fn lost(tables: &impl Tables, key: &FlowKey, error: InsertError) -> Result<Path, Outcome> {
-    match (error, flow_table::read(tables, key)) {
-        (InsertError::Exists, Some((_, flow))) => {
-            Ok(Path { server: ServerId(flow.server), rewrite: flow.rewrite, recorded: false })
-        }
-        (InsertError::Exists, None) | (InsertError::Full, _) => Err(Outcome::drop(Counter::DropFlowsFull)),
-    }
+/// What both halves of a pair have in common.
+struct Half<'a, F: Family> {
+    request: &'a Request<'a, F>,
+    arrival: Arrival,
+    now: Ticks,
+    server: ServerId,
+    /// Position among the NAT sources.
+    nat_source: u32,
 }
 
-/// Inserts the reply half under the first free source port, and returns what requests become.
-#[inline(always)]
-fn reserve(
-    tables: &impl Tables,
-    globals: &Globals,
-    server: &Server,
-    request: &Request<'_>,
-    reply: &FlowView,
-) -> Result<Tuple, Outcome> {
-    let start = hash::again(request.hash);
-    let source = source(globals, server, start).ok_or(Outcome::drop(Counter::DropTables))?;
-    for attempt in 0..NAT_PORT_TRIES {
-        let rewrite = Tuple {
-            source,
-            destination: server.address,
-            source_port: nat_port(start, attempt),
-            destination_port: server.port,
+impl<F: Family> Half<'_, F> {
+    /// Whether a half found its place; not, when another flow has it.
+    #[inline(always)]
+    fn insert(
+        &self,
+        tables: &impl FamilyTables<F>,
+        key: &FlowKey<F>,
+        direction: u32,
+        rewrite: Tuple<F>,
+    ) -> Result<bool, Outcome> {
+        let fill = |index| {
+            let Some(found) = flow_table::nat(tables, index) else { return };
+            found.fill(&FlowView {
+                seen: self.now,
+                state: direction | self.request.state() | self.arrival.digest(),
+                rewrite,
+                peer_mac: self.arrival.peer_mac.0,
+                own_mac: self.arrival.own_mac.0,
+                interface: self.arrival.interface,
+                tags: self.arrival.tags.0,
+                server: self.server.0,
+                nat_source: self.nat_source,
+            });
         };
+        match flow_table::insert(tables, key, self.now, fill) {
+            Ok(()) => Ok(true),
+            Err(InsertError::Exists) => Ok(false),
+            Err(InsertError::Full) => Err(Outcome::drop(Counter::DropFlowsFull)),
+        }
+    }
+}
+
+/// Inserts the reply half under the first free source port, or the client's own, and returns what requests become.
+#[inline(always)]
+fn reserve<F: Family>(
+    tables: &(impl Tables + FamilyTables<F>),
+    globals: &Globals,
+    entry: &ServerEntry,
+    half: &Half<'_, F>,
+) -> Result<Tuple<F>, Outcome> {
+    let request = half.request;
+    let reply = request.parsed.tuple.reversed();
+    let Parsed { tuple, protocol, .. } = *request.parsed;
+    let port = match entry.port() {
+        Be16(0) => tuple.destination_port,
+        port => port,
+    };
+    let mut rewrite = Tuple { destination: entry.address::<F>(), destination_port: port, ..tuple };
+    let key = request.parsed.flow_key();
+    if request.service.mode == Mode::Gateway {
+        let twin = key.twin(rewrite);
+        let free = half.insert(tables, &twin, NAT_REPLY, reply)?;
+        // Its own half may have outlived the other.
+        return match free || is_half_of(tables, &twin, reply) {
+            true => Ok(rewrite),
+            false => Err(Outcome::drop(Counter::DropNatPorts)),
+        };
+    }
+    let start = spread(request);
+    let (_, sources) = entry.nat_range();
+    if sources == 0 {
+        return Err(Outcome::drop(Counter::DropTables));
+    }
+    rewrite.source = globals.nat_source::<F>(half.nat_source).ok_or(Outcome::drop(Counter::DropTables))?;
+    for attempt in 0..NAT_PORT_TRIES {
+        rewrite.source_port = nat_port(start, attempt);
         // The address may be a VIP, too: a reply to a service's port would count as a request.
-        let taken = ServiceKey::new(source, rewrite.source_port, request.parsed.protocol);
-        if find_service(tables, taken).is_some() {
+        if is_service(tables, &ServiceKey::<F>::new(rewrite.source, rewrite.source_port, protocol)) {
             continue;
         }
-        match flow_table::insert(tables, &request.parsed.flow_key().twin(rewrite), reply) {
-            Ok(()) => return Ok(rewrite),
-            Err(InsertError::Exists) => {}
-            Err(InsertError::Full) => return Err(Outcome::drop(Counter::DropFlowsFull)),
+        if half.insert(tables, &key.twin(rewrite), NAT_REPLY, reply)? {
+            return Ok(rewrite);
         }
     }
     Err(Outcome::drop(Counter::DropNatPorts))
 }
 
 #[inline(always)]
-fn source(globals: &Globals, server: &Server, hash: u32) -> Option<Be32> {
-    let count = server.nat_count as u32;
-    if count == 0 {
-        return None;
+fn is_half_of<F: Family>(tables: &impl FamilyTables<F>, key: &FlowKey<F>, rewrite: Tuple<F>) -> bool {
+    let found = flow_table::find(tables, key).and_then(|index| flow_table::nat(tables, index));
+    found.is_some_and(|found| found.rewrites_to(rewrite))
+}
+
+// Not inlined: the verifier follows its probes once, not for every port that is tried.
+#[inline(never)]
+fn is_service<F: Family>(tables: &impl FamilyTables<F>, key: &ServiceKey<F>) -> bool {
+    find_service(tables, *key).is_some()
+}
+
+/// Where a flow's search for a port begins: another place for each flow, also of clients that stay with one server.
+#[inline(always)]
+fn spread<F: Family>(request: &Request<'_, F>) -> u32 {
+    let Tuple { source_port, destination_port, .. } = request.parsed.tuple;
+    let ports = (source_port.0 as u32) << 16 | destination_port.0 as u32;
+    hash::again(if request.service.by_client { request.hash ^ ports } else { request.hash })
+}
+
+/// Which of the NAT sources a new flow gets.
+#[inline(always)]
+fn source_index(entry: &ServerEntry, hash: u32) -> u32 {
+    match entry.nat_range() {
+        (_, 0) => 0,
+        (first, count) => first as u32 + nat_source_index(hash, count as u32),
     }
-    globals.nat_source(server.nat_first as u32 + nat_source_index(hash, count))
 }

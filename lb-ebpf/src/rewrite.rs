@@ -1,55 +1,36 @@
-//! Changes to a packet's headers, with every checksum updated in place.
+//! New ends for a packet, with every checksum updated in place.
 
 use lb_common::{
     flow::Tuple,
-    net::{Be16, Mac, TCP},
+    net::{Be16, TCP},
 };
 
 use crate::{
     checksum::{Sum, udp_field},
     frame::Frame,
-    header::{Ethernet, IPV4_OFFSET, Ipv4, L4_OFFSET, Ports, Tcp, Udp},
+    header::{Ports, Tcp, Udp},
+    ip::{Ip, Part},
+    parse::Parsed,
 };
-
-/// The Ethernet addresses a packet leaves with.
-#[inline(always)]
-pub(crate) fn link(frame: &mut Frame<'_>, destination: Mac, source: Mac) -> Option<()> {
-    let ethernet = frame.at::<Ethernet>(0)?;
-    ethernet.destination.set(destination);
-    ethernet.source.set(source);
-    Some(())
-}
-
-/// One hop less to live.
-#[inline(always)]
-pub(crate) fn hop(frame: &mut Frame<'_>) -> Option<()> {
-    let ip = frame.at::<Ipv4>(IPV4_OFFSET)?;
-    let sum = decrement(ip, Sum::of_field(ip.checksum));
-    ip.checksum = sum.field();
-    Some(())
-}
 
 /// New ends, and one hop less to live.
 #[inline(always)]
-pub(crate) fn ends(frame: &mut Frame<'_>, old: Tuple, new: Tuple, protocol: u8) -> Option<()> {
-    let addresses =
-        Sum::default().replace32(old.source, new.source).replace32(old.destination, new.destination);
-    let ip = frame.at::<Ipv4>(IPV4_OFFSET)?;
-    ip.source = new.source;
-    ip.destination = new.destination;
-    let sum = decrement(ip, Sum::of_field(ip.checksum).plus(addresses));
-    ip.checksum = sum.field();
-
+pub(crate) fn ends<F: Ip>(frame: &mut Frame<'_>, parsed: &Parsed<F>, new: Tuple<F>) -> Option<()> {
+    let header = frame.at::<F::Header>(parsed.l3)?;
+    F::set_ends(header, new.source, new.destination);
+    F::hop(header);
+    if parsed.part == Part::Later {
+        return Some(());
+    }
+    let old = parsed.tuple;
+    let change = change(old, new);
     let ports = Ports { source: new.source_port, destination: new.destination_port };
-    let change = addresses
-        .replace16(old.source_port, new.source_port)
-        .replace16(old.destination_port, new.destination_port);
-    if protocol == TCP {
-        let tcp = frame.at::<Tcp>(L4_OFFSET)?;
+    if parsed.protocol == TCP {
+        let tcp = frame.at::<Tcp>(parsed.l4)?;
         tcp.ports = ports;
         tcp.checksum = Sum::of_field(tcp.checksum).plus(change).field();
     } else {
-        let udp = frame.at::<Udp>(L4_OFFSET)?;
+        let udp = frame.at::<Udp>(parsed.l4)?;
         udp.ports = ports;
         if udp.checksum != Be16(0) {
             udp.checksum = udp_field(Sum::of_field(udp.checksum).plus(change));
@@ -58,11 +39,11 @@ pub(crate) fn ends(frame: &mut Frame<'_>, old: Tuple, new: Tuple, protocol: u8) 
     Some(())
 }
 
+/// What new ends change in a transport checksum, pseudo header included.
 #[inline(always)]
-fn decrement(ip: &mut Ipv4, sum: Sum) -> Sum {
-    let [ttl, protocol] = ip.ttl_protocol;
-    let old = Be16(u16::from_ne_bytes([ttl, protocol]));
-    let new = Be16(u16::from_ne_bytes([ttl.wrapping_sub(1), protocol]));
-    ip.ttl_protocol = [ttl.wrapping_sub(1), protocol];
-    sum.replace16(old, new)
+pub(crate) fn change<F: Ip>(old: Tuple<F>, new: Tuple<F>) -> Sum {
+    let sum = F::exchange(Sum::default(), old.source, new.source);
+    F::exchange(sum, old.destination, new.destination)
+        .replace16(old.source_port, new.source_port)
+        .replace16(old.destination_port, new.destination_port)
 }

@@ -1,6 +1,8 @@
 //! What the tests stand on: `bed`, the network of namespaces that scenarios and the demo run in,
-//! `bench`, the measurements, and `cases`, the packets that the host and the kernel must treat alike.
+//! `bench`, the measurements, `cases`, the packets that the host and the kernel must treat alike, and `decap`, those of
+//! the program that runs on a server.
 
 pub mod bed;
 pub mod bench;
 pub mod cases;
+pub mod decap;

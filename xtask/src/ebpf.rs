@@ -11,16 +11,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
-/// The two ELF objects, each with its BTF.
+/// The ELF objects, each with its BTF.
 #[derive(Debug)]
 pub(crate) struct Objects {
     /// The program that forwards.
     pub(crate) xdp: PathBuf,
-    /// The program that feeds it packets in tests and benchmarks.
+    /// The program that opens what was encapsulated, on a server.
+    pub(crate) decap: PathBuf,
+    /// The program that feeds packets to the first in tests and benchmarks.
     pub(crate) driver: PathBuf,
 }
 
-/// Builds both objects into `target/bpf` of the workspace; a file that would not change is not written.
+/// Builds all objects into `target/bpf` of the workspace; a file that would not change is not written.
 ///
 /// `run` starts the command and waits for it: a build script and xtask report differently.
 pub(crate) fn build(
@@ -37,6 +39,7 @@ pub(crate) fn build(
     let kept = workspace.join("target/bpf");
     Ok(Objects {
         xdp: keep(&built, &kept, "steelyard-xdp")?,
+        decap: keep(&built, &kept, "steelyard-decap")?,
         driver: keep(&built, &kept, "steelyard-driver")?,
     })
 }

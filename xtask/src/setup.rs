@@ -34,6 +34,8 @@ pub(crate) const BUILD: &[Need] = &[Need::Sources, Need::Linker];
 pub(crate) const CHECK: &[Need] = &[Need::Sources, Need::Linker, Need::Lints];
 /// To run programs in the kernel, and traffic between namespaces.
 pub(crate) const RUN: &[Need] = &[Need::Sources, Need::Linker, Need::Packages(NETWORK_PACKAGES), Need::BpfFs];
+/// Beside `RUN`, to forward by other means than ours.
+pub(crate) const COMPARE: &[Need] = &[Need::Packages(COMPARED_PACKAGES)];
 pub(crate) const FUZZ: &[Need] = &[Need::Packages(FUZZ_PACKAGES), Need::Fuzzer];
 const ALL: &[Need] =
     &[Need::Sources, Need::Linker, Need::Lints, Need::Packages(NETWORK_PACKAGES), Need::BpfFs];
@@ -42,6 +44,12 @@ const NETWORK_PACKAGES: &[Package] = &[Package {
     name: "iproute2",
     proof: "/sbin/ip",
     why: "the test bed makes namespaces and links with `ip`",
+}];
+
+const COMPARED_PACKAGES: &[Package] = &[Package {
+    name: "nftables",
+    proof: "/usr/sbin/nft",
+    why: "the benchmark over links compares with its dnat",
 }];
 
 const FUZZ_PACKAGES: &[Package] =

@@ -1,10 +1,13 @@
 //! What can be asked.
 
-use std::{net::SocketAddrV4, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
-use crate::pure::explain::Endpoint;
+use crate::pure::{config::model::XdpMode, explain::Endpoint};
 
 /// A load balancer: layer 4 in the kernel by XDP, health checks and control in userspace.
 #[derive(Debug, Parser)]
@@ -54,17 +57,34 @@ pub(super) enum Command {
     Server(ServerCommand),
     /// Show every way a packet left the program, counted since the state was first pinned
     Counters(Output),
-    /// Tell which server a connection gets, and why, from the live tables
+    /// List the recorded flows, at most 10 000 of them
+    Flows {
+        /// Only those of this service
+        #[arg(long, value_name = "NAME")]
+        service: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Tell which server a connection gets, and why: runs the program over the live tables, without a trace
+    ///
+    /// Shows the service and how it was found, whether the client may use it, the slot, the record, and for the first
+    /// packet of a connection and a later one the server, the header that would be sent and the counter that names
+    /// the way out.
     Explain {
-        /// The client's end, such as 192.0.2.1:40000
+        /// The client's end, such as 192.0.2.1:40000 or [2001:db8::1]:40000
         #[arg(value_name = "CLIENT:PORT")]
-        client: SocketAddrV4,
+        client: SocketAddr,
         /// The service's end, such as 10.0.5.96:80/tcp
         #[arg(value_name = "VIP:PORT/PROTOCOL")]
         vip: Endpoint,
         #[command(flatten)]
         output: Output,
     },
+    /// On a server: open ipip and gue packets for the listed addresses, in the foreground
+    ///
+    /// SIGTERM and SIGINT take the program away and print its counters; nothing is pinned, so nothing stays
+    /// even when the process is killed.
+    Decap(Decap),
     /// Take XDP and all pinned state away; ends forwarding
     Detach {
         /// Pin directory [default: the one in -c FILE, else /sys/fs/bpf/steelyard]
@@ -78,6 +98,52 @@ pub(super) struct Output {
     /// Answer in JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Decap {
+    /// Where encapsulated packets arrive
+    #[arg(long, required = true, num_args = 1.., value_name = "IF")]
+    pub interface: Vec<String>,
+    /// Addresses of the balancer's services, of either family
+    #[arg(long, required = true, num_args = 1.., value_name = "ADDR", value_parser = vip)]
+    pub vip: Vec<IpAddr>,
+    /// auto: native, else generic with a warning
+    #[arg(long, value_name = "MODE", default_value = "auto")]
+    pub mode: DecapMode,
+    /// Attach nothing; say what this server lacks, and the command for each
+    #[arg(long)]
+    pub check: bool,
+    /// For --check: the MSS that this server announces to clients, the `advmss` of its routes
+    #[arg(long, value_name = "BYTES", requires = "check")]
+    pub mss: Option<u16>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum DecapMode {
+    Auto,
+    Native,
+    Generic,
+}
+
+impl From<DecapMode> for XdpMode {
+    fn from(mode: DecapMode) -> Self {
+        match mode {
+            DecapMode::Auto => XdpMode::Auto,
+            DecapMode::Native => XdpMode::Native,
+            DecapMode::Generic => XdpMode::Generic,
+        }
+    }
+}
+
+fn vip(text: &str) -> Result<IpAddr, String> {
+    let address: IpAddr = text.parse().map_err(|_| "expected an IPv4 or IPv6 address".to_owned())?;
+    if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
+        return Err("no service can have this address".to_owned());
+    }
+    Ok(address)
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,6 +1,6 @@
 //! Commands that a running daemon answers.
 
-use std::{net::SocketAddrV4, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -14,7 +14,7 @@ use crate::{
     io::admin::{client, server::ServerRow},
     pure::{
         explain::Endpoint,
-        status::{Counters, Explanation, ServiceStatus, Status},
+        status::{Counters, Explanation, Flows, ServiceStatus, Status},
     },
 };
 
@@ -54,13 +54,21 @@ pub(super) fn server(common: &Common, command: &ServerCommand) -> Result<(), Cli
     }
 }
 
+pub(super) fn flows(common: &Common, service: Option<&str>, output: &Output) -> Result<(), CliError> {
+    let page = match service {
+        Some(name) => format!("/v1/flows?service={}", escape(name)),
+        None => "/v1/flows".to_owned(),
+    };
+    show::<Flows>(common, &page, output, |flows, _| render::flows(flows))
+}
+
 pub(super) fn explain(
     common: &Common,
-    client: SocketAddrV4,
+    client: SocketAddr,
     vip: Endpoint,
     output: &Output,
 ) -> Result<(), CliError> {
-    let page = format!("/v1/explain?client={client}&vip={}", escape(&vip.to_string()));
+    let page = format!("/v1/explain?client={}&vip={}", escape(&client.to_string()), escape(&vip.to_string()));
     show::<Explanation>(common, &page, output, |explanation, _| render::explanation(explanation))
 }
 
@@ -72,12 +80,21 @@ fn show<T: DeserializeOwned + Serialize>(
     render: impl Fn(&T, Paint) -> String,
 ) -> Result<(), CliError> {
     let answer: T = get(common, page)?;
+    tell(&answer, output, |answer| render(answer, Paint::stdout()))
+}
+
+/// Prints an answer as JSON or for people.
+pub(super) fn tell<T: Serialize>(
+    answer: &T,
+    output: &Output,
+    render: impl Fn(&T) -> String,
+) -> Result<(), CliError> {
     if output.json {
-        let json = serde_json::to_string_pretty(&answer);
+        let json = serde_json::to_string_pretty(answer);
         let json = json.map_err(|error| CliError::Io { what: "cannot write json", source: error.into() })?;
         return print(&format!("{json}\n"));
     }
-    print(&render(&answer, Paint::stdout()))
+    print(&render(answer))
 }
 
 fn get<T: DeserializeOwned>(common: &Common, page: &str) -> Result<T, CliError> {

@@ -3,6 +3,7 @@
 mod args;
 mod ask;
 mod color;
+mod decap;
 mod render;
 mod serve;
 
@@ -15,7 +16,7 @@ use clap::Parser;
 
 use self::args::{Args, Command};
 use crate::{
-    daemon::RunError,
+    daemon::{RunError, decap::DecapError},
     io::{admin::client::ClientError, file::FileError, kernel::PinsError},
     pure::config::error::{Diagnostic, Severity},
 };
@@ -30,6 +31,11 @@ enum CliError {
     #[error("error: {0}")]
     Run(RunError),
     #[error("error: {0}")]
+    Decap(DecapError),
+    /// What is missing is the answer, and told already.
+    #[error("error: this server lacks {0} of what decap needs: run the commands above, then check again")]
+    Unprepared(usize),
+    #[error("error: {0}")]
     Pins(PinsError),
     #[error("error: {0}")]
     Client(ClientError),
@@ -43,11 +49,13 @@ pub fn run() -> ExitCode {
     let done = match args.command {
         Command::Run { detach } => serve::run(&args.common, detach),
         Command::Check => serve::check(&args.common),
+        Command::Decap(ref asked) => decap::run(asked),
         Command::Detach { pin } => serve::detach(&args.common, pin),
         Command::Status(ref output) => ask::status(&args.common, output),
         Command::Service(ref command) => ask::service(&args.common, command),
         Command::Server(ref command) => ask::server(&args.common, command),
         Command::Counters(ref output) => ask::counters(&args.common, output),
+        Command::Flows { ref service, ref output } => ask::flows(&args.common, service.as_deref(), output),
         Command::Explain { client, vip, ref output } => ask::explain(&args.common, client, vip, output),
     };
     match done {
@@ -63,9 +71,17 @@ pub fn run() -> ExitCode {
 impl CliError {
     fn code(&self) -> u8 {
         match self {
-            CliError::Config(_) | CliError::File(_) | CliError::Run(RunError::File(_)) => USAGE,
+            CliError::Config(_)
+            | CliError::File(_)
+            | CliError::Run(RunError::File(_))
+            | CliError::Decap(DecapError::TooMany(_)) => USAGE,
             CliError::Client(ClientError::NoDaemon { .. }) => NO_DAEMON,
-            CliError::Run(_) | CliError::Pins(_) | CliError::Client(_) | CliError::Io { .. } => FAILED,
+            CliError::Run(_)
+            | CliError::Decap(_)
+            | CliError::Unprepared(_)
+            | CliError::Pins(_)
+            | CliError::Client(_)
+            | CliError::Io { .. } => FAILED,
         }
     }
 }

@@ -70,7 +70,7 @@ fn load(common: &Common) -> Result<Parsed, CliError> {
 }
 
 /// The daemon's log: to stderr, where journald or a terminal reads it.
-fn log(level: &str) {
+pub(super) fn log(level: &str) {
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)

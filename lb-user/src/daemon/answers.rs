@@ -2,29 +2,22 @@
 
 use std::{
     collections::BTreeMap,
-    net::Ipv4Addr,
     sync::{Arc, Mutex},
     time::Instant,
 };
 
-use lb_common::{
-    entry::{Server, ServerEntry, Service, ServiceKey},
-    flow::{FlowKey, FlowView, Ticks},
-    flow_table,
-    hash::HashKey,
-    slot::{ServerId, Slot},
-};
+use lb_common::slot::ServerId;
 use tokio::sync::watch;
 
 use crate::{
     io::{
         admin::server::Answers,
-        kernel::{self, Reader},
+        kernel::{Dry, Reader},
     },
     pure::{
-        explain::{Live, explain},
+        explain::{Connection, explain},
         snapshot::{Counts, Snapshot, Surroundings},
-        status::{InterfaceStatus, Traffic},
+        status::{Explanation, Flows, InterfaceStatus, Traffic},
     },
 };
 
@@ -42,12 +35,19 @@ pub(super) struct Sources {
     pub reader: Reader,
     pub snapshot: watch::Receiver<Arc<Snapshot>>,
     pub situation: Arc<Mutex<Situation>>,
+    /// Loaded when it is first asked.
+    pub dry: Mutex<Option<Dry>>,
+    /// Held by whoever lists flows: one at a time.
+    pub listing: Mutex<()>,
 }
+
+/// Shown of the recorded flows.
+const FLOWS_SHOWN: usize = 10_000;
 
 /// The functions the admin server calls.
 pub(super) fn answers(sources: Sources) -> Answers {
     let sources = Arc::new(sources);
-    let (status, counters) = (Arc::clone(&sources), Arc::clone(&sources));
+    let [status, counters, explain] = [(); 3].map(|()| Arc::clone(&sources));
     Answers {
         status: Box::new(move |()| {
             let situation = status.situation();
@@ -65,15 +65,47 @@ pub(super) fn answers(sources: Sources) -> Answers {
         counters: Box::new(move |()| {
             counters.reader.counters.all().map_err(|error| format!("cannot read the counters: {error}"))
         }),
-        explain: Box::new(move |connection| {
-            let snapshot = Arc::clone(&sources.snapshot.borrow());
-            let interfaces = sources.situation().interfaces;
-            Ok(explain(&LiveTables(&sources.reader), &snapshot, &interfaces, connection))
-        }),
+        explain: Box::new(move |connection| explain.explain(&connection)),
+        flows: Box::new(move |service| sources.flows(service.as_deref())),
     }
 }
 
 impl Sources {
+    fn explain(&self, connection: &Connection) -> Result<Explanation, String> {
+        let interfaces = self.situation().interfaces;
+        let arrival = interfaces.first().map_or(0, |interface| interface.index);
+        let facts = {
+            // What a thread that failed left is made anew.
+            let mut dry = self.dry.lock().unwrap_or_else(|poisoned| {
+                let mut dry = poisoned.into_inner();
+                *dry = None;
+                dry
+            });
+            let dry = match dry.as_mut() {
+                Some(dry) => dry,
+                None => dry.insert(self.reader.dry().map_err(|error| error.to_string())?),
+            };
+            dry.explain(connection, arrival).map_err(|error| error.to_string())?
+        };
+        let snapshot = Arc::clone(&self.snapshot.borrow());
+        Ok(explain(&facts, &snapshot, &interfaces, connection))
+    }
+
+    fn flows(&self, service: Option<&str>) -> Result<Flows, String> {
+        let snapshot = Arc::clone(&self.snapshot.borrow());
+        let id = match service {
+            None => None,
+            Some(name) => {
+                let found = snapshot.services.iter().find(|service| service.name == name);
+                Some(found.ok_or_else(|| format!("no service named `{name}`"))?.id)
+            }
+        };
+        let _one = self.listing.lock().map_err(|_| "an earlier listing failed: see the log")?;
+        let listing = self.reader.memory.list(id, FLOWS_SHOWN);
+        let flows = listing.records.iter().map(|record| record.status(&snapshot)).collect();
+        Ok(Flows { total: listing.total, flows })
+    }
+
     fn situation(&self) -> Situation {
         self.situation.lock().map(|situation| situation.clone()).unwrap_or_default()
     }
@@ -88,35 +120,5 @@ impl Counts for LiveTables<'_> {
 
     fn retired(&self, service: u32) -> Traffic {
         self.0.counters.retired(service).unwrap_or_default()
-    }
-}
-
-impl Live for LiveTables<'_> {
-    fn hash_key(&self) -> HashKey {
-        self.0.memory.globals().hash_key()
-    }
-
-    fn nat_source(&self, index: u32) -> Option<Ipv4Addr> {
-        self.0.memory.globals().nat_source(index).map(Ipv4Addr::from)
-    }
-
-    fn service(&self, key: ServiceKey) -> Option<Service> {
-        self.0.memory.service(key)
-    }
-
-    fn slot(&self, index: u32) -> Option<Slot> {
-        self.0.memory.slot(index)
-    }
-
-    fn server(&self, id: ServerId) -> Option<Server> {
-        self.0.memory.server(id).map(ServerEntry::load)
-    }
-
-    fn flow(&self, key: &FlowKey) -> Option<FlowView> {
-        flow_table::read(&*self.0.memory, key).map(|(_, view)| view)
-    }
-
-    fn now(&self) -> Ticks {
-        kernel::now()
     }
 }

@@ -175,8 +175,14 @@ impl Control {
         let memory = self.kernel.memory();
         loop {
             let state = &self.state;
-            let round = sweep.pass(&memory, kernel::now(), |id, protocol| state.idle_ticks(id, protocol));
+            let round = sweep.pass(&memory, kernel::now(), |id, protocol, of_client| {
+                state.idle_ticks(id, protocol, of_client)
+            });
             if let Some(round) = round {
+                for (id, in_pairs) in self.state.counted() {
+                    let open = round.open.get(&id).copied().unwrap_or_default();
+                    memory.set_load(id, if in_pairs { open.pairs } else { open.alone });
+                }
                 self.state.handle(Event::Swept { records: round.records, named: round.named });
                 return;
             }

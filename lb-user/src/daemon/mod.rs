@@ -11,6 +11,7 @@
 mod answers;
 mod checks;
 mod control;
+pub mod decap;
 mod interfaces;
 mod start;
 

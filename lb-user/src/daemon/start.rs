@@ -119,7 +119,7 @@ struct Daemon {
     control: Control,
     net_events: mpsc::Receiver<NetEvent>,
     /// Kept: the follower ends when it is dropped.
-    targets: watch::Sender<BTreeSet<std::net::Ipv4Addr>>,
+    targets: watch::Sender<BTreeSet<std::net::IpAddr>>,
     follower: tokio::task::JoinHandle<()>,
     admin: tokio::task::JoinHandle<std::io::Result<()>>,
     /// Removed when the daemon ends.
@@ -171,7 +171,15 @@ impl Daemon {
         };
         control.first_look(&mut net_events, Instant::now() + FIRST_LOOK).await;
         attach_all(&mut control, &interfaces)?;
-        let sources = Sources { node, started: Instant::now(), reader, snapshot, situation };
+        let sources = Sources {
+            node,
+            started: Instant::now(),
+            reader,
+            snapshot,
+            situation,
+            dry: Mutex::default(),
+            listing: Mutex::default(),
+        };
         let admin = tokio::spawn(server::serve(listener, answers(sources)));
         Ok(Daemon { control, net_events, targets, follower, admin, _socket: socket })
     }
@@ -233,7 +241,7 @@ impl Control {
         if !silent.is_empty() {
             let more = missing.len() - silent.len();
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            warn!("no answer to arp yet from {}{more}", silent.join(", "));
+            warn!("no answer to arp or neighbour discovery yet from {}{more}", silent.join(", "));
         }
         self.settle();
     }
@@ -336,7 +344,7 @@ fn secret(secret: &Secret) -> Result<Vec<u8>, FileError> {
 }
 
 /// An early and plain answer; capabilities that are partly there show when they are used.
-fn require_privileges() -> Result<(), RunError> {
+pub(super) fn require_privileges() -> Result<(), RunError> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     match effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()) {

@@ -1,6 +1,6 @@
 //! When a flow record is void and may be deleted.
 
-use lb_common::flow::{Flow, FlowView, NAT_REPLY, NAT_REQUEST, Ticks, nat_idle_ticks};
+use lb_common::flow::{NAT_REPLY, NAT_REQUEST, Owner, Ticks, idle_ticks, nat_idle_ticks};
 
 /// What to do with a record the sweep came upon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,24 +11,24 @@ pub enum Verdict {
     SeeTwin,
 }
 
-/// Of a record alone. `idle_ticks`: of the service its server belongs to; None when the server is gone.
-pub fn alone(now: Ticks, flow: &FlowView, idle_ticks: Option<u32>) -> Verdict {
+/// Of a record alone. `idle`: of the service its server belongs to; None when the server is gone.
+pub fn alone(now: Ticks, flow: &Owner, idle: Option<u32>) -> Verdict {
     let silent = now.since(flow.seen);
     let nat = flow.state & (NAT_REQUEST | NAT_REPLY) != 0;
     if silent < YOUNG_TICKS {
         return Verdict::Keep;
     }
-    match (nat, idle_ticks) {
+    match (nat, idle) {
         (true, _) => Verdict::SeeTwin,
         (false, None) => Verdict::Remove,
-        (false, Some(idle)) if silent >= Flow::idle_ticks(flow.state, idle) => Verdict::Remove,
+        (false, Some(idle)) if silent >= idle_ticks(flow.state, idle) => Verdict::Remove,
         (false, Some(_)) => Verdict::Keep,
     }
 }
 
 /// Of a NAT half with its twin: a pair lives by the younger of its stamps and the bits of both.
-pub fn pair(now: Ticks, half: &FlowView, twin: Option<&FlowView>, idle_ticks: Option<u32>) -> Verdict {
-    let (Some(twin), Some(idle)) = (twin, idle_ticks) else { return Verdict::Remove };
+pub fn pair(now: Ticks, half: &Owner, twin: Option<&Owner>, idle: Option<u32>) -> Verdict {
+    let (Some(twin), Some(idle)) = (twin, idle) else { return Verdict::Remove };
     let (request, reply) = if half.state & NAT_REQUEST != 0 { (half, twin) } else { (twin, half) };
     let silent = now.since(half.seen).min(now.since(twin.seen));
     if silent >= nat_idle_ticks(request.state, reply.state, idle) { Verdict::Remove } else { Verdict::Keep }
@@ -39,28 +39,15 @@ const YOUNG_TICKS: u32 = Ticks::in_ms(1_000);
 
 #[cfg(test)]
 mod tests {
-    use lb_common::{
-        flow::{CLOSED_TICKS, FIN, OPENING, OPENING_TICKS, RESET_TICKS, RST, Tuple},
-        net::{Be16, Be32},
-    };
+    use lb_common::flow::{CLOSED_TICKS, FIN, OPENING, OPENING_TICKS, RESET_TICKS, RST};
 
     use super::*;
 
     const IDLE: u32 = 6_000;
     const NOW: Ticks = Ticks(1_000_000);
 
-    fn flow(state: u32, silent: u32) -> FlowView {
-        let rewrite =
-            Tuple { source: Be32(1), destination: Be32(2), source_port: Be16(3), destination_port: Be16(4) };
-        FlowView {
-            server: 1,
-            seen: Ticks(NOW.0 - silent),
-            state,
-            interface: 1,
-            rewrite,
-            peer_mac: 0,
-            own_mac: 0,
-        }
+    fn flow(state: u32, silent: u32) -> Owner {
+        Owner { server: 1, seen: Ticks(NOW.0 - silent), state }
     }
 
     #[test]

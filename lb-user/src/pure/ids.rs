@@ -1,6 +1,6 @@
 //! Stable ids: a server keeps its id while anything in the kernel may name it.
 
-use std::{collections::BTreeMap, net::SocketAddrV4};
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use lb_common::{
     limits::{SERVERS_MAX, SERVICES_MAX},
@@ -11,7 +11,7 @@ use lb_common::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServerKey {
     pub service: u32,
-    pub address: SocketAddrV4,
+    pub address: SocketAddr,
 }
 
 /// Hands out the lowest free server id; an id is free again only when the caller releases it.
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     fn key(n: u8) -> ServerKey {
-        ServerKey { service: 0, address: SocketAddrV4::new([10, 0, 0, n].into(), 80) }
+        ServerKey { service: 0, address: SocketAddr::from(([10, 0, 0, n], 80)) }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod config;
+pub mod decap;
 pub mod explain;
 pub mod flows;
 pub mod health;
@@ -9,6 +10,7 @@ pub mod hop;
 pub mod ids;
 pub mod place;
 pub mod plan;
+pub mod record;
 pub mod ring;
 pub mod snapshot;
 pub mod state;

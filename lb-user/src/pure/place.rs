@@ -2,20 +2,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::limits::{RING_SLOTS_MAX, RING_SLOTS_MIN};
-
-use super::{
-    config::model::{Config, Service},
-    ids::free_service_id,
-    plan::Tables,
-    state::keys,
+use lb_common::{
+    entry,
+    limits::{RING_SLOTS_MAX, RING_SLOTS_MIN},
+    slot::ServerId,
 };
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+use super::{
+    config::{
+        model::{Config, Service},
+        network::Family,
+    },
+    ids::free_service_id,
+    plan::Tables,
+    state::{keys, number, rules},
+};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     pub id: u32,
-    /// First slot in the ring map.
-    pub ring_base: u32,
+    /// First slots in the ring map, in the order of `Service::rings`.
+    pub rings: Vec<u32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,13 +34,19 @@ pub enum PlaceError {
     Ring { needed: u32, capacity: u32 },
     #[error("too many services: no id is free until the flows of removed ones have ended")]
     Services,
+    #[error(
+        "no room for the nat sources beside the {0} that are pinned: run `steelyard detach` (it ends the flows that are \
+         recorded), then start again"
+    )]
+    NatSources(usize),
     #[error("too many servers: no id is free until the flows of removed ones have ended")]
     Servers,
 }
 
 /// Slots the ring map is made with: twice what is configured, so that services can be added.
 pub fn ring_slots(config: &Config) -> u32 {
-    let needed: u32 = config.services.iter().map(|service| service.slots).sum();
+    let needed: u32 =
+        config.services.iter().map(|service| service.slots * service.rings().len() as u32).sum();
     needed.saturating_mul(2).next_power_of_two().clamp(RING_SLOTS_MIN, RING_SLOTS_MAX)
 }
 
@@ -49,11 +62,11 @@ pub fn assign(config: &Config, pinned: &Tables, capacity: u32) -> Result<Vec<Pla
                 Some(id) => id,
                 None => taken.new_id()?,
             };
-            let ring_base = match kept.ring_base {
-                Some(base) => base,
-                None => taken.new_ring(service.slots, capacity)?,
+            let ring = |base: Option<u32>| match base {
+                Some(base) => Ok(base),
+                None => taken.new_ring(service.slots, capacity),
             };
-            Ok(Place { id, ring_base })
+            Ok(Place { id, rings: kept.rings.into_iter().map(ring).collect::<Result<_, _>>()? })
         })
         .collect()
 }
@@ -63,11 +76,13 @@ struct Taken {
     /// First slot to length.
     rings: BTreeMap<u32, u32>,
     claimed: BTreeSet<u32>,
+    claimed_rings: BTreeSet<u32>,
 }
 
 struct Kept {
     id: Option<u32>,
-    ring_base: Option<u32>,
+    /// In the order of `Service::rings`.
+    rings: Vec<Option<u32>>,
 }
 
 impl Taken {
@@ -76,21 +91,29 @@ impl Taken {
     fn new(pinned: &Tables) -> Self {
         let named = pinned.servers.values().map(|server| server.service);
         Taken {
-            ids: pinned.services.values().map(|service| service.id).chain(named).collect(),
+            ids: pinned.all_services().map(|service| service.id).chain(named).collect(),
             rings: pinned.rings.iter().map(|(&base, ring)| (base, ring.len() as u32)).collect(),
             claimed: BTreeSet::new(),
+            claimed_rings: BTreeSet::new(),
         }
     }
 
     /// Of two services that were one, the first keeps the place.
     fn keep(&mut self, service: &Service, pinned: &Tables) -> Kept {
-        let found = keys(service).find_map(|(key, _)| pinned.services.get(&key));
-        match found.filter(|found| self.claimed.insert(found.id)) {
-            Some(found) => {
-                let same_size = found.ring_mask == service.slots - 1;
-                Kept { id: Some(found.id), ring_base: same_size.then_some(found.ring_base) }
+        let found: Vec<_> =
+            service.rings().into_iter().map(|family| standing(service, family, pinned)).collect();
+        let id = found.iter().flatten().map(|found| found.id).next();
+        match id.filter(|&id| self.claimed.insert(id)) {
+            Some(id) => {
+                let families = service.rings();
+                let mut base = |(found, family): (Option<entry::Service>, Option<Family>)| {
+                    let found = found.filter(|found| found.id == id && found.ring_mask == service.slots - 1);
+                    let base = found.map(|found| found.ring_base);
+                    base.filter(|&base| holds_only(pinned, base, family) && self.claimed_rings.insert(base))
+                };
+                Kept { id: Some(id), rings: found.into_iter().zip(families).map(&mut base).collect() }
             }
-            None => Kept { id: None, ring_base: None },
+            None => Kept { id: None, rings: vec![None; found.len()] },
         }
     }
 
@@ -117,6 +140,30 @@ impl Taken {
         }
         (capacity.checked_sub(start)? >= slots).then_some(start)
     }
+}
+
+/// Whether every server of a pinned ring is of the family that the ring is for; one for all takes any.
+fn holds_only(pinned: &Tables, base: u32, family: Option<Family>) -> bool {
+    let of_family = |id: &ServerId| {
+        let server = pinned.servers.get(id);
+        family.is_none_or(|family| server.is_some_and(|server| Family::of(server.address) == family))
+    };
+    let named = pinned.rings.get(&base).into_iter().flat_map(|ring| ring.iter());
+    named.flat_map(|slot| [slot.current(), slot.base()]).filter(|id| !id.is_none()).all(|id| of_family(&id))
+}
+
+/// What is pinned for one ring of a service, whatever the key.
+pub fn standing(service: &Service, family: Option<Family>, pinned: &Tables) -> Option<entry::Service> {
+    let exact = keys(service, family).find_map(|(key, _)| pinned.services.get(&key).copied());
+    exact.or_else(|| {
+        rules(service, family).find_map(|(network, protocol)| {
+            let same = |rule: &&entry::Rule| {
+                (rule.protocol, rule.first, rule.last)
+                    == (number(protocol), service.ports.first, service.ports.last)
+            };
+            Some(pinned.wildcards.get(&network)?.iter().find(same)?.service)
+        })
+    })
 }
 
 #[cfg(test)]
@@ -151,7 +198,7 @@ mod tests {
     #[test]
     fn places_across_a_restart() {
         let before = pinned(&[(1, 256), (2, 512)]);
-        let place = |id, ring_base| Place { id, ring_base };
+        let place = |id, ring_base| Place { id, rings: vec![ring_base] };
         for (name, services, expected) in [
             ("unchanged", &[(1, 256), (2, 512)][..], &[place(0, 0), place(1, 256)][..]),
             ("turned round", &[(2, 512), (1, 256)], &[place(1, 256), place(0, 0)]),

@@ -5,28 +5,76 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::IpAddr,
     sync::Arc,
 };
 
 use lb_common::{
-    entry::{Server, Service, ServiceKey},
+    entry::{Rule, Server, Service, ServiceKey},
     hash::HashKey,
+    net::{Be16, V4, V6},
     slot::{ServerId, Slot},
 };
+
+use super::config::network::{Family, Network};
 
 /// Everything the daemon writes into the kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tables {
     pub hash_key: HashKey,
     /// Server entries refer to these by position.
-    pub nat_sources: Vec<Ipv4Addr>,
+    pub nat_sources: Vec<IpAddr>,
+    /// Servers of `gateway`, whose answers are told by their source.
+    pub gateways: BTreeSet<IpAddr>,
     /// Interfaces packets may leave through.
     pub devices: BTreeSet<u32>,
     pub servers: BTreeMap<ServerId, Server>,
-    /// First slot in the ring map to the slots of one service; shared, so that an unchanged ring costs nothing.
+    /// First slot in the ring map to the slots of one ring; shared, so that an unchanged ring costs nothing.
     pub rings: BTreeMap<u32, Arc<Vec<Slot>>>,
-    pub services: BTreeMap<ServiceKey, Service>,
+    /// What each network around a client says, by service id.
+    pub access: BTreeMap<(u32, Network), Verdict>,
+    pub services: BTreeMap<Key, Service>,
+    /// Services that are not found by address, port and protocol, the most specific first.
+    pub wildcards: BTreeMap<Network, Vec<Rule>>,
+}
+
+/// A service's key in the table of its family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    V4(ServiceKey<V4>),
+    V6(ServiceKey<V6>),
+}
+
+impl Key {
+    pub fn new(address: IpAddr, port: u16, protocol: u8) -> Self {
+        let port = Be16::new(port);
+        match address {
+            IpAddr::V4(address) => Key::V4(ServiceKey::new(address.into(), port, protocol)),
+            IpAddr::V6(address) => Key::V6(ServiceKey::new(address.into(), port, protocol)),
+        }
+    }
+
+    /// See `ServiceKey::of_vip`.
+    pub fn of_vip(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => Key::V4(ServiceKey::of_vip(address.into())),
+            IpAddr::V6(address) => Key::V6(ServiceKey::of_vip(address.into())),
+        }
+    }
+
+    pub fn family(self) -> Family {
+        match self {
+            Key::V4(_) => Family::V4,
+            Key::V6(_) => Family::V6,
+        }
+    }
+}
+
+/// Whether a client may use a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Allow,
+    Deny,
 }
 
 /// One change. The order of the variants is the order in which a plan applies them: what is referred to
@@ -34,16 +82,22 @@ pub struct Tables {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     SetHashKey(HashKey),
-    SetNatSources(Vec<Ipv4Addr>),
+    SetNatSources(Vec<IpAddr>),
+    AddGateway(IpAddr),
     AddDevice(u32),
     SetServer(ServerId, Server),
     /// First slot in the ring map, and the slots that differ by their index within the ring.
     SetSlots(u32, Vec<(u32, Slot)>),
-    SetService(ServiceKey, Service),
-    RemoveService(ServiceKey),
+    SetAccess(u32, Network, Verdict),
+    SetService(Key, Service),
+    SetWildcards(Network, Vec<Rule>),
+    RemoveWildcards(Network),
+    RemoveService(Key),
+    RemoveAccess(u32, Network),
     RemoveRing(u32),
     RemoveServer(ServerId),
     RemoveDevice(u32),
+    RemoveGateway(IpAddr),
 }
 
 /// The steps that turn `from` into `to`.
@@ -55,15 +109,26 @@ pub fn diff(from: &Tables, to: &Tables) -> Vec<Step> {
     if from.nat_sources != to.nat_sources {
         steps.push(Step::SetNatSources(to.nat_sources.clone()));
     }
+    steps.extend(to.gateways.difference(&from.gateways).map(|&address| Step::AddGateway(address)));
     steps.extend(to.devices.difference(&from.devices).map(|&index| Step::AddDevice(index)));
     steps.extend(changed(&from.servers, &to.servers).map(|(&id, &server)| Step::SetServer(id, server)));
     steps.extend(to.rings.iter().filter_map(|(&base, ring)| slots(base, from.rings.get(&base), ring)));
+    let access = |(&(service, network), &verdict): (&(u32, Network), &Verdict)| {
+        Step::SetAccess(service, network, verdict)
+    };
+    steps.extend(changed(&from.access, &to.access).map(access));
     steps
         .extend(changed(&from.services, &to.services).map(|(&key, &service)| Step::SetService(key, service)));
+    let wildcards = |(&network, rules): (&Network, &Vec<Rule>)| Step::SetWildcards(network, rules.clone());
+    steps.extend(changed(&from.wildcards, &to.wildcards).map(wildcards));
+    steps.extend(gone(&from.wildcards, &to.wildcards).map(Step::RemoveWildcards));
     steps.extend(gone(&from.services, &to.services).map(Step::RemoveService));
+    let access = gone(&from.access, &to.access);
+    steps.extend(access.map(|(service, network)| Step::RemoveAccess(service, network)));
     steps.extend(gone(&from.rings, &to.rings).map(Step::RemoveRing));
     steps.extend(gone(&from.servers, &to.servers).map(Step::RemoveServer));
     steps.extend(from.devices.difference(&to.devices).map(|&index| Step::RemoveDevice(index)));
+    steps.extend(from.gateways.difference(&to.gateways).map(|&address| Step::RemoveGateway(address)));
     steps
 }
 
@@ -97,6 +162,9 @@ impl Tables {
         match step {
             Step::SetHashKey(key) => self.hash_key = key,
             Step::SetNatSources(sources) => self.nat_sources = sources,
+            Step::AddGateway(address) => {
+                self.gateways.insert(address);
+            }
             Step::AddDevice(index) => {
                 self.devices.insert(index);
             }
@@ -112,11 +180,23 @@ impl Tables {
                     ring[index as usize] = slot;
                 }
             }
+            Step::SetAccess(service, network, verdict) => {
+                self.access.insert((service, network), verdict);
+            }
             Step::SetService(key, service) => {
                 self.services.insert(key, service);
             }
+            Step::SetWildcards(network, rules) => {
+                self.wildcards.insert(network, rules);
+            }
+            Step::RemoveWildcards(network) => {
+                self.wildcards.remove(&network);
+            }
             Step::RemoveService(key) => {
                 self.services.remove(&key);
+            }
+            Step::RemoveAccess(service, network) => {
+                self.access.remove(&(service, network));
             }
             Step::RemoveRing(base) => {
                 self.rings.remove(&base);
@@ -127,21 +207,30 @@ impl Tables {
             Step::RemoveDevice(index) => {
                 self.devices.remove(&index);
             }
+            Step::RemoveGateway(address) => {
+                self.gateways.remove(&address);
+            }
         }
+    }
+
+    /// Of every key and every rule.
+    pub fn all_services(&self) -> impl Iterator<Item = &Service> {
+        let rules = self.wildcards.values().flatten().map(|rule| &rule.service);
+        self.services.values().chain(rules)
     }
 
     /// What refers to something that is not there; None when all is well.
     pub fn dangling(&self) -> Option<String> {
-        for (key, service) in &self.services {
+        let exact = self.services.iter().map(|(key, service)| (format!("service {key:?}"), *service));
+        let rules = self.wildcards.iter().flat_map(|(network, rules)| {
+            rules.iter().map(move |rule| (format!("rule for {network}"), rule.service))
+        });
+        for (name, service) in exact.chain(rules) {
             let Some(ring) = self.rings.get(&service.ring_base) else {
-                return Some(format!("service {key:?} refers to the absent ring {}", service.ring_base));
+                return Some(format!("{name} refers to the absent ring {}", service.ring_base));
             };
             if ring.len() != service.ring_mask as usize + 1 {
-                return Some(format!(
-                    "service {key:?} has mask {} for {} slots",
-                    service.ring_mask,
-                    ring.len()
-                ));
+                return Some(format!("{name} has mask {} for {} slots", service.ring_mask, ring.len()));
             }
         }
         for (base, ring) in &self.rings {
@@ -167,9 +256,11 @@ impl Tables {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use lb_common::{
-        entry::{Hop, Mode},
-        net::{Be16, Be32, Mac, TCP},
+        entry::{Hop, Mode, Scheduler},
+        net::{Mac, TCP},
     };
     use proptest::prelude::*;
 
@@ -195,7 +286,7 @@ mod tests {
 
     fn tables(sketch: &Sketch) -> Tables {
         let mut tables = Tables {
-            nat_sources: (0..sketch.nat_sources).map(|n| Ipv4Addr::new(10, 0, 0, n)).collect(),
+            nat_sources: (0..sketch.nat_sources).map(|n| Ipv4Addr::new(10, 0, 0, n).into()).collect(),
             ..Tables::default()
         };
         for (service, slots) in &sketch.rings {
@@ -208,25 +299,50 @@ mod tests {
                 tables.servers.insert(id, server(id, interface, sketch.nat_sources));
             }
             tables.rings.insert(base, Arc::new(ring));
-            let key = ServiceKey::new(Be32(*service), Be16::new(80), TCP);
-            tables.services.insert(
-                key,
-                Service {
-                    id: *service,
-                    ring_base: base,
-                    ring_mask: 7,
-                    mode: Mode::Dsr,
-                    reset: true,
-                    idle_ticks: 1,
-                },
-            );
+            let address = Ipv4Addr::from_bits(*service).into();
+            let value = Service {
+                id: *service,
+                ring_base: base,
+                ring_mask: 7,
+                mode: Mode::Dsr,
+                scheduler: Scheduler::Ring,
+                by_client: false,
+                access: true,
+                reset: true,
+                mss: 0,
+                idle_ticks: 1,
+                client_ticks: 0,
+            };
+            tables.services.insert(Key::new(address, 80, TCP), value);
+            let rule = Rule { protocol: TCP, first: 1, last: 9, service: value };
+            tables.wildcards.insert(Network::host(address), vec![rule]);
+            tables.access.insert((*service, Network::host(address)), Verdict::Deny);
+            tables.gateways.insert(address);
         }
         tables
     }
 
     fn server(id: ServerId, interface: u32, nat_count: u8) -> Server {
-        let hop = Hop { lives: true, resolved: true, mac: Mac(1), source_mac: Mac(2), interface };
-        Server { hop, nat_first: 0, nat_count, address: Be32(id.0), port: Be16(0), service: 0 }
+        let hop = Hop {
+            lives: true,
+            resolved: true,
+            mac: Mac(1),
+            source_mac: Mac(2),
+            interface,
+            tags: Default::default(),
+            mtu: 1_500,
+        };
+        let address = Ipv4Addr::from_bits(id.0).into();
+        Server {
+            hop,
+            nat_first: 0,
+            nat_count,
+            address,
+            port: Be16(0),
+            weight: 1,
+            service: 0,
+            outer_source: address,
+        }
     }
 
     proptest! {

@@ -22,6 +22,8 @@
 //!
 //! The result is the same on every node and in every version: it depends on the seed, the size and the set of
 //! (address, weight, usable) alone. Changing the hash or the order of turns remaps live connections.
+//!
+//! `rotation` fills a ring for schedulers that take slots in turn, not by hash.
 
 use std::{
     cmp::Reverse,
@@ -60,8 +62,7 @@ pub fn build(seed: u64, slots: u32, members: &[Member]) -> Vec<u32> {
     let mut owners = vec![FREE; slots as usize];
     let claim = |owner: usize| Claim {
         owner: owner as u32,
-        weight: members[owner].weight.into(),
-        held: 0,
+        share: Share { weight: members[owner].weight.into(), held: 0 },
         walk: Walk::new(seed, slots, members[owner].address),
     };
     fill(&mut owners, (0..members.len()).map(claim).collect());
@@ -69,9 +70,33 @@ pub fn build(seed: u64, slots: u32, members: &[Member]) -> Vec<u32> {
     if members.iter().any(|member| !member.usable) {
         let held = release_unusable(&mut owners, &members);
         let usable = (0..members.len()).filter(|&owner| members[owner].usable);
-        fill(&mut owners, usable.map(|owner| Claim { held: held[owner], ..claim(owner) }).collect());
+        fill(&mut owners, usable.map(|owner| claim(owner).holding(held[owner])).collect());
     }
     owners.into_iter().map(|owner| members[owner as usize].id).collect()
+}
+
+/// The id per slot, in the order in which a smooth weighted round robin picks members: read from one slot to
+/// the next, each member comes around evenly, as often as its weight says. All 0 when no usable member has a
+/// weight. Counts are as exact as those of `build`; the order of the members does not matter.
+///
+/// A member of weight w out of W has its n-th pick between the times (n-1)W/w and nW/w, the windows of Baruah
+/// et al., "Proportionate progress", Algorithmica 15 (1996). Among those whose window is open the one that closes
+/// first is picked, so nobody is ever a whole pick ahead of its share or behind.
+///
+/// # Panics
+/// When `slots` is more than `SLOTS_MAX`, which the configuration guarantees.
+pub fn rotation(slots: u32, members: &[Member]) -> Vec<u32> {
+    assert!(slots <= SLOTS_MAX, "{slots} slots are more than a ring has");
+    let mut members: Vec<&Member> =
+        members.iter().filter(|member| member.usable && member.weight > 0).collect();
+    if members.is_empty() {
+        return vec![0; slots as usize];
+    }
+    members.sort_unstable_by_key(|member| member.address);
+    let shares: Vec<Share> =
+        members.iter().map(|member| Share { weight: member.weight.into(), held: 0 }).collect();
+    let mut picks = Picks::new(&shares, apportion(slots, slots, &shares));
+    (0..slots.into()).map(|time| members[picks.next(time)].id).collect()
 }
 
 /// Slots whose server differs; all of them when the sizes do, because then the flow hash maps elsewhere.
@@ -99,34 +124,35 @@ fn release_unusable(owners: &mut [u32], members: &[&Member]) -> Vec<u32> {
 /// Gives every free slot to one of the claims, which are in the order of their addresses.
 fn fill(owners: &mut [u32], mut claims: Vec<Claim>) {
     let mut free = Free::new(owners);
-    let grants = apportion(owners.len() as u32, free.left, &claims);
-    for claim in turns(&claims, &grants, free.left) {
+    let shares: Vec<Share> = claims.iter().map(|claim| claim.share).collect();
+    let grants = apportion(owners.len() as u32, free.left, &shares);
+    for claim in turns(&shares, &grants, free.left) {
         let claim = &mut claims[claim as usize];
         owners[free.take(&mut claim.walk) as usize] = claim.owner;
     }
 }
 
-/// How many of the free slots each claim gets: always the one that lacks most of its share of the whole ring
-/// is next (largest remainder), among equals the lower address.
-fn apportion(slots: u32, free: u32, claims: &[Claim]) -> Vec<u32> {
-    let total = total_weight(claims);
-    // What a claim lacks, in units of 1/total of a slot.
-    let lacks = |claim: &Claim| {
-        (claim.weight * u64::from(slots)).cast_signed() - (u64::from(claim.held) * total).cast_signed()
+/// How many of the free slots each member gets, in the order of their addresses: always the one that lacks most
+/// of its share of the whole ring is next (largest remainder), among equals the lower address.
+fn apportion(slots: u32, free: u32, shares: &[Share]) -> Vec<u32> {
+    let total = total_weight(shares);
+    // What a member lacks, in units of 1/total of a slot.
+    let lacks = |share: &Share| {
+        (share.weight * u64::from(slots)).cast_signed() - (u64::from(share.held) * total).cast_signed()
     };
     let total = total.cast_signed();
 
-    let mut grants: Vec<u32> = claims.iter().map(|claim| (lacks(claim).max(0) / total) as u32).collect();
+    let mut grants: Vec<u32> = shares.iter().map(|share| (lacks(share).max(0) / total) as u32).collect();
     if grants.iter().map(|&grant| u64::from(grant)).sum::<u64>() > u64::from(free) {
         // Others hold more than their shares, so whole slots are scarce too.
         grants.fill(0);
     }
     let mut left = free - grants.iter().sum::<u32>();
-    let mut lacking: BinaryHeap<(i64, Reverse<usize>)> = claims
+    let mut lacking: BinaryHeap<(i64, Reverse<usize>)> = shares
         .iter()
         .zip(&grants)
         .enumerate()
-        .map(|(index, (claim, &grant))| (lacks(claim) - i64::from(grant) * total, Reverse(index)))
+        .map(|(index, (share, &grant))| (lacks(share) - i64::from(grant) * total, Reverse(index)))
         .collect();
     while left > 0
         && let Some(mut most) = lacking.peek_mut()
@@ -138,30 +164,30 @@ fn apportion(slots: u32, free: u32, claims: &[Claim]) -> Vec<u32> {
     grants
 }
 
-/// The claim whose turn it is, once per free slot.
+/// Whose turn it is, once per free slot.
 ///
-/// A claim of weight w has its turns at the times 1/2w, 3/2w, 5/2w, ...: the early turns, which still find
+/// A share of weight w has its turns at the times 1/2w, 3/2w, 5/2w, ...: the early turns, which still find
 /// the slot they prefer, are shared by weight, and the order among some members hardly depends on the others.
 /// Sorted by counting: one bucket of time per slot; within a bucket by address.
-fn turns(claims: &[Claim], grants: &[u32], free: u32) -> Vec<u32> {
-    let total = total_weight(claims);
+fn turns(shares: &[Share], grants: &[u32], free: u32) -> Vec<u32> {
+    let total = total_weight(shares);
     let last = u64::from(free).saturating_sub(1);
-    let buckets = |claim: &Claim, grant: u32| {
-        let step = (total << 32) / claim.weight;
+    let buckets = |share: &Share, grant: u32| {
+        let step = (total << 32) / share.weight;
         let times = std::iter::successors(Some(step / 2), move |time| Some(time.saturating_add(step)));
         times.take(grant as usize).map(move |time| (time >> 32).min(last) as usize)
     };
 
     let mut starts = vec![0_u32; free as usize + 1];
-    for (claim, &grant) in claims.iter().zip(grants) {
-        buckets(claim, grant).for_each(|bucket| starts[bucket + 1] += 1);
+    for (share, &grant) in shares.iter().zip(grants) {
+        buckets(share, grant).for_each(|bucket| starts[bucket + 1] += 1);
     }
     for bucket in 1..starts.len() {
         starts[bucket] += starts[bucket - 1];
     }
     let mut turns = vec![0; free as usize];
-    for (index, (claim, &grant)) in (0..).zip(claims.iter().zip(grants)) {
-        for bucket in buckets(claim, grant) {
+    for (index, (share, &grant)) in (0..).zip(shares.iter().zip(grants)) {
+        for bucket in buckets(share, grant) {
             turns[starts[bucket] as usize] = index;
             starts[bucket] += 1;
         }
@@ -169,17 +195,77 @@ fn turns(claims: &[Claim], grants: &[u32], free: u32) -> Vec<u32> {
     turns
 }
 
-fn total_weight(claims: &[Claim]) -> u64 {
-    claims.iter().map(|claim| claim.weight).sum()
+fn total_weight(shares: &[Share]) -> u64 {
+    shares.iter().map(|share| share.weight).sum()
 }
 
 struct Claim {
     /// Index of the member.
     owner: u32,
+    share: Share,
+    walk: Walk,
+}
+
+impl Claim {
+    fn holding(self, held: u32) -> Claim {
+        Claim { share: Share { held, ..self.share }, ..self }
+    }
+}
+
+/// What a member should have of the ring.
+#[derive(Clone, Copy)]
+struct Share {
     weight: u64,
     /// Slots that the member has already.
     held: u32,
-    walk: Walk,
+}
+
+/// The picks of a round robin that are to come, in the order of the members.
+struct Picks {
+    weights: Vec<u64>,
+    total: u64,
+    /// Per member.
+    left: Vec<u32>,
+    done: Vec<u32>,
+    /// When the next pick of a member may be at the earliest.
+    waiting: BinaryHeap<Reverse<(u64, usize)>>,
+    /// And before when it must be, of those that may be now.
+    ready: BinaryHeap<Reverse<(u64, usize)>>,
+}
+
+impl Picks {
+    fn new(shares: &[Share], left: Vec<u32>) -> Picks {
+        let weights: Vec<u64> = shares.iter().map(|share| share.weight).collect();
+        let with_picks = (0..left.len()).filter(|&index| left[index] > 0);
+        Picks {
+            total: weights.iter().sum(),
+            done: vec![0; left.len()],
+            waiting: with_picks.map(|index| Reverse((0, index))).collect(),
+            ready: BinaryHeap::new(),
+            weights,
+            left,
+        }
+    }
+
+    fn next(&mut self, time: u64) -> usize {
+        while let Some(&Reverse((earliest, index))) = self.waiting.peek()
+            && earliest <= time
+        {
+            self.waiting.pop();
+            let deadline = (u64::from(self.done[index]) + 1) * self.total;
+            self.ready.push(Reverse((deadline.div_ceil(self.weights[index]), index)));
+        }
+        // Near the end, when some members have had their share already, nobody's time may have come.
+        let next = self.ready.pop().or_else(|| self.waiting.pop());
+        let Reverse((_, index)) = next.expect("as many picks as there are slots");
+        self.done[index] += 1;
+        self.left[index] -= 1;
+        if self.left[index] > 0 {
+            let earliest = u64::from(self.done[index]) * self.total / self.weights[index];
+            self.waiting.push(Reverse((earliest, index)));
+        }
+        index
+    }
 }
 
 /// A member's own order of the slots: positions from a start by an odd skip, modulo the size, each shuffled

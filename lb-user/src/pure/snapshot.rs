@@ -1,14 +1,17 @@
 //! What readers see of the state: one immutable value, published whole after every plan.
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use lb_common::slot::ServerId;
 
 use super::{
-    config::model::{self, Forward, NoServer, Protocol},
+    config::{
+        model::{self, Access, Balance, Forward, NoServer, Protocol},
+        network::{Family, Network, Ports, endpoint, shown},
+    },
     hop::{Mac, Reach},
-    state::State,
-    status::{DatapathStatus, InterfaceStatus, ServerStatus, ServiceStatus, Status, Traffic},
+    state::{Ring, State},
+    status::{DatapathStatus, InterfaceStatus, RingStatus, ServerStatus, ServiceStatus, Status, Traffic},
 };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,16 +26,28 @@ pub struct Snapshot {
 pub struct ServiceView {
     pub id: u32,
     pub name: String,
-    pub addresses: Vec<Ipv4Addr>,
-    pub port: u16,
+    pub addresses: Vec<Network>,
+    pub ports: Ports,
     pub protocols: Vec<Protocol>,
     pub forward: Forward,
+    pub balance: Balance,
     pub no_server: NoServer,
+    pub access: Access,
+    /// Of each ring.
     pub slots: u32,
-    pub slots_unsettled: u32,
+    pub rings: Vec<RingView>,
     pub servers: Vec<ServerView>,
     /// No longer configured, but named by a slot or a record.
     pub leaving: Vec<ServerId>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RingView {
+    /// None: one ring serves both families.
+    pub family: Option<Family>,
+    pub unsettled: u32,
+    /// Slots that no server takes.
+    pub empty: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +56,7 @@ pub struct ServerView {
     pub name: String,
     pub address: String,
     pub weight: u16,
+    pub backup: bool,
     pub health: &'static str,
     pub usable: bool,
     pub detail: String,
@@ -48,6 +64,11 @@ pub struct ServerView {
     pub slots: u32,
     pub neighbour: Option<Mac>,
     pub interface: Option<u32>,
+    /// The address of this machine that its own connections to the server have.
+    pub source: Option<IpAddr>,
+    pub mtu: Option<u32>,
+    /// Outermost first.
+    pub vlans: Vec<u16>,
     /// Why packets cannot reach it.
     pub unreachable: Option<&'static str>,
 }
@@ -81,16 +102,24 @@ impl State {
                         id: state.place.id,
                         name: service.name.clone(),
                         addresses: service.addresses.clone(),
-                        port: service.port,
+                        ports: service.ports,
                         protocols: service.protocols.clone(),
                         forward: service.forward,
+                        balance: service.balance,
                         no_server: service.no_server,
+                        access: service.access.clone(),
                         slots: service.slots,
-                        slots_unsettled: state.slots.unsettled,
+                        rings: service
+                            .rings()
+                            .into_iter()
+                            .zip(&state.rings)
+                            .map(|(family, ring)| RingView::new(family, ring))
+                            .collect(),
                         leaving: leaving.remove(&state.place.id).unwrap_or_default(),
                         servers: servers
                             .map(|(&id, server)| {
-                                let slots = state.slots.current.get(&id).copied().unwrap_or(0);
+                                let of_ring = |ring: &Ring| ring.slots.current.get(&id).copied().unwrap_or(0);
+                                let slots = state.rings.iter().map(of_ring).sum();
                                 self.server_view(id, server, slots)
                             })
                             .collect(),
@@ -103,7 +132,7 @@ impl State {
     }
 
     fn server_view(&self, id: ServerId, server: &model::Server, slots: u32) -> ServerView {
-        let reach = self.reaches.get(server.address.ip());
+        let reach = self.reaches.get(&server.address.ip());
         let known = self.servers.get(&id);
         let hop = match reach {
             Some(Reach::Hop(hop)) => Some(hop),
@@ -114,8 +143,9 @@ impl State {
         ServerView {
             id,
             name: server.name.clone(),
-            address: server.address.to_string(),
+            address: shown(server.address),
             weight: server.weight,
+            backup: server.backup,
             health: known.map_or("unchecked", |known| known.health.name()),
             usable: known.is_some_and(|known| known.health.usable()),
             detail: match progress {
@@ -125,6 +155,9 @@ impl State {
             slots,
             neighbour: hop.and_then(|hop| hop.neighbour),
             interface: hop.map(|hop| hop.interface),
+            source: hop.map(|hop| hop.source),
+            mtu: hop.map(|hop| hop.mtu),
+            vlans: hop.map_or_else(Vec::new, |hop| hop.tags.iter().map(|tag| tag.id).collect()),
             unreachable: known.and_then(|known| self.unreachable(known)),
         }
     }
@@ -133,8 +166,10 @@ impl State {
 impl Snapshot {
     pub fn status(&self, around: &Surroundings<'_>, counts: &impl Counts) -> Status {
         let mut warnings = around.warnings.to_vec();
+        let servers = self.services.iter().flat_map(|service| &service.servers);
+        let own: BTreeSet<IpAddr> = servers.filter_map(|server| server.source).collect();
         for service in &self.services {
-            warnings.extend(service.warnings());
+            warnings.extend(service.warnings(&own));
         }
         Status {
             node: around.node.to_owned(),
@@ -151,11 +186,40 @@ impl Snapshot {
         }
     }
 
+    /// The service of a server, though the server may be leaving.
+    pub fn service_of(&self, id: ServerId) -> Option<&ServiceView> {
+        let has = |service: &&ServiceView| {
+            service.servers.iter().any(|server| server.id == id) || service.leaving.contains(&id)
+        };
+        self.services.iter().find(has)
+    }
+
+    pub fn server_name(&self, id: ServerId) -> String {
+        let found = self.server(id).map(|(_, server)| server.name.clone());
+        found.unwrap_or_else(|| format!("#{} (no longer configured)", id.0))
+    }
+
     /// The service and server that hold an id.
     pub fn server(&self, id: ServerId) -> Option<(&ServiceView, &ServerView)> {
         self.services.iter().find_map(|service| {
             service.servers.iter().find(|server| server.id == id).map(|server| (service, server))
         })
+    }
+}
+
+impl RingView {
+    fn new(family: Option<Family>, ring: &Ring) -> Self {
+        let empty = ring.slots.current.get(&ServerId::NONE).copied().unwrap_or(0);
+        RingView { family, unsettled: ring.slots.unsettled, empty }
+    }
+
+    fn status(&self, slots: u32) -> RingStatus {
+        RingStatus {
+            family: self.family.map(|family| family.name().to_owned()),
+            slots,
+            slots_unsettled: self.unsettled,
+            slots_empty: self.empty,
+        }
     }
 }
 
@@ -169,9 +233,11 @@ impl ServiceView {
             name: self.name.clone(),
             addresses: self.endpoints(),
             forward: self.forward.name().to_owned(),
-            balance: "maglev".to_owned(),
+            balance: self.balance.name().to_owned(),
+            ports: self.ports.to_string(),
             slots: self.slots,
-            slots_unsettled: self.slots_unsettled,
+            slots_unsettled: self.rings.iter().map(|ring| ring.unsettled).sum(),
+            rings: self.rings.iter().map(|ring| ring.status(self.slots)).collect(),
             servers_usable: self.servers.iter().filter(|server| server.usable && server.weight > 0).count()
                 as u32,
             traffic: moved.fold(Traffic::default(), |sum, more| Traffic {
@@ -184,8 +250,8 @@ impl ServiceView {
     }
 
     fn endpoints(&self) -> Vec<String> {
-        let of = |address: &Ipv4Addr| {
-            let end = format!("{address}:{}", self.port);
+        let of = |&network: &Network| {
+            let end = endpoint(network, self.ports);
             self.protocols
                 .iter()
                 .map(move |protocol| format!("{end}/{}", protocol.name()))
@@ -194,8 +260,19 @@ impl ServiceView {
         self.addresses.iter().flat_map(of).collect()
     }
 
-    fn warnings(&self) -> Vec<String> {
+    /// `own`: addresses that this machine's connections to servers have.
+    fn warnings(&self, own: &BTreeSet<IpAddr>) -> Vec<String> {
         let mut warnings = Vec::new();
+        if self.ports.single().is_none() {
+            let taken = |address: &&IpAddr| self.addresses.iter().any(|network| network.contains(**address));
+            warnings.extend(own.iter().filter(taken).map(|address| {
+                format!(
+                    "service {} takes the ports {} of {address}, this machine's own address: answers to its checks \
+                     go to the servers; give the service an address of its own",
+                    self.name, self.ports
+                )
+            }));
+        }
         if !self.servers.iter().any(|server| server.usable && server.weight > 0) {
             warnings.push(format!("service {} has no usable server", self.name));
         }
@@ -215,11 +292,15 @@ impl ServerView {
             name: self.name.clone(),
             address: self.address.clone(),
             weight: self.weight,
+            backup: self.backup,
             health: self.health.to_owned(),
             detail: self.detail.clone(),
             slots: self.slots,
             neighbour: self.neighbour.map(mac),
             interface,
+            mtu: self.mtu,
+            vlans: self.vlans.clone(),
+            unreachable: self.unreachable.map(str::to_owned),
             traffic: counts.server(self.id),
         }
     }

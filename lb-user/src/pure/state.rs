@@ -9,35 +9,43 @@
 //!
 //! Must not know how an event arrives or a step is carried out.
 
+mod entries;
 mod rings;
 mod way;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
 use lb_common::{
-    entry::{Hop, Mode, Server, ServiceKey},
+    entry::{self, Hop, Mode, Server},
     flow::Ticks,
     hash::HashKey,
     limits::NAT_SOURCES_MAX,
-    net::{Be16, TCP, UDP},
+    net::{Be16, TCP},
     slot::{ServerId, Slot},
 };
 use siphasher::sip::SipHasher24;
 
-use self::rings::SlotCounts;
+pub use self::entries::number;
+use self::entries::{client_ticks, idle_ticks};
+pub(in crate::pure) use self::{
+    entries::{keys, rules},
+    rings::Ring,
+};
 use super::{
-    config::model::{self, Config, Forward, NoServer, Protocol},
+    config::{
+        model::{self, Balance, Config, Forward, Protocol},
+        network::{Family, shown},
+    },
     health::{Change, Health},
     hop::Reach,
     ids::{ServerIds, ServerKey},
     place::{self, Place, PlaceError},
     plan::{Step, Tables, diff},
-    ring::Member,
 };
 
 /// What the daemon starts from.
@@ -60,9 +68,9 @@ pub struct State {
     pub(super) services: Vec<ServiceState>,
     pub(super) servers: BTreeMap<ServerId, ServerState>,
     ids: ServerIds,
-    by_address: BTreeMap<Ipv4Addr, BTreeSet<ServerId>>,
-    pub(super) reaches: BTreeMap<Ipv4Addr, Reach>,
-    nat_sources: Vec<Ipv4Addr>,
+    by_address: BTreeMap<IpAddr, BTreeSet<ServerId>>,
+    pub(super) reaches: BTreeMap<IpAddr, Reach>,
+    nat_sources: Vec<IpAddr>,
     /// What the tables hold once the last plan is carried out.
     pub(super) installed: Tables,
     pub(super) flows: u64,
@@ -77,15 +85,12 @@ pub(super) struct ServiceState {
     pub(super) place: Place,
     /// In the order of the configuration's servers.
     pub(super) servers: Vec<ServerId>,
-    members: Vec<Member>,
-    /// Of the ring as it is installed.
-    pub(super) slots: SlotCounts,
-    /// Slots whose base is not their current server, and since when.
-    moved: BTreeMap<u32, Ticks>,
+    /// In the order of `model::Service::rings`.
+    pub(super) rings: Vec<Ring>,
 }
 
 pub(super) struct ServerState {
-    pub(super) address: SocketAddrV4,
+    pub(super) address: SocketAddr,
     /// Id of its service, and the service's position in the configuration unless it is gone.
     service: u32,
     index: Option<usize>,
@@ -112,7 +117,7 @@ pub enum Event {
         detail: String,
     },
     Reached {
-        address: Ipv4Addr,
+        address: IpAddr,
         reach: Reach,
     },
     /// A round over the flow table ended: the records that stay, and the servers they name.
@@ -135,7 +140,7 @@ pub enum Notice {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckTask {
     pub server: ServerId,
-    pub target: SocketAddrV4,
+    pub target: SocketAddr,
     pub check: model::Check,
 }
 
@@ -152,7 +157,8 @@ impl State {
             ids: ServerIds::default(),
             by_address: BTreeMap::new(),
             reaches: BTreeMap::new(),
-            nat_sources: way::nat_sources(&config.datapath.nat_source, &pinned.nat_sources),
+            nat_sources: way::nat_sources(&config.datapath, &pinned.nat_sources)
+                .ok_or(PlaceError::NatSources(pinned.nat_sources.len()))?,
             flows: 0,
             now: Ticks::default(),
             refused: None,
@@ -163,16 +169,11 @@ impl State {
         state.adopt_servers(&places);
         for (index, place) in places.into_iter().enumerate() {
             let servers = state.enter_servers(index, place.id)?;
-            state.services.push(ServiceState {
-                place,
-                servers,
-                members: Vec::new(),
-                slots: SlotCounts::default(),
-                moved: BTreeMap::new(),
-            });
+            let rings = vec![Ring::default(); place.rings.len()];
+            state.services.push(ServiceState { place, servers, rings });
         }
         for (&id, server) in &state.servers {
-            state.by_address.entry(*server.address.ip()).or_default().insert(id);
+            state.by_address.entry(server.address.ip()).or_default().insert(id);
         }
         Ok(state)
     }
@@ -182,7 +183,7 @@ impl State {
         let by_id: BTreeMap<_, _> =
             places.iter().enumerate().map(|(index, place)| (place.id, index)).collect();
         for (&id, server) in &self.installed.servers {
-            let address = SocketAddrV4::new(server.address.into(), server.port.get());
+            let address = SocketAddr::new(server.address, server.port.get());
             self.ids.adopt(id, ServerKey { service: server.service, address });
             let index = by_id.get(&server.service).copied();
             let check = index.map_or(UNCHECKED, |index| self.config.services[index].check);
@@ -256,11 +257,20 @@ impl State {
         })
     }
 
-    fn reached(&mut self, address: Ipv4Addr, reach: Reach) -> Option<Notice> {
+    fn reached(&mut self, address: IpAddr, reach: Reach) -> Option<Notice> {
         let before = self.reaches.insert(address, reach);
         self.stale |= before != Some(reach);
+        if matches!(reach, Reach::Hop(hop) if hop.neighbour.is_some()) {
+            // From here on netlink knows better than what was pinned.
+            for id in self.by_address.get(&address).into_iter().flatten() {
+                if let Some(server) = self.servers.get_mut(id) {
+                    server.pinned = None;
+                }
+            }
+        }
         if let Reach::Hop(hop) = reach
-            && self.config.datapath.nat_source.is_empty()
+            && self.is_for_nat(address)
+            && way::configured(&self.config.datapath, Family::of(hop.source)).next().is_none()
             && !hop.source.is_unspecified()
             && !self.nat_sources.contains(&hop.source)
             && self.nat_sources.len() < NAT_SOURCES_MAX
@@ -272,6 +282,15 @@ impl State {
         let first = before.is_none() && matches!(reach, Reach::Hop(_));
         let known = before.is_some_and(|before| way::unreachable(Some(&before)) == Some(reason));
         (!first && !known).then(|| Notice::Unreachable { server: self.servers_at(address), reason })
+    }
+
+    /// Whether an address is that of a server of `nat`, whose packets need a source of ours.
+    fn is_for_nat(&self, address: IpAddr) -> bool {
+        let nat = |id: &ServerId| {
+            let index = self.servers.get(id).and_then(|server| server.index);
+            index.is_some_and(|index| self.config.services[index].forward == Forward::Nat)
+        };
+        self.by_address.get(&address).is_some_and(|ids| ids.iter().any(nat))
     }
 
     /// A server that is gone from the configuration, from every slot and from every live record is forgotten.
@@ -289,7 +308,7 @@ impl State {
             self.servers.iter().filter(|(id, server)| !kept(id, server)).map(|(&id, _)| id).collect();
         for id in released {
             if let Some(server) = self.servers.remove(&id)
-                && let Some(others) = self.by_address.get_mut(server.address.ip())
+                && let Some(others) = self.by_address.get_mut(&server.address.ip())
             {
                 others.remove(&id);
             }
@@ -304,13 +323,15 @@ impl State {
         let service = server.index.map(|index| &self.config.services[index]);
         match (service, server.position) {
             (Some(service), Some(position)) => format!("{}/{}", service.name, service.servers[position].name),
-            (Some(service), None) => format!("{}/{} (no longer configured)", service.name, server.address),
-            (None, _) => format!("{} (no longer configured)", server.address),
+            (Some(service), None) => {
+                format!("{}/{} (no longer configured)", service.name, shown(server.address))
+            }
+            (None, _) => format!("{} (no longer configured)", shown(server.address)),
         }
     }
 
     /// The servers with an address, for messages.
-    pub fn servers_at(&self, address: Ipv4Addr) -> String {
+    pub fn servers_at(&self, address: IpAddr) -> String {
         let names: Vec<_> =
             self.by_address.get(&address).into_iter().flatten().map(|&id| self.name(id)).collect();
         format!("{address} ({})", names.join(", "))
@@ -326,7 +347,7 @@ impl State {
         if !std::mem::take(&mut self.stale) {
             return Vec::new();
         }
-        let rings: Vec<_> = (0..self.services.len()).map(|index| self.ring(index)).collect();
+        let rings: Vec<_> = (0..self.services.len()).map(|index| self.rings(index)).collect();
         let desired = self.desired(rings);
         debug_assert_eq!(desired.dangling(), None);
         let steps = diff(&self.installed, &desired);
@@ -361,57 +382,79 @@ impl State {
             Step::AddDevice(index) => drop(tables.devices.remove(index)),
             Step::SetServer(id, _) => drop(tables.servers.remove(id)),
             Step::SetSlots(base, _) => drop(tables.rings.remove(base)),
+            Step::SetAccess(service, network, _) => drop(tables.access.remove(&(*service, *network))),
             Step::SetService(key, _) => drop(tables.services.remove(key)),
+            Step::SetWildcards(network, _) => drop(tables.wildcards.remove(network)),
             Step::SetHashKey(_)
             | Step::SetNatSources(_)
+            | Step::AddGateway(_)
+            | Step::RemoveWildcards(_)
             | Step::RemoveService(_)
+            | Step::RemoveAccess(..)
             | Step::RemoveRing(_)
             | Step::RemoveServer(_)
-            | Step::RemoveDevice(_) => return,
+            | Step::RemoveDevice(_)
+            | Step::RemoveGateway(_) => return,
         }
         self.stale = true;
     }
 
-    fn desired(&self, rings: Vec<Arc<Vec<Slot>>>) -> Tables {
+    /// `rings`: the slots of every service's rings.
+    fn desired(&self, rings: Vec<Vec<Arc<Vec<Slot>>>>) -> Tables {
         let mut tables = Tables {
             hash_key: self.hash_key,
             nat_sources: self.nat_sources.clone(),
             devices: self.attached.clone(),
             servers: self.servers.iter().map(|(&id, server)| (id, self.server(server))).collect(),
+            gateways: self.gateways().collect(),
             ..Tables::default()
         };
         let hops = tables.servers.values().map(|server| server.hop).filter(|hop| hop.resolved);
         tables.devices.extend(hops.map(|hop| hop.interface));
-        for ((service, configured), ring) in self.services.iter().zip(&self.config.services).zip(rings) {
-            tables.rings.insert(service.place.ring_base, ring);
-            tables.services.extend(entries(&service.place, configured));
+        let mut own = entries::Rules::new();
+        for ((service, configured), rings) in self.services.iter().zip(&self.config.services).zip(rings) {
+            tables.rings.extend(service.place.rings.iter().copied().zip(rings));
+            entries::enter(&mut tables, &mut own, &service.place, configured);
         }
+        tables.wildcards = entries::flatten(own);
         tables
+    }
+
+    fn gateways(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let gateway = |server: &&ServerState| {
+            server.index.is_some_and(|index| self.config.services[index].forward == Forward::Gateway)
+        };
+        self.servers.values().filter(gateway).map(|server| server.address.ip())
     }
 
     fn server(&self, server: &ServerState) -> Server {
         let (nat_first, nat_count) = self.nat_range(server);
+        let configured = server.index.zip(server.position);
         Server {
             hop: Hop { lives: server.lives(), ..self.hop(server) },
             nat_first,
             nat_count,
-            address: (*server.address.ip()).into(),
+            address: server.address.ip(),
             port: Be16::new(server.address.port()),
+            weight: configured
+                .map_or(0, |(index, position)| self.config.services[index].servers[position].weight),
             service: server.service,
+            outer_source: self.outer_source(server),
         }
     }
 
     /// The addresses whose reach the plan needs.
-    pub fn targets(&self) -> BTreeSet<Ipv4Addr> {
-        self.servers.values().map(|server| *server.address.ip()).collect()
+    pub fn targets(&self) -> BTreeSet<IpAddr> {
+        self.servers.values().map(|server| server.address.ip()).collect()
     }
 
     /// The checks the configuration asks for, and those of servers it no longer has.
     pub fn checks(&self) -> Vec<CheckTask> {
         let task = |(&server, known): (&ServerId, &ServerState)| {
             let check = self.config.services[known.index?].check;
-            let port = check.port.unwrap_or(known.address.port());
-            let target = SocketAddrV4::new(*known.address.ip(), port);
+            // A server that is gone may have had no port of its own: nothing to connect to.
+            let port = check.port.or(Some(known.address.port()).filter(|&port| port != 0))?;
+            let target = SocketAddr::new(known.address.ip(), port);
             (check.kind != model::CheckKind::None).then_some(CheckTask { server, target, check })
         };
         self.servers.iter().filter_map(task).collect()
@@ -423,15 +466,22 @@ impl State {
         let mut breaks = Vec::new();
         if !pinned.services.is_empty() && pinned.hash_key != self.hash_key {
             breaks.push(
-                "the cluster secret differs from the one in force: connections of dsr services move to other servers"
+                "the cluster secret differs from the one in force: connections that need no record move to other servers"
                     .to_owned(),
             );
         }
         for (state, service) in self.services.iter().zip(&self.config.services) {
-            let old = keys(service).find_map(|(key, _)| pinned.services.get(&key));
-            if service.forward == Forward::Dsr
-                && old.is_some_and(|old| old.ring_base != state.place.ring_base)
-            {
+            let moved = |(family, &base)| {
+                place::standing(service, family, pinned).is_some_and(|old| old.ring_base != base)
+            };
+            let standing = |family| place::standing(service, family, pinned);
+            let mode = entries::mode(service.forward);
+            let mut before = service.rings().into_iter().filter_map(standing);
+            if let Some(old) = before.next() {
+                breaks.extend(broken(service, mode, &old));
+            }
+            let mut rings = service.rings().into_iter().zip(&state.place.rings);
+            if !service.records_all() && rings.any(moved) {
                 breaks.push(format!(
                     "the ring of service {} gets another size: its connections move to other servers",
                     service.name
@@ -441,10 +491,20 @@ impl State {
         breaks
     }
 
-    /// Idle time, in ticks, of a server's flows; None when its service is gone.
-    pub fn idle_ticks(&self, id: ServerId, protocol: u8) -> Option<u32> {
-        let idle = self.config.services[self.servers.get(&id)?.index?].idle;
-        Some(ticks(if protocol == TCP { idle.tcp } else { idle.udp }))
+    /// The servers whose connections the program compares, and whether those are recorded in pairs.
+    pub fn counted(&self) -> impl Iterator<Item = (ServerId, bool)> + '_ {
+        self.servers.iter().filter_map(|(&id, server)| {
+            let service = &self.config.services[server.index?];
+            let in_pairs = matches!(service.forward, Forward::Nat | Forward::Gateway);
+            (service.balance == Balance::LeastConn).then_some((id, in_pairs))
+        })
+    }
+
+    /// Idle time, in ticks, of a server's flows, or of its clients' records; None when its service is gone.
+    pub fn idle_ticks(&self, id: ServerId, protocol: u8, of_client: bool) -> Option<u32> {
+        let service = &self.config.services[self.servers.get(&id)?.index?];
+        let protocol = if protocol == TCP { Protocol::Tcp } else { Protocol::Udp };
+        Some(if of_client { client_ticks(service) } else { idle_ticks(service, protocol) })
     }
 }
 
@@ -455,49 +515,16 @@ impl ServerState {
     }
 }
 
-fn entries<'a>(
-    place: &'a Place,
-    service: &'a model::Service,
-) -> impl Iterator<Item = (ServiceKey, lb_common::entry::Service)> + 'a {
-    keys(service).map(|(key, protocol)| {
-        let idle = match protocol {
-            Protocol::Tcp => service.idle.tcp,
-            Protocol::Udp => service.idle.udp,
-        };
-        let value = lb_common::entry::Service {
-            id: place.id,
-            ring_base: place.ring_base,
-            ring_mask: service.slots - 1,
-            mode: match service.forward {
-                Forward::Nat => Mode::Nat,
-                Forward::Dsr => Mode::Dsr,
-            },
-            reset: service.no_server == NoServer::Reset,
-            idle_ticks: ticks(idle),
-        };
-        (key, value)
-    })
-}
-
-/// Every key a service is found by.
-pub(super) fn keys(service: &model::Service) -> impl Iterator<Item = (ServiceKey, Protocol)> + '_ {
-    service.addresses.iter().flat_map(move |&address| {
-        service.protocols.iter().map(move |&protocol| {
-            (ServiceKey::new(address.into(), Be16::new(service.port), number(protocol)), protocol)
-        })
-    })
-}
-
-/// The IP protocol number.
-pub fn number(protocol: Protocol) -> u8 {
-    match protocol {
-        Protocol::Tcp => TCP,
-        Protocol::Udp => UDP,
+/// What became of the connections of a service that was another one before.
+fn broken(service: &model::Service, mode: Mode, old: &entry::Service) -> Option<String> {
+    let name = &service.name;
+    if mode != old.mode && (mode.rewrites() || old.mode.rewrites()) {
+        return Some(format!("service {name} forwards in another way than before: its connections end"));
     }
-}
-
-fn ticks(time: Duration) -> u32 {
-    Ticks::in_ms(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    (!mode.rewrites() && service.by_client() != old.by_client).then(|| {
+        let now = if service.by_client() { "address alone" } else { "address and port" };
+        format!("service {name} goes by the client's {now} now: its connections move to other servers")
+    })
 }
 
 /// Independent values from the cluster secret, equal on every node and in every version.

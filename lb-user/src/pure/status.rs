@@ -37,26 +37,45 @@ pub struct InterfaceStatus {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceStatus {
     pub name: String,
-    /// "10.0.5.96:80/tcp", one per address and protocol.
+    /// "10.0.5.96:80/tcp", "[2001:db8::/64]:8000-8999/udp", "10.0.5.0/24:any/tcp": one per network and protocol.
     pub addresses: Vec<String>,
-    /// nat | dsr
+    /// nat | gateway | dsr | ipip | gue
     pub forward: String,
-    /// maglev
+    /// maglev | source | roundrobin | leastconn
     pub balance: String,
+    /// "80", "8000-8999", "any"
+    #[serde(default)]
+    pub ports: String,
+    /// Of each ring.
     pub slots: u32,
-    /// Slots whose flows are looked up because their server changed.
+    /// Slots of all rings whose flows are looked up because their server changed.
     pub slots_unsettled: u32,
+    #[serde(default)]
+    pub rings: Vec<RingStatus>,
     pub servers_usable: u32,
     pub traffic: Traffic,
     pub servers: Vec<ServerStatus>,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RingStatus {
+    /// IPv4 | IPv6; absent where one ring serves both.
+    pub family: Option<String>,
+    pub slots: u32,
+    pub slots_unsettled: u32,
+    /// Slots that nobody takes: no server of this family is usable.
+    pub slots_empty: u32,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServerStatus {
     pub name: String,
-    /// "10.0.5.91:8888"
+    /// "10.0.5.91:8888", or without a port where a packet keeps its own.
     pub address: String,
     pub weight: u16,
+    /// Takes connections only while no other server can.
+    #[serde(default)]
+    pub backup: bool,
     /// up | down | unchecked | no-check
     pub health: String,
     /// Why it is in this state: the last check's result.
@@ -67,6 +86,15 @@ pub struct ServerStatus {
     pub neighbour: Option<String>,
     /// The interface packets leave through; absent without a route.
     pub interface: Option<String>,
+    /// Bytes of the longest IP packet on the way to it, an outer header included.
+    #[serde(default)]
+    pub mtu: Option<u32>,
+    /// VLAN tags that frames to it carry, outermost first.
+    #[serde(default)]
+    pub vlans: Vec<u16>,
+    /// Why packets cannot reach it.
+    #[serde(default)]
+    pub unreachable: Option<String>,
     pub traffic: Traffic,
 }
 
@@ -89,16 +117,27 @@ pub struct Explanation {
     pub client: String,
     pub vip: String,
     pub protocol: String,
+    /// The interface that the packets are taken to arrive on.
+    #[serde(default)]
+    pub arrival: Option<String>,
     /// Absent when no service has this address, port and protocol: such packets pass to the kernel.
     pub service: Option<String>,
+    /// How the service was found: "address and port", or the network and the ports.
+    #[serde(default)]
+    pub found: Option<String>,
     pub forward: Option<String>,
+    #[serde(default)]
+    pub balance: Option<String>,
+    /// Whether the client may use the service, and by which network.
+    #[serde(default)]
+    pub access: Option<String>,
     /// Index of the slot within the service's ring, and what it holds.
     pub slot: Option<SlotStatus>,
-    /// The live record of exactly this connection.
+    /// The record that decides for exactly this connection.
     pub recorded: Option<RecordStatus>,
     /// What happens to the first packet of a new connection.
     pub new: Decision,
-    /// What happens to a later packet of a connection that nobody recorded.
+    /// What happens to a later packet of a connection, recorded or not; of UDP the same.
     pub established: Decision,
 }
 
@@ -117,8 +156,17 @@ pub struct SlotStatus {
 pub struct RecordStatus {
     pub server: String,
     pub idle_ms: u64,
+    /// opening | established | closing | reset
+    #[serde(default)]
+    pub state: String,
+    /// It stands for all connections of the client.
+    #[serde(default)]
+    pub of_client: bool,
     /// "10.0.5.93:1024" where the record owns a NAT source port.
     pub nat_source: Option<String>,
+    /// Where `nat` and `gateway` send to.
+    #[serde(default)]
+    pub nat_destination: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -128,4 +176,75 @@ pub struct Decision {
     pub reason: String,
     /// The header that would be sent, or what happens instead.
     pub sent: String,
+    /// The counter of the way out.
+    #[serde(default)]
+    pub verdict: String,
+    /// transmit | redirect | pass | drop
+    #[serde(default)]
+    pub action: String,
+    /// Of a packet that goes to a server.
+    #[serde(default)]
+    pub header: Option<HeaderStatus>,
+    /// Bytes of the client's longest IP packet that fits the way to the server.
+    #[serde(default)]
+    pub packet_max: Option<u32>,
+    /// What else the program counted, and what it could not try.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeaderStatus {
+    pub interface: String,
+    pub source_mac: String,
+    pub destination_mac: String,
+    /// Outermost first.
+    pub vlans: Vec<u16>,
+    /// Of `ipip` and `gue`.
+    pub outer: Option<OuterStatus>,
+    /// "192.0.2.1:40000"
+    pub source: String,
+    pub destination: String,
+    pub ttl: u8,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OuterStatus {
+    /// With the UDP ports of `gue`.
+    pub source: String,
+    pub destination: String,
+    pub ttl: u8,
+}
+
+/// The answer to `flows`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Flows {
+    /// Recorded; a pair of records counts once. More than are shown when there are very many.
+    pub total: u64,
+    /// Sorted by service address, protocol and client.
+    pub flows: Vec<FlowStatus>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FlowStatus {
+    /// Absent when it is no longer configured.
+    pub service: Option<String>,
+    /// "192.0.2.1:40000", or without a port in the record of a client.
+    pub client: String,
+    pub vip: String,
+    /// The record is a client's: it stands for all its connections with the service.
+    pub all_ports: bool,
+    pub protocol: String,
+    pub server: String,
+    /// opening | established | closing | reset
+    pub state: String,
+    pub idle_s: u64,
+    /// What the client's packets become with `nat` and `gateway`.
+    pub rewritten: Option<EndsStatus>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndsStatus {
+    pub source: String,
+    pub destination: String,
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, BufRead, BufReader, Read, Write},
-    net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket},
+    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use socket2::{Domain, Socket, Type};
 
-use super::{Host, icmp, stream, wait::pause};
+use super::{Family, Host, icmp, stream, wait::pause};
 
 /// Who answered how often.
 #[derive(Debug, Default, Clone)]
@@ -28,7 +28,7 @@ pub struct Histogram {
 
 #[derive(Debug, Clone, Copy)]
 pub struct Requests {
-    pub target: SocketAddrV4,
+    pub target: SocketAddr,
     pub count: u32,
     pub concurrency: u32,
     pub timeout: Duration,
@@ -43,7 +43,7 @@ pub enum Knock {
 }
 
 impl Requests {
-    pub fn new(target: SocketAddrV4, count: u32) -> Requests {
+    pub fn new(target: SocketAddr, count: u32) -> Requests {
         Requests { target, count, concurrency: 8, timeout: Duration::from_secs(3) }
     }
 
@@ -78,23 +78,32 @@ impl Requests {
     }
 }
 
-/// Who answers a TCP connection from exactly this client port.
-pub fn tcp_from(client: &Host, port: u16, target: SocketAddrV4) -> Result<String> {
-    let local = SocketAddrV4::new(client.address, port);
+/// Who answers a TCP connection from exactly this address of the client.
+pub fn tcp_from(client: &Host, local: SocketAddr, target: SocketAddr) -> Result<String> {
     let answer = client.namespace.enter(|| tcp_who(target, Some(local), Duration::from_secs(3)))?;
     answer.with_context(|| format!("connecting from {local} to {target}"))
 }
 
 /// As above, by one datagram.
-pub fn udp_from(client: &Host, port: u16, target: SocketAddrV4) -> Result<String> {
-    let local = SocketAddrV4::new(client.address, port);
+pub fn udp_from(client: &Host, local: SocketAddr, target: SocketAddr) -> Result<String> {
     let answer = client.namespace.enter(|| udp_who(target, Some(local), Duration::from_secs(3)))?;
     answer.with_context(|| format!("asking {target} from {local}"))
 }
 
-pub fn knock(client: &Host, target: SocketAddrV4, limit: Duration) -> Result<(Knock, Duration)> {
+pub fn knock(client: &Host, target: SocketAddr, limit: Duration) -> Result<(Knock, Duration)> {
+    let local = SocketAddr::new(Family::of(target.ip()).unspecified(), 0);
+    knock_from(client, local, target, limit)
+}
+
+/// As above, from an address of the client; port 0: a free one.
+pub fn knock_from(
+    client: &Host,
+    local: SocketAddr,
+    target: SocketAddr,
+    limit: Duration,
+) -> Result<(Knock, Duration)> {
     let start = Instant::now();
-    let outcome = match client.namespace.enter(|| connect(target, None, limit))? {
+    let outcome = match client.namespace.enter(|| connect(target, Some(local), limit))? {
         Ok(_) => Knock::Open,
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Knock::Refused,
         Err(error) if error.kind() == io::ErrorKind::TimedOut => Knock::Silent,
@@ -104,7 +113,7 @@ pub fn knock(client: &Host, target: SocketAddrV4, limit: Duration) -> Result<(Kn
 }
 
 /// Round trip time of one ICMP echo.
-pub fn ping(from: &Host, target: Ipv4Addr, limit: Duration) -> Result<Duration> {
+pub fn ping(from: &Host, target: IpAddr, limit: Duration) -> Result<Duration> {
     from.namespace.enter(|| icmp::echo(target, limit))?.with_context(|| format!("pinging {target}"))
 }
 
@@ -116,7 +125,7 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn open(client: &Host, target: SocketAddrV4) -> Result<Session> {
+    pub fn open(client: &Host, target: SocketAddr) -> Result<Session> {
         let limit = Duration::from_secs(10);
         let stream = client.namespace.enter(|| connect(target, None, limit))??;
         stream.set_linger(None)?;
@@ -126,15 +135,24 @@ impl Session {
         Ok(session)
     }
 
-    /// Asks again on the same connection.
     /// The client's end.
-    pub fn client(&self) -> Result<SocketAddrV4> {
-        match self.input.get_ref().local_addr()? {
-            std::net::SocketAddr::V4(address) => Ok(address),
-            std::net::SocketAddr::V6(address) => bail!("{address} is not an IPv4 address"),
-        }
+    pub fn client(&self) -> Result<SocketAddr> {
+        Ok(self.input.get_ref().local_addr()?)
     }
 
+    /// The client's end as the server sees it.
+    pub fn seen_from(&mut self) -> Result<SocketAddr> {
+        self.input.get_mut().write_all(b"from\n")?;
+        Ok(self.line()?.parse()?)
+    }
+
+    /// The maximum segment size that the server was offered; it tells once.
+    pub fn mss(&mut self) -> Result<u16> {
+        self.input.get_mut().write_all(b"mss\n")?;
+        Ok(self.line()?.parse()?)
+    }
+
+    /// Asks again on the same connection.
     pub fn who(&mut self) -> Result<String> {
         self.input.get_mut().write_all(b"who\n")?;
         self.line()
@@ -238,7 +256,7 @@ pub struct Load {
 
 impl Load {
     /// Paced, so that the load does not starve the health checks of the machine it shares.
-    pub fn start(client: &Host, target: SocketAddrV4, concurrency: usize) -> Load {
+    pub fn start(client: &Host, target: SocketAddr, concurrency: usize) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicU64::new(0));
         let worker = || {
@@ -321,9 +339,9 @@ impl Histogram {
     }
 }
 
-type Ask = fn(SocketAddrV4, Option<SocketAddrV4>, Duration) -> io::Result<String>;
+type Ask = fn(SocketAddr, Option<SocketAddr>, Duration) -> io::Result<String>;
 
-fn tcp_who(target: SocketAddrV4, local: Option<SocketAddrV4>, limit: Duration) -> io::Result<String> {
+fn tcp_who(target: SocketAddr, local: Option<SocketAddr>, limit: Duration) -> io::Result<String> {
     let mut stream = TcpStream::from(connect(target, local, limit)?);
     stream.write_all(b"who\n")?;
     let mut line = String::new();
@@ -334,8 +352,8 @@ fn tcp_who(target: SocketAddrV4, local: Option<SocketAddrV4>, limit: Duration) -
     }
 }
 
-fn udp_who(target: SocketAddrV4, local: Option<SocketAddrV4>, limit: Duration) -> io::Result<String> {
-    let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
+fn udp_who(target: SocketAddr, local: Option<SocketAddr>, limit: Duration) -> io::Result<String> {
+    let any = SocketAddr::new(Family::of(target.ip()).unspecified(), 0);
     let socket = UdpSocket::bind(local.unwrap_or(any))?;
     socket.connect(target)?;
     socket.set_read_timeout(Some(limit))?;
@@ -346,8 +364,8 @@ fn udp_who(target: SocketAddrV4, local: Option<SocketAddrV4>, limit: Duration) -
 }
 
 /// Closed by a reset, which leaves no TIME_WAIT: twenty thousand connections need no more than their ports.
-fn connect(target: SocketAddrV4, local: Option<SocketAddrV4>, limit: Duration) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+fn connect(target: SocketAddr, local: Option<SocketAddr>, limit: Duration) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
     socket.set_linger(Some(Duration::ZERO))?;
     socket.set_tcp_nodelay(true)?;
     if let Some(local) = local {

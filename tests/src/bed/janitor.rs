@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use super::namespace;
 
 /// A name no other bed has, after the leftovers of dead ones are gone and bpffs is there.
-pub(super) fn fresh_tag() -> Result<String> {
+pub fn fresh_tag() -> Result<String> {
     static SWEPT: Once = Once::new();
     static NEXT: AtomicU32 = AtomicU32::new(0);
     SWEPT.call_once(|| sweep(|owner| !Path::new("/proc").join(owner.to_string()).exists()));
@@ -34,7 +34,7 @@ pub fn sweep_own() {
 }
 
 /// For the files of the bed `tag`; removed when dropped.
-pub(super) fn files(tag: &str) -> Result<TempDir> {
+pub fn files(tag: &str) -> Result<TempDir> {
     let files = tempfile::Builder::new().prefix(&format!("{tag}-")).tempdir()?;
     // Others must be able to read: one scenario runs the program as a user without privileges.
     fs::set_permissions(files.path(), fs::Permissions::from_mode(0o755))?;
@@ -42,7 +42,7 @@ pub(super) fn files(tag: &str) -> Result<TempDir> {
 }
 
 /// Where the bed `tag` has its maps pinned.
-pub(super) fn pin_directory(tag: &str) -> PathBuf {
+pub fn pin_directory(tag: &str) -> PathBuf {
     Path::new(BPFFS).join(tag)
 }
 

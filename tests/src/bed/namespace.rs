@@ -22,14 +22,15 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Makes the namespace `name`, without IPv6 (its own chatter would be counted as traffic) and without
+    /// Makes the namespace `name`, where IPv6 neither doubts its addresses nor looks for routers, and without
     /// reverse path filters (an answer for a VIP may come from any side).
     pub fn create(name: &str) -> Result<Namespace> {
         exec::ip(&["netns", "add", name], "")?;
         let namespace = Namespace { name: name.to_owned() };
         namespace.set(&[
-            ("ipv6/conf/all/disable_ipv6", "1"),
-            ("ipv6/conf/default/disable_ipv6", "1"),
+            ("ipv6/conf/default/accept_dad", "0"),
+            ("ipv6/conf/default/accept_ra", "0"),
+            ("ipv6/conf/default/router_solicitations", "0"),
             ("ipv4/conf/all/rp_filter", "0"),
             ("ipv4/conf/default/rp_filter", "0"),
         ])?;
@@ -74,6 +75,12 @@ impl Namespace {
         all.extend_from_slice(args);
         let text = exec::ip(&all, "")?;
         serde_json::from_str(&text).with_context(|| format!("reading the output of ip {args:?}"))
+    }
+
+    /// Whether any XDP program is attached to an interface.
+    pub fn has_program(&self, interface: &str) -> Result<bool> {
+        let links = self.ip_json(&["link", "show", "dev", interface])?;
+        Ok(links.get(0).context("ip shows no link")?.get("xdp").is_some())
     }
 
     /// Kernel settings below /proc/sys/net.

@@ -1,25 +1,32 @@
 //! What runs on a server: answers with its name, sends and checks streams. The other end of `client`.
 //!
-//! A line is a request: `who`, answered by the name; `down N`, answered by N bytes of the stream; `up N`,
-//! followed by N bytes and answered by "NAME N DIGEST". A datagram is answered by the name.
+//! A line is a request: `who`, answered by the name; `from`, answered by the client's address and port as seen
+//! here; `mss`, once a connection, answered by the MSS of its SYN; `down N`, answered by N bytes of the stream; `up N`, followed by N bytes and answered by "NAME N DIGEST".
+//! A datagram that begins with `echo` comes back as it is, one with `sum` is answered by "NAME LENGTH DIGEST",
+//! any other by the name.
 
 use std::{
+    borrow::Cow,
     io::{self, BufRead, BufReader, Read, Write},
-    net::{SocketAddrV4, TcpListener, TcpStream, UdpSocket},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{Arc, Condvar, Mutex, PoisonError},
     thread,
 };
 
 use anyhow::{Context, Result};
 
-use super::stream::{self, Digest};
+use super::{
+    sockopt,
+    stream::{self, Digest},
+};
 
 /// Serves TCP and UDP on every address until standard input ends: a peer never outlives its bed.
 /// Each address has sockets of its own, so that answers leave with the address that was asked.
-pub fn serve(name: &str, addresses: &[SocketAddrV4]) -> Result<()> {
+pub fn serve(name: &str, addresses: &[SocketAddr]) -> Result<()> {
     let name: Arc<str> = name.into();
     for address in addresses {
         let listener = TcpListener::bind(address).with_context(|| format!("listening on {address}/tcp"))?;
+        sockopt::save_syns(&listener)?;
         let socket = UdpSocket::bind(address).with_context(|| format!("listening on {address}/udp"))?;
         let (tcp, udp) = (name.clone(), name.clone());
         thread::spawn(move || accept(&listener, &tcp));
@@ -80,6 +87,12 @@ fn converse(stream: TcpStream, name: &str) -> io::Result<()> {
         }
         match line.trim_end().split_once(' ') {
             None if line == "who\n" => writeln_at_once(&mut output, name)?,
+            None if line == "from\n" => {
+                writeln_at_once(&mut output, &input.get_ref().peer_addr()?.to_string())?;
+            }
+            None if line == "mss\n" => {
+                writeln_at_once(&mut output, &sockopt::mss_of_syn(input.get_ref())?.to_string())?;
+            }
             Some(("down", bytes)) => stream::for_each_block(number(bytes)?, |block| output.write_all(block))?,
             Some(("up", bytes)) => {
                 let digest = receive(&mut input, number(bytes)?)?;
@@ -107,13 +120,30 @@ pub(super) fn receive(input: &mut impl Read, bytes: u64) -> io::Result<u64> {
 }
 
 fn answer_datagrams(socket: &UdpSocket, name: &str) {
-    let mut buffer = [0; 1_500];
+    let mut buffer = vec![0; DATAGRAM_MAX];
     loop {
         // An ICMP error for an earlier answer is reported here; the next question is not its fault.
-        if let Ok((_, client)) = socket.recv_from(&mut buffer) {
-            let _ = socket.send_to(name.as_bytes(), client);
+        if let Ok((size, client)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(&answer(name, &buffer[..size]), client);
         }
     }
+}
+
+fn answer<'a>(name: &'a str, question: &'a [u8]) -> Cow<'a, [u8]> {
+    if question.starts_with(ECHO) {
+        question.into()
+    } else if question.starts_with(SUM) {
+        summary(name, question).into_bytes().into()
+    } else {
+        name.as_bytes().into()
+    }
+}
+
+/// The answer to `sum`.
+pub(super) fn summary(name: &str, question: &[u8]) -> String {
+    let mut digest = Digest::default();
+    digest.update(question);
+    format!("{name} {} {:016x}", question.len(), digest.value())
 }
 
 fn writeln_at_once(output: &mut TcpStream, line: &str) -> io::Result<()> {
@@ -126,5 +156,8 @@ fn number(text: &str) -> io::Result<u64> {
 
 /// Written to standard output once every address listens.
 pub(super) const READY: &str = "ready";
+pub(super) const ECHO: &[u8] = b"echo";
+pub(super) const SUM: &[u8] = b"sum";
+const DATAGRAM_MAX: usize = 65_535;
 const CONNECTIONS_MAX: usize = 1_024;
 const LINE_MAX: u64 = 64;

@@ -2,33 +2,47 @@
 
 use std::{
     io::{BufRead, BufReader},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::SocketAddr,
     process::{Child, Command, Stdio},
     sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Host, Namespace, exec, peer};
+use super::{Family, Host, Namespace, exec, opener::Opener, peer};
 
 /// One server behind the balancer.
 pub struct Server {
     pub name: String,
     pub host: Host,
-    /// Where it answers, its own address first.
-    pub listens: Vec<SocketAddrV4>,
+    /// Where it answers, first at its own address in the layout's `server_family`.
+    pub listens: Vec<SocketAddr>,
+    /// Opens `ipip` and `gue` packets; stays when the peer is killed.
+    _opener: Option<Opener>,
     process: Mutex<Option<Peer>>,
 }
 
 impl Server {
-    pub(super) fn start_on(host: Host, name: &str, listens: Vec<SocketAddrV4>) -> Result<Server> {
-        let server = Server { name: name.to_owned(), host, listens, process: Mutex::new(None) };
+    pub(super) fn start_on(
+        host: Host,
+        name: &str,
+        listens: Vec<SocketAddr>,
+        opener: Option<Opener>,
+    ) -> Result<Server> {
+        let server =
+            Server { name: name.to_owned(), host, listens, _opener: opener, process: Mutex::new(None) };
         server.start()?;
         Ok(server)
     }
 
-    pub fn address(&self) -> Ipv4Addr {
-        self.host.address
+    /// Where the balancer finds it.
+    pub fn own(&self) -> SocketAddr {
+        self.listens[0]
+    }
+
+    /// As `own`, in either family.
+    pub fn at(&self, family: Family) -> SocketAddr {
+        SocketAddr::new(self.host.address(family), self.own().port())
     }
 
     /// Returns once it listens.
@@ -50,10 +64,10 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub fn start(namespace: &Namespace, name: &str, listens: &[SocketAddrV4]) -> Result<Peer> {
+    pub fn start(namespace: &Namespace, name: &str, listens: &[SocketAddr]) -> Result<Peer> {
         let program = exec::workspace_program("peer", "cargo build -p lb-tests --bins")?;
         let mut command = Command::new(program);
-        command.arg(name).args(listens.iter().map(SocketAddrV4::to_string));
+        command.arg(name).args(listens.iter().map(SocketAddr::to_string));
         let process = namespace.spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
         let mut peer = Peer { process };
         let stdout = peer.process.stdout.take().context("the peer has no standard output")?;

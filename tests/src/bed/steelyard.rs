@@ -3,7 +3,7 @@
 use std::{
     env,
     fs::{self, File},
-    net::SocketAddrV4,
+    net::SocketAddr,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use lb_user::pure::status::{Counters, Explanation, ServerStatus, ServiceStatus, Status};
+use lb_user::pure::status::{Counters, Explanation, Flows, ServerStatus, ServiceStatus, Status};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -150,8 +150,13 @@ impl<'a> Steelyard<'a> {
         counters.get(name).copied().with_context(|| format!("no counter {name} in {counters:?}"))
     }
 
-    pub fn explain(&self, client: SocketAddrV4, vip: SocketAddrV4, protocol: &str) -> Result<Explanation> {
+    pub fn explain(&self, client: SocketAddr, vip: SocketAddr, protocol: &str) -> Result<Explanation> {
         self.json(&["explain", &client.to_string(), &format!("{vip}/{protocol}"), "--json"])
+    }
+
+    /// `steelyard flows` with these options.
+    pub fn flows(&self, options: &[&str]) -> Result<Flows> {
+        self.json(&[&["flows", "--json"], options].concat())
     }
 
     /// The status, as soon as it is as wanted.
@@ -178,8 +183,7 @@ impl<'a> Steelyard<'a> {
 
     /// Whether any program is attached to an interface of the balancer.
     pub fn attached(&self, interface: &str) -> Result<bool> {
-        let links = self.host.namespace.ip_json(&["link", "show", "dev", interface])?;
-        Ok(links.get(0).context("ip shows no link")?.get("xdp").is_some())
+        self.host.namespace.has_program(interface)
     }
 
     fn json<T: DeserializeOwned>(&self, args: &[&str]) -> Result<T> {
@@ -250,7 +254,7 @@ pub fn is_down(status: &Status, service: &str, name: &str) -> bool {
     server(status, service, name).is_some_and(|server| server.health == "down" && server.slots == 0)
 }
 
-fn program() -> Result<PathBuf> {
+pub(super) fn program() -> Result<PathBuf> {
     match env::var_os("STEELYARD_BIN") {
         Some(path) => Ok(path.into()),
         None => exec::workspace_program("steelyard", "cargo build -p lb-user"),

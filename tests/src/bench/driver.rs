@@ -1,13 +1,12 @@
-//! The kernel's end of the measurement: the driver program, what it calls, and one call of it.
+//! The kernel's end of the measurements: the driver programs, what they call, and one call of them.
 #![expect(unsafe_code, reason = "aya's Pod is an unsafe trait")]
 
+mod live;
 #[path = "../../../lb-ebpf/src/bin/driver/drive/orders.rs"]
 mod orders;
+mod script;
 
-use std::{
-    net::{Ipv4Addr, SocketAddrV4},
-    time::Duration,
-};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::{
@@ -15,14 +14,18 @@ use aya::{
     maps::{Array, Map, MapData, ProgramArray},
     programs::{ProgramFd, TestRun, TestRunOptions, Xdp},
 };
-use lb_common::net::{Be16, Be32};
 
-use self::orders::{Headers, Orders};
-use super::packet::{Kind, Packet, client};
+use self::orders::Orders;
+pub(super) use self::{
+    live::Live,
+    orders::{LONG, SHORT},
+    script::{Order, Script},
+};
 
 pub(super) struct Driver {
     object: Ebpf,
     orders: Array<MapData, Orders>,
+    ends: Array<MapData, orders::Ends>,
     /// Keeps the program behind the driver.
     _called: ProgramArray<MapData>,
     /// What TEST_RUN gets, so that the first packet has the length of all.
@@ -34,25 +37,9 @@ pub(super) struct Driver {
 pub(super) enum Call<'a> {
     /// The program that only says XDP_PASS.
     Floor,
+    /// The program that prepends one fixed header, without a map.
+    Encapsulation,
     Program(&'a ProgramFd),
-}
-
-/// Which flow comes after which.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Order {
-    Ascending,
-    /// Multiples of a large odd number: neighbours in time are far apart in every table that was filled in
-    /// ascending order, and no prefetcher follows.
-    Scattered,
-}
-
-impl Order {
-    fn stride(self) -> u64 {
-        match self {
-            Order::Ascending => 1,
-            Order::Scattered => SCATTER,
-        }
-    }
 }
 
 /// What one TEST_RUN call reports.
@@ -65,67 +52,58 @@ pub(super) struct Ran {
 }
 
 impl Driver {
-    /// A driver calls the same program as long as it lives.
-    pub(super) fn load(call: Call<'_>) -> Result<Driver> {
-        let mut object = EbpfLoader::new().load(OBJECT).context("cannot load the driver's object")?;
-        for name in [DRIVE, PASS] {
+    /// A driver calls the same program as long as it lives. `flows`: how many a script may list.
+    pub(super) fn load(call: Call<'_>, flows: u32) -> Result<Driver> {
+        let mut object = load_object(flows)?;
+        for name in [DRIVE, PASS, ENCAP] {
             program(&mut object, name)?.load().with_context(|| format!("cannot load the program {name}"))?;
         }
         // Maps are taken only now: a descriptor closed before the programs were loaded would be bound under
         // its number.
-        let pass = program(&mut object, PASS)?.fd()?.try_clone()?;
-        let mut map =
-            |name: &str| object.take_map(name).with_context(|| format!("the driver has no map {name}"));
-        let orders: Map = map("orders")?;
-        let mut called = ProgramArray::try_from(map("program")?)?;
-        let program = match call {
-            Call::Floor => &pass,
-            Call::Program(program) => program,
+        let callee = match call {
+            Call::Floor => program(&mut object, PASS)?.fd()?.try_clone()?,
+            Call::Encapsulation => program(&mut object, ENCAP)?.fd()?.try_clone()?,
+            Call::Program(program) => program.try_clone()?,
         };
-        called.set(0, program, 0).context("cannot put the program behind the driver")?;
-        let Map::Array(data) = &orders else { bail!("the map orders is no array: build the driver again") };
-        let size = data.info()?.value_size() as usize;
-        ensure!(size == size_of::<Orders>(), "the map orders holds {size} bytes: build the driver again");
-        Ok(Driver { orders: Array::try_from(orders)?, _called: called, object, frame: Vec::new() })
+        let mut called = ProgramArray::try_from(take_map(&mut object, "program")?)?;
+        called.set(0, &callee, 0).context("cannot put the program behind the driver")?;
+        let (orders, ends) = (take_array(&mut object, "orders")?, take_array(&mut object, "ends")?);
+        Ok(Driver { orders, ends, _called: called, object, frame: Vec::new() })
     }
 
-    /// Begins anew at flow 0 with another packet and number of flows, which is a power of two.
-    pub(super) fn set(&mut self, packet: Packet, flows: u32, order: Order) -> Result<()> {
-        ensure!(flows.is_power_of_two(), "{flows} flows are not a power of two");
-        let first = client(0);
-        self.frame = packet.frame(first)?;
-        let unspecified = packet.frame(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0))?;
-        let orders = Orders {
-            packets: 0,
-            flow_mask: u64::from(flows - 1),
-            stride: order.stride(),
-            length: self.frame.len() as u64,
-            is_udp: u64::from(packet.kind == Kind::Udp),
-            template: headers(&unspecified).context("the packet is too short for the driver")?,
-            source_port: Be16::new(first.port()),
-            source: Be32::from(*first.ip()),
-            zero: 0,
-        };
-        Ok(self.orders.set(0, orders, 0)?)
+    /// Begins anew at flow 0 with another script.
+    pub(super) fn set(&mut self, script: &Script<'_>) -> Result<()> {
+        self.frame = script.frame(0)?;
+        self.orders.set(0, script.orders()?, 0)?;
+        for (number, ends) in (0..).zip(script.listed()) {
+            let ends = orders::Ends::from(ends);
+            self.ends.set(number, ends, 0).context("the driver has no room for all flows")?;
+        }
+        Ok(())
     }
 
-    /// Shows that the driver writes the packets it should, for a driver that calls the floor. The next packets
-    /// driven are those after the checked ones.
-    pub(super) fn check(&mut self, packet: Packet, flows: u32, order: Order) -> Result<()> {
-        self.set(packet, flows, order)?;
-        for n in 0..CHECKED {
-            let flow = n.wrapping_mul(order.stride()) & u64::from(flows - 1);
-            let expected = packet.frame(client(flow as u32))?;
-            let mut found = vec![0; expected.len()];
+    /// Shows that the driver writes the packets it should. `expected` turns a driven packet into what the program
+    /// behind makes of it. The next packets driven are those after the checked ones.
+    pub(super) fn check(
+        &mut self,
+        script: &Script<'_>,
+        expected: impl Fn(Vec<u8>) -> Result<Vec<u8>>,
+    ) -> Result<()> {
+        self.set(script)?;
+        for number in 0..CHECKED {
+            let expected = expected(script.frame(number)?)?;
+            let mut found = vec![0; expected.len() + ROOM];
             let options = TestRunOptions {
                 data_in: Some(&self.frame),
                 data_out: Some(&mut found),
                 ..TestRunOptions::default()
             };
-            program(&mut self.object, DRIVE)?.test_run(options).context("cannot drive one packet")?;
+            let ran =
+                program(&mut self.object, DRIVE)?.test_run(options).context("cannot drive one packet")?;
+            found.truncate(ran.data_size_out as usize);
             ensure!(
                 found == expected,
-                "the driver wrote {found:x?} for flow {flow} instead of {expected:x?}"
+                "the driver wrote {found:x?} for packet {number} instead of {expected:x?}"
             );
         }
         Ok(())
@@ -141,20 +119,36 @@ impl Driver {
     }
 }
 
+/// The driver's object, nothing of it loaded yet but the maps.
+fn load_object(flows: u32) -> Result<Ebpf> {
+    EbpfLoader::new()
+        .map_max_entries("ends", flows.max(1))
+        .load(OBJECT)
+        .context("cannot load the driver's object")
+}
+
 fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
     let found = object.program_mut(name).with_context(|| format!("the driver has no program {name}"))?;
     Ok(found.try_into()?)
 }
 
-/// The first bytes of a frame in the driver's types.
-fn headers(frame: &[u8]) -> Option<Headers> {
-    let bytes = frame.get(..size_of::<Headers>())?;
-    // SAFETY: as many bytes as the type has, which is integers without padding; read without alignment.
-    Some(unsafe { bytes.as_ptr().cast::<Headers>().read_unaligned() })
+fn take_map(object: &mut Ebpf, name: &str) -> Result<Map> {
+    object.take_map(name).with_context(|| format!("the driver has no map {name}"))
+}
+
+/// An array of values that both sides must lay out alike.
+fn take_array<T: aya::Pod>(object: &mut Ebpf, name: &str) -> Result<Array<MapData, T>> {
+    let map = take_map(object, name)?;
+    let Map::Array(data) = &map else { bail!("the map {name} is no array: build the driver again") };
+    let size = data.info()?.value_size() as usize;
+    ensure!(size == size_of::<T>(), "the map {name} holds {size} bytes: build the driver again");
+    Ok(Array::try_from(map)?)
 }
 
 // SAFETY: repr(C) of integers without padding, as its file asserts: every bit pattern is a value.
 unsafe impl aya::Pod for Orders {}
+// SAFETY: as above.
+unsafe impl aya::Pod for orders::Ends {}
 
 /// The object the build script made. Aligned: the loader reads its headers in place.
 static OBJECT: &[u8] = {
@@ -164,9 +158,10 @@ static OBJECT: &[u8] = {
     &ALIGNED.0
 };
 
-/// 2^32 divided by the golden ratio: multiples spread evenly.
-const SCATTER: u64 = 0x9e37_79b1;
 /// Packets looked at before a measurement.
 const CHECKED: u64 = 32;
+/// More than any program here prepends, so that a frame that is too long is seen.
+const ROOM: usize = 128;
 const DRIVE: &str = "drive";
 const PASS: &str = "pass";
+const ENCAP: &str = "encap";

@@ -1,6 +1,6 @@
-//! `cargo xtask bench datapath`: nanoseconds of CPU per packet through the XDP program.
+//! `cargo xtask bench`: what a packet costs, in the XDP program alone and over links.
 //!
-//! Owns the method, the cases and the report. Must not know how the program works inside: it fills the
+//! Owns the methods, the cases and the reports. Must not know how the program works inside: it fills the
 //! tables as the daemon does and reads the counters as it does.
 //!
 //! ```text
@@ -8,17 +8,26 @@
 //!    └──► packet ─► driver ─► tail call ─► program, pass, program, pass, ...   one pinned CPU
 //!                                  └─► rounds ─► report: table, JSON
 //! ```
+//!
+//! `veth` sends the same packets over links between namespaces.
 
 mod case;
+mod cpu;
 mod driver;
+mod interrupt;
 mod machine;
 mod measure;
 mod packet;
+mod reference;
 mod report;
 mod rig;
+mod spread;
+pub mod veth;
 
 pub use self::{
     case::{Case, cases},
-    measure::{Measured, Plan, measure, pin},
-    report::Report,
+    cpu::pin,
+    interrupt::{end_when_asked, go_on},
+    measure::{Measured, Plan, measure},
+    report::{Report, save},
 };

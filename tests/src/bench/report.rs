@@ -54,14 +54,15 @@ impl Report {
     pub fn missed(&self) -> impl Iterator<Item = &Line> {
         self.cases.iter().filter(|line| line.verdict == MISSED)
     }
+}
 
-    pub fn save(&self, path: &Path) -> Result<()> {
-        if let Some(directory) = path.parent() {
-            fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-        }
-        let text = serde_json::to_string_pretty(self)? + "\n";
-        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+/// Writes a report as JSON, into a directory that is made when it is missing.
+pub fn save(report: &impl Serialize, path: &Path) -> Result<()> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
     }
+    let text = serde_json::to_string_pretty(report)? + "\n";
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 impl Display for Report {
@@ -69,7 +70,7 @@ impl Display for Report {
         writeln!(f, "{}, kernel {}, {}.", self.machine.cpu, self.machine.kernel, self.machine.date)?;
         writeln!(f)?;
         writeln!(f, "{HEAD}")?;
-        writeln!(f, "|---|--:|--:|--:|--:|--:|--:|---|")?;
+        writeln!(f, "|---|--:|--:|--:|--:|--:|--:|---|--:|--:|")?;
         self.cases.iter().try_for_each(|line| writeln!(f, "{line}"))
     }
 }
@@ -80,7 +81,7 @@ impl Display for Line {
         let spread = format!("{:.0} to {:.0}", measured.net_ns_p10, measured.net_ns_p90);
         write!(
             f,
-            "| {:<24} | {:>9} | {:>6.1} | {:>10} | {:>5.0} | {:>4} | {:>4} | {:<7} |",
+            "| {:<29} | {:>9} | {:>6.1} | {:>10} | {:>5.0} | {:>4} | {:>4} | {:<7} | {:>5.1} | {:>5.2} |",
             self.name,
             self.flows,
             measured.net_ns,
@@ -88,7 +89,9 @@ impl Display for Line {
             measured.floor_ns,
             whole(self.must_ns),
             whole(self.aim_ns),
-            self.verdict
+            self.verdict,
+            measured.encap_net_ns,
+            measured.ratio_to_encap,
         )
     }
 }
@@ -108,5 +111,5 @@ fn verdict(bars: Bars, net_ns: f64) -> &'static str {
 }
 
 const MISSED: &str = "MISSED";
-const HEAD: &str =
-    "| case                     |     flows | net ns |    p10-p90 | floor | must |  aim | reached |";
+const HEAD: &str = "| case                          |     flows | net ns |    p10-p90 | floor | must |  aim | \
+                    reached | encap | ratio |";

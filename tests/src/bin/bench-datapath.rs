@@ -4,14 +4,11 @@ use std::{
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::Parser;
-use lb_tests::bench::{Case, Plan, Report, cases, measure, pin};
-use nix::sys::signal::{SigSet, Signal};
+use lb_tests::bench::{Case, Plan, Report, cases, end_when_asked, go_on, measure, pin, save};
 
 /// Nanoseconds of CPU per packet through the XDP program, net of one that only passes.
 #[derive(Parser)]
@@ -50,7 +47,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     for case in cases().iter().filter(|case| wanted(arguments, case)) {
         report.add(case, measure(case, plan, &go_on)?);
     }
-    report.save(&arguments.json)?;
+    save(&report, &arguments.json)?;
     match print(&report) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         printed => Ok(printed?),
@@ -70,27 +67,3 @@ fn print(report: &Report) -> io::Result<()> {
 fn wanted(arguments: &Arguments, case: &Case) -> bool {
     case.name.contains(&arguments.only) && arguments.flows.is_none_or(|flows| case.flows == flows)
 }
-
-/// An interrupted measurement ends between two calls, so that nothing is left pinned.
-fn end_when_asked() -> Result<()> {
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        signals.add(signal);
-    }
-    signals.thread_block().context("cannot block signals")?;
-    thread::spawn(move || {
-        if signals.wait().is_ok() {
-            ENDED.store(true, Ordering::Relaxed);
-        }
-    });
-    Ok(())
-}
-
-fn go_on() -> Result<()> {
-    if ENDED.load(Ordering::Relaxed) {
-        bail!("interrupted");
-    }
-    Ok(())
-}
-
-static ENDED: AtomicBool = AtomicBool::new(false);

@@ -14,13 +14,12 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::bed::{
-    Arms, Bed, Config, Layout, Steelyard,
+    Arms, Bed, Config, Forward, Layout, Steelyard,
     client::{Histogram, Load, Requests},
     config::{FALL, INTERVAL_MS},
     janitor,
     steelyard::{all_up, is_down, server},
 };
-use lb_user::pure::config::model::Forward;
 use nix::sys::signal::{SigSet, Signal};
 
 fn main() -> ExitCode {
@@ -78,10 +77,18 @@ fn tell(page: &mut Page, bed: &Bed, steelyard: &mut Steelyard) -> Result<()> {
 fn introduce(page: &mut Page, bed: &Bed) -> Result<()> {
     page.head(match bed.layout.forward {
         Forward::Nat => "nat: source and destination rewritten, replies come back through the balancer",
+        Forward::Gateway => "gateway: destination rewritten, servers route replies through the balancer",
+        Forward::Ipip => "ipip: packets put into packets, servers open them and answer the client themselves",
+        Forward::Gue => "gue: packets put into datagrams, servers open them and answer the client themselves",
         Forward::Dsr => "dsr: only the MAC address rewritten, servers answer the client themselves",
     })?;
     let servers: Vec<_> = bed.servers.iter().map(|server| server.listens[0].to_string()).collect();
-    page.say(&format!("{} asks {}; behind it {}.", bed.client.address, bed.service(), servers.join(", ")))
+    page.say(&format!(
+        "{} asks {}; behind it {}.",
+        bed.client.address(bed.layout.family),
+        bed.service(),
+        servers.join(", ")
+    ))
 }
 
 /// The table of who answered, beside what the kernel counted for each.

@@ -1,6 +1,6 @@
 //! A server of the test bed: `peer NAME ADDRESS:PORT...`, run by the bed inside the server's namespace.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use clap::Parser;
 
@@ -10,7 +10,7 @@ struct Arguments {
     name: String,
     /// Where it listens, TCP and UDP.
     #[arg(required = true)]
-    addresses: Vec<SocketAddrV4>,
+    addresses: Vec<SocketAddr>,
 }
 
 fn main() -> anyhow::Result<()> {

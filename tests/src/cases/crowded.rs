@@ -5,7 +5,7 @@ use lb_common::{
         DropFlowsFull, FlowUnrecorded, ForwardDsr, ForwardNatReply, ForwardNatRequest, ResetNoFlow,
     },
     entry::Mode,
-    flow::{FIN, FlowKey, FlowView, NAT_REPLY, NAT_REQUEST, OPENING, OPENING_TICKS, Ticks},
+    flow::{FIN, NAT_REPLY, NAT_REQUEST, OPENING, OPENING_TICKS, Ticks},
     flow_table::WAYS,
     net::{TCP, UDP},
     slot::{ServerId, Slot},
@@ -18,8 +18,8 @@ use super::{
     refused::refusal,
     shape::{ack, syn, udp},
     world::{
-        A, A_MAC, B, B_MAC, BACK, BACK_MAC, CLIENT, FRONT, Half, NAMES, Pair, TARGET_B, WEB, World, ago,
-        flow_key, record,
+        A, A_MAC, B, B_MAC, BACK, BACK_MAC, CLIENT, FRONT, Half, Key, NAMES, Pair, Record, TARGET_B, WEB,
+        World, ago, flow_key, record,
     },
 };
 
@@ -258,7 +258,7 @@ fn syn_of_other() -> Datagram {
 }
 
 /// The records of `world` but these.
-fn without(world: &World, gone: std::ops::Range<usize>) -> Vec<(FlowKey, FlowView)> {
+fn without(world: &World, gone: std::ops::Range<usize>) -> Vec<(Key, Record)> {
     let flows = world.flows.iter().enumerate();
     flows.filter(|(index, _)| !gone.contains(index)).map(|(_, flow)| *flow).collect()
 }

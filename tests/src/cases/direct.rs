@@ -1,24 +1,23 @@
 //! `dsr` over settled slots: no record is looked at or made.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use lb_common::{
     counter::Counter::ForwardDsr,
     entry::Mode,
     flow::Ticks,
-    hash::{self, FlowTuple},
     limits::SLOTS_MIN,
-    net::{Be16, Be32, TCP, UDP},
+    net::{TCP, UDP},
     slot::Slot,
 };
 
 use super::{
-    Case,
+    Case, expected,
     packet::{Datagram, Transport},
     shape::{ack, fin, rst, syn, tcp, udp},
     world::{
-        A, A_MAC, B, B_MAC, BACK, BACK_MAC, CLIENT, FRONT, FRONT_MAC, HASH_KEY, NAMES, TARGET_A, WEB, World,
-        flow_key, record,
+        A, A_MAC, B, B_MAC, BACK, BACK_MAC, CLIENT, FRONT, FRONT_MAC, NAMES, TARGET_A, WEB, World, flow_key,
+        record,
     },
 };
 
@@ -35,13 +34,13 @@ pub(super) fn cases(now: Ticks) -> Vec<Case> {
         ("a time to live of 2", Datagram { ttl: 2, ..ack() }, 0),
         ("a time to live of 255", Datagram { ttl: 255, ..ack() }, 0),
         ("a time to live of 1 more than a carry", Datagram { ttl: 1 + 1, identification: 0, ..ack() }, 0),
-        ("a code point", Datagram { dscp: 46, ..ack() }, 0),
+        ("a code point", Datagram { traffic_class: 46 << 2, ..ack() }, 0),
         ("leave to fragment", Datagram { dont_fragment: false, ..ack() }, 0),
         ("a frame of 60 bytes", syn().padded(), 1),
         ("noise behind the packet", Datagram { padding: vec![0xee; 7], ..ack() }, 0),
         ("the address of the service as its source", Datagram { source: WEB, ..syn() }, 1),
         ("a server as its client", Datagram { source: TARGET_A, ..syn() }, 1),
-        ("source port 0", Datagram { source: SocketAddrV4::new(*CLIENT.ip(), 0), ..syn() }, 1),
+        ("source port 0", Datagram { source: SocketAddr::new(CLIENT.ip(), 0), ..syn() }, 1),
         ("a name query", udp(b"query"), 0),
         ("an empty datagram", udp(&[]), 0),
         ("an odd number of bytes", udp(&[0xff; 33]), 0),
@@ -97,13 +96,8 @@ fn choices(now: Ticks) -> [Case; 5] {
     ]
 }
 
-fn web_slot(client: SocketAddrV4) -> usize {
-    let tuple = FlowTuple {
-        source: Be32::from(*client.ip()),
-        source_port: Be16::new(client.port()),
-        destination_port: Be16::new(WEB.port()),
-    };
-    (hash::flow(HASH_KEY, tuple) & (SLOTS_MIN - 1)) as usize
+fn web_slot(client: SocketAddr) -> usize {
+    (expected::hash(client, WEB) & (SLOTS_MIN - 1)) as usize
 }
 
 fn options(header: &mut etherparse::TcpHeader, options: &[u8]) {

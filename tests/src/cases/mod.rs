@@ -10,12 +10,19 @@
 //!        └─ Case::expected ─────────────────┘
 //! ```
 
+mod access;
+mod answers;
 pub mod checksum;
+mod clamp;
 mod crowded;
 mod device;
 mod direct;
+mod echo;
+mod expected;
+mod fragments;
 pub mod host;
 mod malformed;
+mod modes;
 mod nat;
 mod on_host;
 pub mod packet;
@@ -24,31 +31,44 @@ mod passing;
 #[cfg(test)]
 mod properties;
 mod refused;
+mod related;
 #[cfg(test)]
 mod ring;
+mod schedulers;
 mod services;
 mod shape;
+mod truncated;
 mod unrecorded;
 mod unsettled;
+mod vlan;
+mod wildcards;
 pub mod world;
 
 use std::collections::BTreeMap;
 
 use lb_common::{
     counter::{Counter, TrafficCounts},
-    flow::{FlowKey, FlowView, Ticks},
+    entry::Mode,
+    flow::Ticks,
+    fragment::{FragmentEntry, FragmentKey},
     slot::ServerId,
 };
 use lb_ebpf::Action;
+use lb_user::pure::config::network::Family;
 
 pub use self::on_host::on_host;
-use self::{packet::Datagram, world::World};
+use self::{
+    packet::Datagram,
+    world::{Key, Record, World},
+};
 
 pub struct Case {
     pub name: String,
     pub world: World,
     pub packet: Vec<u8>,
     pub ingress: u32,
+    /// Bytes free in front of the packet, where it matters.
+    pub headroom: Option<usize>,
     pub expected: Effect,
     total_length: u64,
 }
@@ -60,7 +80,12 @@ pub struct Effect {
     pub packet: Vec<u8>,
     /// Those that grew.
     pub counters: BTreeMap<Counter, u64>,
-    pub flows: BTreeMap<FlowKey, FlowView>,
+    pub flows: BTreeMap<Key, Record>,
+    pub fragments: BTreeMap<FragmentKey, FragmentEntry>,
+    /// Those that are not zero, by service.
+    pub turns: BTreeMap<u32, u64>,
+    /// Those that are not zero.
+    pub load: BTreeMap<ServerId, u64>,
     /// Servers that got something.
     pub traffic: BTreeMap<ServerId, TrafficCounts>,
 }
@@ -78,6 +103,17 @@ pub fn all(now: Ticks) -> Vec<Case> {
         passing::cases(now),
         malformed::cases(now),
         services::cases(now),
+        modes::cases(now),
+        vlan::cases(now),
+        echo::cases(now),
+        answers::cases(now),
+        fragments::cases(now),
+        clamp::cases(now),
+        access::cases(now),
+        related::cases(now),
+        wildcards::cases(now),
+        truncated::cases(now),
+        schedulers::cases(now),
     ];
     groups.into_iter().flatten().collect()
 }
@@ -86,6 +122,13 @@ pub fn all(now: Ticks) -> Vec<Case> {
 pub fn kernel_alone(now: Ticks) -> Vec<Case> {
     device::cases(now)
 }
+
+/// Every mode, over both families.
+fn every_mode() -> impl Iterator<Item = (Mode, Family)> {
+    MODES.into_iter().flat_map(|mode| Family::ALL.map(|family| (mode, family)))
+}
+
+const MODES: [Mode; 5] = [Mode::Dsr, Mode::Ipip, Mode::Gue, Mode::Nat, Mode::Gateway];
 
 impl Case {
     /// What a failed run is told by: the parts that are not as expected.
@@ -96,6 +139,9 @@ impl Case {
             ("packet", format!("{:02x?}", found.packet), format!("{:02x?}", expected.packet)),
             ("counters", format!("{:?}", found.counters), format!("{:?}", expected.counters)),
             ("flows", format!("{:x?}", found.flows), format!("{:x?}", expected.flows)),
+            ("fragments", format!("{:?}", found.fragments), format!("{:?}", expected.fragments)),
+            ("turns", format!("{:?}", found.turns), format!("{:?}", expected.turns)),
+            ("load", format!("{:?}", found.load), format!("{:?}", expected.load)),
             ("traffic", format!("{:?}", found.traffic), format!("{:?}", expected.traffic)),
         ];
         let differing = parts.into_iter().filter(|(_, found, expected)| found != expected);
@@ -117,9 +163,20 @@ impl Case {
             packet: packet.clone(),
             counters: BTreeMap::new(),
             flows: world.flows.iter().copied().collect(),
+            fragments: world.fragments.iter().copied().collect(),
+            turns: world.turns.clone(),
+            load: world.load.clone(),
             traffic: BTreeMap::new(),
         };
-        Case { name: name.to_owned(), world, packet, ingress: world::FRONT, expected, total_length: 0 }
+        Case {
+            name: name.to_owned(),
+            world,
+            packet,
+            ingress: world::FRONT,
+            headroom: None,
+            expected,
+            total_length: 0,
+        }
     }
 
     fn from(mut self, interface: u32) -> Case {
@@ -155,18 +212,18 @@ impl Case {
     }
 
     /// These and no others stand in the flow table afterwards.
-    fn flows(mut self, flows: impl IntoIterator<Item = (FlowKey, FlowView)>) -> Case {
+    fn flows(mut self, flows: impl IntoIterator<Item = (Key, Record)>) -> Case {
         self.expected.flows = flows.into_iter().collect();
         self
     }
 
     /// Stands in the flow table afterwards, beside or instead of what stood there.
-    fn keeps(mut self, flows: impl IntoIterator<Item = (FlowKey, FlowView)>) -> Case {
+    fn keeps(mut self, flows: impl IntoIterator<Item = (Key, Record)>) -> Case {
         self.expected.flows.extend(flows);
         self
     }
 
-    fn records(self, flows: impl IntoIterator<Item = (FlowKey, FlowView)>) -> Case {
+    fn records(self, flows: impl IntoIterator<Item = (Key, Record)>) -> Case {
         self.keeps(flows).counts(Counter::FlowRecorded)
     }
 }

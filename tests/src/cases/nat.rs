@@ -1,6 +1,6 @@
 //! `nat`: which source a flow gets, what goes out, what comes back.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use lb_common::{
     counter::Counter::{
@@ -9,19 +9,20 @@ use lb_common::{
     },
     entry::Mode,
     flow::{NAT_REPLY, NAT_REQUEST, Ticks, nat_port, nat_source_index},
-    hash::{self, FlowTuple},
+    hash,
     limits::{NAT_PORT_TRIES, NAT_SOURCES_MAX},
-    net::{Be16, Be32, TCP, UDP},
+    net::{TCP, UDP},
     slot::{ServerId, Slot},
 };
+use lb_user::pure::config::network::Family;
 
 use super::{
-    Case,
+    Case, expected,
     packet::{Datagram, Transport},
     shape::{ack, syn, tcp, udp},
     world::{
-        A, A_MAC, B, B_MAC, BACK, BACK_MAC, CLIENT, FRONT, FRONT_MAC, HASH_KEY, Half, NAMES, NAT_SOURCES,
-        Pair, TARGET_A, TARGET_B, WEB, World, flow_key, record,
+        A, A_MAC, B, BACK, BACK_MAC, CLIENT, FRONT, FRONT_MAC, Half, NAMES, NAT_SOURCES, Pair, TARGET_A,
+        TARGET_B, WEB, World, ends, flow_key, peer, record, v4,
     },
 };
 
@@ -39,18 +40,20 @@ pub(super) fn cases(now: Ticks) -> Vec<Case> {
 }
 
 /// The source a new flow of `client` gets at its `attempt`, where servers use one NAT source.
-pub(super) fn candidate(client: SocketAddrV4, vip: SocketAddrV4, attempt: u32) -> SocketAddrV4 {
-    SocketAddrV4::new(NAT_SOURCES[0], nat_port(again(client, vip), attempt).get())
+pub(super) fn candidate(client: SocketAddr, vip: SocketAddr, attempt: u32) -> SocketAddr {
+    let source = ends(Family::of(client.ip())).nat_sources[0];
+    SocketAddr::new(source, nat_port(again(client, vip), attempt).get())
 }
 
-/// The pair of the flow from `CLIENT`, as it stands after its first packet.
-pub(super) fn pair(server: ServerId, vip: SocketAddrV4, now: Ticks) -> Pair {
+/// The pair of the flow from the client of the service's family, as it stands after its first packet.
+pub(super) fn pair(server: ServerId, vip: SocketAddr, now: Ticks) -> Pair {
+    let client = ends(Family::of(vip.ip())).client;
     Pair {
-        client: CLIENT,
+        client,
         vip,
-        nat: candidate(CLIENT, vip, 0),
-        target: if server == A { TARGET_A } else { TARGET_B },
-        protocol: if vip == NAMES { UDP } else { TCP },
+        nat: candidate(client, vip, 0),
+        target: peer(server).target,
+        protocol: if vip.port() == NAMES.port() { UDP } else { TCP },
         server,
         request: Half::new(now, NAT_REQUEST),
         reply: Half::new(now, NAT_REPLY),
@@ -59,13 +62,12 @@ pub(super) fn pair(server: ServerId, vip: SocketAddrV4, now: Ticks) -> Pair {
 
 /// What `packet` becomes on its way to the server of `pair`.
 pub(super) fn translated(packet: &Datagram, pair: &Pair) -> Datagram {
-    let mac = if pair.server == A { A_MAC } else { B_MAC };
-    packet.ends(pair.nat, pair.target).hop(mac, BACK_MAC)
+    Datagram { tags: Vec::new(), ..packet.ends(pair.nat, pair.target).hop(peer(pair.server).mac, BACK_MAC) }
 }
 
 /// `packet` as the server of `pair` sends it, and as the client gets it.
 pub(super) fn answer(packet: &Datagram, pair: &Pair) -> (Datagram, Datagram) {
-    let sent = Datagram { to: BACK_MAC, from: A_MAC, ..packet.ends(pair.target, pair.nat) };
+    let sent = Datagram { to: BACK_MAC, from: peer(pair.server).mac, ..packet.ends(pair.target, pair.nat) };
     let got = sent.ends(pair.vip, pair.client).hop(pair.reply.peer_mac, pair.reply.own_mac);
     (sent, got)
 }
@@ -138,8 +140,8 @@ fn service_ports(now: Ticks) -> Vec<Case> {
     let nat = || World::new(Mode::Nat, now);
     let port = |attempt| candidate(CLIENT, WEB, attempt);
     let standing = |count: u32| (0..count).fold(nat(), |world, attempt| world.service(port(attempt), TCP));
-    let elsewhere = SocketAddrV4::new(NAT_SOURCES[1], port(0).port());
-    let beside = SocketAddrV4::new(NAT_SOURCES[0], port(0).port() + 1);
+    let elsewhere = SocketAddr::new(NAT_SOURCES[1], port(0).port());
+    let beside = SocketAddr::new(NAT_SOURCES[0], port(0).port() + 1);
     let taken = (flow_key(TARGET_A, port(1), TCP), record(A, now, NAT_REPLY));
     let query = udp(b"query");
     let names = |attempt| candidate(CLIENT, NAMES, attempt);
@@ -187,7 +189,7 @@ fn service_ports(now: Ticks) -> Vec<Case> {
 }
 
 /// The first packet of `CLIENT`'s flow, which gets the source `nat`.
-fn opens(name: &str, world: World, packet: &Datagram, nat: SocketAddrV4, now: Ticks) -> Case {
+fn opens(name: &str, world: World, packet: &Datagram, nat: SocketAddr, now: Ticks) -> Case {
     let pair = Pair { nat, ..pair(A, packet.destination, now) };
     let pair = if packet.destination == NAMES { pair } else { pair.opening() };
     Case::new(name, world, packet)
@@ -200,9 +202,9 @@ fn sources(now: Ticks) -> Vec<Case> {
     let nat = |first: u8, count: u8| {
         World::new(Mode::Nat, now).server(A, |server| (server.nat_first, server.nat_count) = (first, count))
     };
-    let case = |name: &str, world: World, client: SocketAddrV4, source: Ipv4Addr| {
+    let case = |name: &str, world: World, client: SocketAddr, source: IpAddr| {
         let packet = Datagram { source: client, ..syn() };
-        let nat = SocketAddrV4::new(source, nat_port(again(client, WEB), 0).get());
+        let nat = SocketAddr::new(source, nat_port(again(client, WEB), 0).get());
         let pair = Pair { client, nat, ..pair(A, WEB, now) }.opening();
         Case::new(name, world, &packet)
             .leaves(BACK, ForwardNatRequest, &translated(&packet, &pair))
@@ -275,7 +277,7 @@ fn replies(now: Ticks) -> Vec<Case> {
 fn strays(now: Ticks) -> [Case; 4] {
     let nat = || World::new(Mode::Nat, now);
     let (sent, _) = answer(&ack(), &pair(A, WEB, now));
-    let elsewhere = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 99), 2_000);
+    let elsewhere = v4([10, 0, 0, 99], 2_000);
     let request = flow_key(TARGET_A, pair(A, WEB, now).nat, TCP);
     let late = pair(A, WEB, now);
     let (to_late, got) = answer(&ack(), &late);
@@ -336,20 +338,15 @@ fn options(header: &mut etherparse::TcpHeader) {
     header.set_options_raw(&[2, 4, 5, 180]).expect("four bytes of options fit a header");
 }
 
-fn client_of_source(index: u32) -> SocketAddrV4 {
+fn client_of_source(index: u32) -> SocketAddr {
     (40_000..41_000)
-        .map(|port| SocketAddrV4::new(*CLIENT.ip(), port))
+        .map(|port| SocketAddr::new(CLIENT.ip(), port))
         .find(|&client| nat_source_index(again(client, WEB), 2) == index)
         .expect("of a thousand ports some fall on either source")
 }
 
-fn again(client: SocketAddrV4, vip: SocketAddrV4) -> u32 {
-    let tuple = FlowTuple {
-        source: Be32::from(*client.ip()),
-        source_port: Be16::new(client.port()),
-        destination_port: Be16::new(vip.port()),
-    };
-    hash::again(hash::flow(HASH_KEY, tuple))
+fn again(client: SocketAddr, vip: SocketAddr) -> u32 {
+    hash::again(expected::hash(client, vip))
 }
 
 const UDP_CHECKSUM: usize = 14 + 20 + 6;

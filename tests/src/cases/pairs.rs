@@ -1,7 +1,7 @@
 //! `nat`: the life of a recorded pair.
 
 use lb_common::{
-    counter::Counter::{DropMalformed, DropTtl, FlowRecorded, ForwardNatReply, ForwardNatRequest},
+    counter::Counter::{AnswerTtl, DropMalformed, FlowRecorded, ForwardNatReply, ForwardNatRequest},
     entry::Mode,
     flow::{
         CLOSED_TICKS, CLOSING_TICKS, FIN, NAT_REPLY, NAT_REQUEST, OPENING, OPENING_TICKS, RESET_TICKS, RST,
@@ -13,6 +13,7 @@ use lb_common::{
 
 use super::{
     Case,
+    expected::expired,
     nat::{answer, candidate, pair, translated},
     packet::Datagram,
     shape::{ack, fin, rst, syn, tcp, udp},
@@ -30,7 +31,7 @@ pub(super) fn cases(now: Ticks) -> Vec<Case> {
 /// States and ages, in ticks, of the request's and the reply's half.
 pub(super) type Halves = [(u32, u32); 2];
 
-pub(super) fn aged(vip: std::net::SocketAddrV4, halves: Halves, now: Ticks) -> Pair {
+pub(super) fn aged(vip: std::net::SocketAddr, halves: Halves, now: Ticks) -> Pair {
     let [(request, request_age), (reply, reply_age)] = halves;
     Pair {
         request: Half::new(ago(now, request_age), NAT_REQUEST | request),
@@ -271,7 +272,7 @@ fn odd(now: Ticks) -> Vec<Case> {
             &Datagram { ttl: 1, ..sent.clone() },
         )
         .from(BACK)
-        .drops(DropTtl),
+        .leaves(BACK, AnswerTtl, &expired(&Datagram { ttl: 1, ..sent.clone() })),
         Case::bytes("nat, reply: cut short", nat().pair(before), short).from(BACK).drops(DropMalformed),
         Case::new("nat: a void pair gives its port back", nat().pair(before).dead(A), &syn())
             .leaves(BACK, ForwardNatRequest, &translated(&syn(), &fresh))

@@ -1,6 +1,6 @@
 //! Properties of the packet path that hold for any packet.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use etherparse::TcpHeader;
 use lb_common::{
@@ -11,45 +11,52 @@ use lb_common::{
     slot::{ServerId, Slot},
 };
 use lb_ebpf::{Action, forward};
+use lb_user::pure::config::network::Family;
 use proptest::{collection::vec, prelude::*};
 
 use super::{
     checksum::{self, Checksums},
+    expected::delivered,
     host::{HostPacket, HostTables},
     nat::{answer, candidate, pair, translated},
     on_host::tables,
-    packet::{Datagram, Transport},
+    packet::{Datagram, Extension, Transport},
     refused::refusal,
     shape::{ack, syn, udp},
-    world::{A, A_MAC, B, BACK, BACK_MAC, FRONT, NAMES, Pair, World},
+    world::{A, A6, B, BACK, FRONT, Pair, World, ends},
 };
 
 proptest! {
     #[test]
-    fn dsr_changes_link_and_time_to_live_alone(packet in datagram()) {
-        let (action, sent) = send(&tables(&World::new(Mode::Dsr, NOW)), &packet.bytes(), FRONT);
+    fn modes_without_records_keep_the_packet(packet in datagram(), mode in 0..3usize) {
+        let mode = [Mode::Dsr, Mode::Ipip, Mode::Gue][mode];
+        let (action, sent) = send(&tables(&World::new(mode, NOW)), &packet.bytes(), FRONT);
+        let [server, _] = ends(Family::of(packet.source.ip())).servers;
         prop_assert_eq!(action, Action::Redirect(BACK));
-        prop_assert_eq!(sent, packet.hop(A_MAC, BACK_MAC).bytes());
+        prop_assert_eq!(sent, delivered(&packet, mode, server).bytes());
     }
 
     /// The expected bytes carry checksums summed up anew.
     #[test]
-    fn nat_and_back_restores_the_ends(packet in datagram(), reply in datagram()) {
-        let tables = tables(&World::new(Mode::Nat, NOW));
+    fn rewritten_and_back_restores_the_ends(packet in datagram(), reply in datagram(), gateway in any::<bool>()) {
+        let mode = if gateway { Mode::Gateway } else { Mode::Nat };
+        let tables = tables(&World::new(mode, NOW));
         open(&tables, &packet);
-        let vip = packet.destination;
-        let pair =
-            Pair { client: packet.source, nat: candidate(packet.source, vip, 0), ..pair(A, vip, NOW) };
+        let (client, vip) = (packet.source, packet.destination);
+        let [server, _] = ends(Family::of(vip.ip())).servers;
+        let nat = if gateway { client } else { candidate(client, vip, 0) };
+        let pair = Pair { client, nat, ..pair(server, vip, NOW) };
         let (action, sent) = send(&tables, &packet.bytes(), FRONT);
         prop_assert_eq!(action, Action::Redirect(BACK));
         prop_assert_eq!(sent, translated(&packet, &pair).bytes());
 
-        let reply = Datagram { transport: like(&packet, &reply), ..reply };
+        let family = Family::of(vip.ip());
+        let reply = Datagram { transport: like(&packet, &reply), ..reply.of(family) };
         let (told, heard) = answer(&reply, &pair);
         prop_assert_eq!((heard.source, heard.destination), (packet.destination, packet.source));
         let (action, sent) = send(&tables, &told.bytes(), BACK);
         prop_assert_eq!(action, Action::Redirect(FRONT));
-        prop_assert_eq!(sent, heard.bytes());
+        prop_assert_eq!(sent, Datagram { tags: packet.tags.clone(), ..heard }.bytes());
     }
 
     #[test]
@@ -58,13 +65,17 @@ proptest! {
         prop_assume!(!header.syn || header.ack);
         let tables = tables(&World::new(Mode::Nat, NOW));
         let (action, sent) = send(&tables, &packet.bytes(), FRONT);
-        if header.rst {
+        let answerable = match packet.source.ip() {
+            IpAddr::V4(source) => !matches!(source.octets()[0], 0 | 224..),
+            IpAddr::V6(source) => !source.is_unspecified() && !source.is_multicast(),
+        };
+        if header.rst || !answerable {
             prop_assert_eq!(action, Action::Drop);
         } else {
             prop_assert_eq!(action, Action::Transmit);
             prop_assert_eq!(sent, refusal(&packet).bytes());
         }
-        prop_assert!(tables.flows().is_empty());
+        prop_assert!(tables.records().is_empty());
         prop_assert!(tables.traffic().is_empty());
     }
 
@@ -76,7 +87,7 @@ proptest! {
         let (action, sent) = send(&tables, &packet.bytes(), FRONT);
         prop_assert_eq!(action, Action::Pass);
         prop_assert_eq!(sent, packet.bytes());
-        prop_assert_eq!(tables.flows(), world.flows.into_iter().collect());
+        prop_assert_eq!(tables.records(), world.flows.into_iter().collect());
     }
 
     #[test]
@@ -106,22 +117,30 @@ fn judge(bytes: &[u8], world: usize) -> Result<(), TestCaseError> {
     let tables = tables(&worlds(world));
     let (action, sent) = send(&tables, bytes, FRONT);
     let counters = tables.counters();
-    if counters.contains_key(&Counter::ResetNoServer) || counters.contains_key(&Counter::ResetNoFlow) {
+    if ANSWERS.iter().any(|counter| counters.contains_key(counter)) {
         prop_assert_eq!(action, Action::Transmit);
-        let right = Checksums { ip: true, transport: checksum::Transport::Right };
-        prop_assert_eq!(Checksums::of(&sent), Some(right));
+        let found = Checksums::of(&sent).map(|found| (found.ip, found.transport));
+        prop_assert_eq!(found, Some((true, checksum::Transport::Right)));
         return Ok(());
     }
     match action {
         Action::Pass => prop_assert_eq!(&sent, bytes),
         Action::Drop => {}
         Action::Transmit | Action::Redirect(_) => {
-            prop_assert_eq!(sent.len(), bytes.len());
             prop_assert_eq!(Checksums::of(&sent), Checksums::of(bytes));
         }
+        Action::Next(stage) => prop_assert!(false, "ended in stage {}", stage),
     }
     Ok(())
 }
+
+const ANSWERS: [Counter; 5] = [
+    Counter::ResetNoServer,
+    Counter::ResetNoFlow,
+    Counter::AnswerNoServer,
+    Counter::AnswerTooBig,
+    Counter::AnswerTtl,
+];
 
 /// Makes the pair of a TCP flow; a datagram makes its own.
 fn open(tables: &HostTables, packet: &Datagram) {
@@ -149,28 +168,48 @@ fn worlds(index: usize) -> World {
         3 => world(Mode::Nat).slots(Slot::new(B, A, true)),
         4 => world(Mode::Dsr).slots(Slot::settled(ServerId::NONE)),
         5 => world(Mode::Nat).full_but(1),
-        6 => world(Mode::Dsr).slots(Slot::new(B, A, true)).strangers(WAYS, OPENING_TICKS, OPENING),
+        6 => world(Mode::Ipip),
+        7 => world(Mode::Gue).slots(Slot::new(A6, A, true)),
+        8 => world(Mode::Gateway),
+        9 => world(Mode::Dsr).slots(Slot::new(B, A, true)).strangers(WAYS, OPENING_TICKS, OPENING),
         _ => world(Mode::Nat).strangers(WAYS, OPENING_TICKS, OPENING),
     }
 }
 
 /// A whole packet for one of the services, from anybody.
 fn datagram() -> impl Strategy<Value = Datagram> {
-    let ip = (any::<u32>(), any::<u16>(), 2..=u8::MAX, 0..64u8, any::<u16>(), any::<bool>());
-    (ip, transport(), vec(any::<u8>(), 0..300), 0..8usize).prop_map(|(ip, transport, payload, padding)| {
-        let (address, port, ttl, dscp, identification, dont_fragment) = ip;
-        let destination = if let Transport::Tcp(_) = transport { ack().destination } else { NAMES };
+    let ip = (any::<[u8; 16]>(), any::<u16>(), 2..=u8::MAX, any::<u8>(), any::<u16>(), any::<bool>());
+    let shape = (
+        transport(),
+        vec(any::<u8>(), 0..300),
+        0..8usize,
+        vec(0..0x1000u16, 0..3),
+        0..10usize,
+        any::<bool>(),
+    );
+    (ip, shape).prop_map(|(ip, shape)| {
+        let (address, port, ttl, traffic_class, identification, is_v6) = ip;
+        let (transport, payload, padding, tags, words, dont_fragment) = shape;
+        let packet = if let Transport::Tcp(_) = transport { ack() } else { udp(&[]) };
+        let family = if is_v6 { Family::V6 } else { Family::V4 };
+        let packet = packet.of(family);
+        let address = match family {
+            Family::V4 => Ipv4Addr::from_octets([address[0], address[1], address[2], address[3]]).into(),
+            Family::V6 => Ipv6Addr::from_octets(address).into(),
+        };
         Datagram {
-            source: SocketAddrV4::new(Ipv4Addr::from_bits(address), port),
-            destination,
+            source: SocketAddr::new(address, port),
+            tags,
             ttl,
-            dscp,
-            identification,
+            traffic_class,
+            identification: identification.into(),
             dont_fragment,
+            options: vec![1; words * 4],
+            extensions: (0..words / 2).map(|units| Extension::options(60, units as u8 + 1)).collect(),
             transport,
             payload,
             padding: vec![0xee; padding],
-            ..udp(&[])
+            ..packet
         }
     })
 }
@@ -209,4 +248,4 @@ fn like(packet: &Datagram, reply: &Datagram) -> Transport {
 }
 
 const NOW: Ticks = Ticks(100_000);
-const WORLDS: usize = 8;
+const WORLDS: usize = 11;

@@ -3,7 +3,8 @@
 use etherparse::TcpHeader;
 use lb_common::{
     counter::Counter::{
-        self, DropNoFlow, DropNoServer, DropTables, DropUnresolved, ResetNoFlow, ResetNoServer,
+        self, AnswerNoServer, DropNoFlow, DropNoServer, DropTables, DropUnresolved, ResetNoFlow,
+        ResetNoServer,
     },
     entry::Mode,
     flow::Ticks,
@@ -11,8 +12,9 @@ use lb_common::{
 };
 
 use super::{
-    Case,
-    packet::{Datagram, Fragment, Transport},
+    Case, every_mode,
+    expected::unreachable,
+    packet::{Datagram, Transport},
     shape::{ack, fin, rst, syn, tcp, udp},
     world::{A, FRONT, RING_SLOTS, World},
 };
@@ -33,14 +35,9 @@ pub(super) fn refusal(asked: &Datagram) -> Datagram {
         from: asked.to,
         source: asked.destination,
         destination: asked.source,
-        ttl: 64,
-        dscp: 0,
-        identification: 0,
-        dont_fragment: true,
-        fragment: Fragment::Whole,
+        tags: asked.tags.clone(),
         transport: Transport::Tcp(Box::new(answer)),
-        payload: Vec::new(),
-        padding: Vec::new(),
+        ..Datagram::empty()
     }
 }
 
@@ -58,30 +55,40 @@ pub(super) fn cases(now: Ticks) -> Vec<Case> {
         ("options", tcp(b"x", with_options)),
         ("a frame of 60 bytes", syn().padded()),
         ("a full segment", tcp(&[7; 1_460], |header| header.psh = true)),
-        ("leave to fragment", Datagram { dont_fragment: false, dscp: 10, ..syn() }),
+        ("leave to fragment", Datagram { dont_fragment: false, traffic_class: 10 << 2, ..syn() }),
     ];
     let mut cases = Vec::new();
-    for (mode, word) in [(Mode::Dsr, "dsr"), (Mode::Nat, "nat")] {
+    for (mode, family) in every_mode() {
+        let word = format!("{mode:?} over {}", family.name()).to_lowercase();
         for (name, packet) in &answered {
-            let (reset, _) = reasons(mode, packet);
+            let packet = packet.clone().of(family);
+            let (reset, _) = reasons(mode, &packet);
             cases.push(
-                Case::new(&format!("no server, {word}: {name}, answered by a RST"), empty(mode), packet)
-                    .leaves(FRONT, reset, &refusal(packet)),
+                Case::new(&format!("no server, {word}: {name}, answered by a RST"), empty(mode), &packet)
+                    .leaves(FRONT, reset, &refusal(&packet)),
             );
         }
         for (name, packet) in silent() {
+            let packet = packet.of(family);
             let (_, drop) = reasons(mode, &packet);
             cases.push(
                 Case::new(&format!("no server, {word}: {name}, dropped"), empty(mode), &packet).drops(drop),
             );
         }
-        let quiet = empty(mode).services(|service| service.reset = false);
-        cases.push(
-            Case::new(&format!("no server, {word}: not reset but dropped"), quiet, &syn())
+        let query = udp(b"query").of(family);
+        let quiet = || empty(mode).services(|service| service.reset = false);
+        cases.extend([
+            Case::new(&format!("no server, {word}: udp, answered by an ICMP error"), empty(mode), &query)
+                .leaves(FRONT, AnswerNoServer, &unreachable(&query)),
+            Case::new(&format!("no server, {word}: not reset but dropped"), quiet(), &syn().of(family))
                 .drops(DropNoServer),
-        );
-        cases.extend(broken(mode, word, now));
+            Case::new(&format!("no server, {word}: udp, not answered but dropped"), quiet(), &query)
+                .drops(DropNoServer),
+        ]);
     }
+    cases.extend(
+        [(Mode::Dsr, "dsr"), (Mode::Nat, "nat")].iter().flat_map(|(mode, word)| broken(*mode, word, now)),
+    );
     cases
 }
 
@@ -100,7 +107,7 @@ fn silent() -> [(&'static str, Datagram); 4] {
         ("a RST", rst()),
         ("a RST and ACK", tcp(&[], |header| (header.rst, header.ack) = (true, true))),
         ("a frame from a group", Datagram { from: [3, 0, 0, 0, 0, 1], ..syn() }),
-        ("udp", udp(b"query")),
+        ("udp from a group", Datagram { from: [3, 0, 0, 0, 0, 1], ..udp(b"query") }),
     ]
 }
 
@@ -125,13 +132,13 @@ fn broken(mode: Mode, word: &str, now: Ticks) -> [Case; 4] {
         .drops(DropTables),
         unwritten.drops(if mode == Mode::Nat { DropTables } else { DropUnresolved }),
         match mode {
-            Mode::Dsr => Case::new(
+            _ if mode != Mode::Nat => Case::new(
                 &name("a server without a next hop"),
                 world().server(A, |server| server.hop.resolved = false),
                 &ack(),
             )
             .drops(DropUnresolved),
-            Mode::Nat => Case::new(
+            _ => Case::new(
                 &name("a server without a NAT source"),
                 world().server(A, |server| server.nat_count = 0),
                 &syn(),

@@ -5,11 +5,7 @@ use std::collections::BTreeSet;
 use lb_common::{counter::Counter, flow::Ticks};
 use lb_ebpf::Action;
 
-use super::{
-    Case, all,
-    checksum::{Checksums, Transport},
-    kernel_alone, on_host,
-};
+use super::{Case, all, checksum::Checksums, kernel_alone, on_host};
 
 #[test]
 fn every_case_has_the_effect_it_names() {
@@ -32,7 +28,7 @@ fn judge(case: &Case) -> Option<String> {
         return None;
     }
     match Checksums::of(&found.packet) {
-        Some(Checksums { ip: true, transport: Transport::Right | Transport::Without }) => None,
+        Some(found) if found.is_right() => None,
         wrong => Some(format!("{}: leaves with {wrong:?}", case.name)),
     }
 }
@@ -43,7 +39,7 @@ fn the_cases_are_many_and_their_names_are_unique() {
     let names: BTreeSet<&str> = cases.iter().map(|case| case.name.as_str()).collect();
     assert_eq!(names.len(), cases.len());
     println!("{} cases", cases.len());
-    assert!(cases.len() >= 300, "{} cases", cases.len());
+    assert!(cases.len() >= 5_000, "{} cases", cases.len());
 }
 
 #[test]

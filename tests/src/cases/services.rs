@@ -1,20 +1,20 @@
 //! The service table: keys that share buckets, buckets whose key was removed.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use lb_common::{
     counter::Counter::{ForwardDsr, PassNoService},
-    entry::{Mode, Service, ServiceKey, first_bucket},
+    entry::{Mode, ServiceKey},
     flow::Ticks,
-    limits::{PROBES_MAX, SERVICE_BUCKETS, SLOTS_MIN},
-    net::TCP,
+    limits::{PROBES_MAX, SERVICE_BUCKETS},
+    net::{Be16, TCP},
 };
 
 use super::{
     Case,
     packet::Datagram,
     shape::syn,
-    world::{A, A_MAC, BACK, BACK_MAC, TCP_IDLE, World, key},
+    world::{A, A_MAC, BACK, BACK_MAC, SERVICE, World, key},
 };
 
 pub(super) fn cases(now: Ticks) -> Vec<Case> {
@@ -22,7 +22,7 @@ pub(super) fn cases(now: Ticks) -> Vec<Case> {
     let (wanted, others) = crowd.split_last().expect("a crowd has members");
     let at_end = self::crowd(SERVICE_BUCKETS - 1, 3);
     let packet = Datagram { destination: *wanted, ..syn() };
-    let found = |name: &str, world: World, destination: SocketAddrV4| {
+    let found = |name: &str, world: World, destination: SocketAddr| {
         let packet = Datagram { destination, ..syn() };
         Case::new(name, world, &packet).leaves(BACK, ForwardDsr, &packet.hop(A_MAC, BACK_MAC)).serves(A, 1)
     };
@@ -50,33 +50,25 @@ pub(super) fn cases(now: Ticks) -> Vec<Case> {
 }
 
 /// These services over TCP, on the ring of the web service, after others were removed.
-fn with(now: Ticks, services: &[SocketAddrV4], removed: &[SocketAddrV4]) -> World {
+fn with(now: Ticks, services: &[SocketAddr], removed: &[SocketAddr]) -> World {
     let mut world = World::new(Mode::Dsr, now);
     world.tables.services.clear();
     for &vip in services {
-        let service = Service {
-            id: 1,
-            ring_base: 0,
-            ring_mask: SLOTS_MIN - 1,
-            mode: Mode::Dsr,
-            reset: true,
-            idle_ticks: TCP_IDLE,
-        };
-        world.tables.services.insert(key(vip, TCP), service);
+        world.tables.services.insert(key(vip, TCP), SERVICE);
     }
     world.removed = removed.iter().map(|&vip| key(vip, TCP)).collect();
     world
 }
 
 /// Addresses whose keys begin at `bucket`, in the order in which a plan writes them.
-fn crowd(bucket: u32, size: usize) -> Vec<SocketAddrV4> {
+fn crowd(bucket: u32, size: usize) -> Vec<SocketAddr> {
     let mut keys: Vec<ServiceKey> = (0..=u16::MAX)
-        .flat_map(|port| [113, 114, 115, 116, 117].map(|net| (net, port)))
-        .map(|(net, port)| key(SocketAddrV4::new(Ipv4Addr::new(203, 0, net, 1), port), TCP))
-        .filter(|&key| first_bucket(key) & (SERVICE_BUCKETS - 1) == bucket)
+        .flat_map(|port| (100..130).map(move |net| (net, port)))
+        .map(|(net, port)| ServiceKey::new(Ipv4Addr::new(203, 0, net, 1).into(), Be16::new(port), TCP))
+        .filter(|key| key.first_bucket() & (SERVICE_BUCKETS - 1) == bucket)
         .take(size)
         .collect();
     assert_eq!(keys.len(), size, "twenty keys fall on a bucket on average");
     keys.sort();
-    keys.iter().map(|key| SocketAddrV4::new(key.address().into(), key.port().get())).collect()
+    keys.iter().map(|key| SocketAddr::new(Ipv4Addr::from(key.address()).into(), key.port().get())).collect()
 }

@@ -1,10 +1,12 @@
 //! The packets most cases begin with.
 
 use etherparse::TcpHeader;
+use lb_common::flow::{FIN, RST};
+use lb_user::pure::config::network::Family;
 
 use super::{
-    packet::{Datagram, Fragment, Transport},
-    world::{CLIENT, CLIENT_MAC, FRONT_MAC, NAMES, WEB},
+    packet::{Datagram, Transport},
+    world::{CLIENT, CLIENT_MAC, FRONT_MAC, NAMES, WEB, ends},
 };
 
 /// From the client to the web service; `shape` sets flags, numbers and options.
@@ -38,19 +40,30 @@ pub(super) fn udp(payload: &[u8]) -> Datagram {
     Datagram { destination: NAMES, ..datagram(Transport::Udp, payload) }
 }
 
+impl Datagram {
+    /// The same between the client and the services of a family.
+    pub(super) fn of(self, family: Family) -> Datagram {
+        let ends = ends(family);
+        let destination = if self.destination == NAMES { ends.names } else { ends.web };
+        Datagram { source: ends.client, destination, ..self }
+    }
+
+    /// Bits of the record that the packet sets.
+    pub(super) fn ends_flow(&self) -> u32 {
+        let Transport::Tcp(header) = &self.transport else { return 0 };
+        u32::from(header.fin) * FIN + u32::from(header.rst) * RST
+    }
+}
+
 fn datagram(transport: Transport, payload: &[u8]) -> Datagram {
     Datagram {
         to: FRONT_MAC,
         from: CLIENT_MAC,
         source: CLIENT,
         destination: WEB,
-        ttl: 64,
-        dscp: 0,
         identification: 0x1234,
-        dont_fragment: true,
-        fragment: Fragment::Whole,
         transport,
         payload: payload.to_vec(),
-        padding: Vec::new(),
+        ..Datagram::empty()
     }
 }

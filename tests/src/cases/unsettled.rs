@@ -99,7 +99,7 @@ fn hits(now: Ticks) -> Vec<Case> {
         .map(|(name, packet, key, found, state)| {
             let case =
                 Case::new(&format!("unsettled: a record {name}"), moved(now).flow(key, found), &packet);
-            let server = ServerId(found.server);
+            let server = found.server;
             let opening = u64::from(is_syn(&packet));
             sent(case, &packet, server, opening).keeps([(key, record(server, now, state))])
         })

@@ -3,19 +3,24 @@
 //! The host ring runs the same table. What the kernel does must equal what the host does and what the case
 //! expects: action, bytes, records, counters.
 
+mod decap;
 mod rig;
+mod state;
 
-use std::{collections::BTreeSet, net::SocketAddrV4};
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use anyhow::{Context, Result, ensure};
 use lb_common::{
     flow::{NAT_REPLY, NAT_REQUEST, OPENING, OPENING_TICKS},
     flow_table::{self, FlowMemory},
-    net::TCP,
+    net::{TCP, V4},
+    stage::Stage,
 };
 use lb_tests::cases::{
-    Case, all, kernel_alone, on_host,
-    world::{A, B, CLIENT, TCP_IDLE, WEB, ago, flow_key, record},
+    Case, all,
+    host::records,
+    kernel_alone, on_host,
+    world::{A, B, CLIENT, Key, TCP_IDLE, WEB, ago, flow_key, record},
 };
 use lb_user::io::kernel::{Round, Sweep, now};
 
@@ -33,7 +38,7 @@ fn no_case_depends_on_the_headroom() -> Result<()> {
 
 fn every_case(entry: Entry) -> Result<()> {
     let (mut rigs, mut failed) = (Rigs::default(), Vec::new());
-    for case in all(now()).iter().filter(|case| takes(case)) {
+    for case in all(now()).iter().filter(|case| takes(case) && entry.takes(case)) {
         let found = rigs.prepare(case)?.run(case, entry)?;
         if found != rig::seen_by_kernel(&case.expected) || found != rig::seen_by_kernel(&on_host(case, 0xa5))
         {
@@ -87,12 +92,12 @@ fn takes(case: &Case) -> bool {
 fn the_sweep_takes_what_is_void() -> Result<()> {
     inside(|| {
         let now = now();
-        let idle = |_, _| Some(TCP_IDLE);
+        let idle = |_, _, _| Some(TCP_IDLE);
         let mut rigs = Rigs::default();
         let rig = rigs.prepare(&all(now)[0])?;
         rig.clear_flows();
         let memory = rig.memory();
-        let key = |port| flow_key(SocketAddrV4::new(*CLIENT.ip(), port), WEB, TCP);
+        let key = |port| flow_key(SocketAddr::new(CLIENT.ip(), port), WEB, TCP);
         let (silent, old_opening) = (ago(now, TCP_IDLE), ago(now, OPENING_TICKS));
         let mut expected = Vec::new();
         for (port, flow, stays) in [
@@ -103,26 +108,29 @@ fn the_sweep_takes_what_is_void() -> Result<()> {
             (5, record(B, ago(now, 10), NAT_REQUEST), false),
             (6, record(B, now, NAT_REPLY), true),
         ] {
-            ensure!(flow_table::insert(memory, &key(port), &flow).is_ok());
+            ensure!(records::insert(memory, &key(port), &flow).is_ok());
             if stays {
                 expected.push(port);
             }
         }
-        let tags = memory.flow_tags(0).context("the table has a bucket")?;
+        let tags = FlowMemory::<V4>::flow_tags(memory, 0).context("the table has a bucket")?;
         let before = tags.0[1].get();
         ensure!(before >> 48 == 0, "the last way of the first bucket is taken by chance");
         tags.0[1].set(before | 0xabcd << 48);
 
         let mut sweep = Sweep::default();
         let mut round = || {
-            (0..=memory.flow_buckets())
+            (0..=2 * FlowMemory::<V4>::flow_buckets(memory))
                 .find_map(|_| sweep.pass(memory, now, idle))
                 .context("the round does not end")
         };
         let first = round()?;
-        ensure!(first == Round { records: 3, named: [A, B].into() }, "{first:?}");
-        let standing: Vec<_> =
-            (1..=6).filter(|&port| flow_table::find(memory, &key(port)).is_some()).collect();
+        ensure!(first == Round { records: 3, named: [A, B].into(), ..first.clone() }, "{first:?}");
+        let stands = |port: &u16| match key(*port) {
+            Key::V4(key) => flow_table::find(memory, &key).is_some(),
+            Key::V6(key) => flow_table::find(memory, &key).is_some(),
+        };
+        let standing: Vec<_> = (1..=6).filter(stands).collect();
         ensure!(standing == expected, "{standing:?}");
         ensure!(tags.is_used(7), "a way may be being written");
         round()?;
@@ -133,16 +141,21 @@ fn the_sweep_takes_what_is_void() -> Result<()> {
 }
 
 #[test]
-fn the_program_is_small_and_holds_no_debugging() -> Result<()> {
+fn the_programs_are_small_and_hold_no_debugging() -> Result<()> {
     inside(|| {
         let mut rigs = Rigs::default();
         let rig = rigs.prepare(&all(now())[0])?;
-        let info = rig.program()?.info()?;
-        let verified = info.verified_instruction_count().unwrap_or(u32::MAX);
-        println!("the verifier walked {verified} instructions");
-        ensure!(verified < VERIFIED_MAX, "the verifier walked {verified} instructions");
+        let programs = rig.programs()?;
+        ensure!(programs.len() == Stage::ALL.len() + 1, "{} programs", programs.len());
+        for program in programs {
+            let name = program.name_as_str().context("a program without a name")?;
+            let verified = program.verified_instruction_count().unwrap_or(u32::MAX);
+            println!("{name}: the verifier walked {verified} instructions");
+            let most = if name == ENTRY { ENTRY_VERIFIED_MAX } else { STAGE_VERIFIED_MAX };
+            ensure!(verified < most, "{name}: the verifier walked {verified} instructions");
+        }
         let maps: BTreeSet<String> = rig.map_names()?;
-        ensure!(maps == MAPS.map(String::from).into(), "the program uses {maps:?}");
+        ensure!(maps == MAPS.map(String::from).into(), "the programs use {maps:?}");
         Ok(())
     })?;
     for symbol in ["rust_begin_unwind", "panic_fmt", "AYA_LOG"] {
@@ -155,7 +168,33 @@ fn the_program_is_small_and_holds_no_debugging() -> Result<()> {
 static OBJECT: &[u8] = include_bytes!(env!("STEELYARD_XDP"));
 
 const ETHERNET: usize = 14;
-/// A fifth of what the kernel allows.
-const VERIFIED_MAX: u32 = 300_000;
-const MAPS: [&str; 9] =
-    ["counters", "devices", "flow_tags", "flows", "globals", "ring", "servers", "services", "traffic"];
+const ENTRY: &str = "steelyard";
+/// The kernel allows a million. A stage that comes near is about to grow out of hand, and loads slowly.
+const STAGE_VERIFIED_MAX: u32 = 200_000;
+/// Every packet goes through the entry: it stays small.
+const ENTRY_VERIFIED_MAX: u32 = 60_000;
+const MAPS: [&str; 23] = [
+    "access",
+    "answers",
+    "counters",
+    "devices",
+    "flow_tags4",
+    "flow_tags6",
+    "flows4",
+    "flows6",
+    "fragments",
+    "globals",
+    "halves4",
+    "halves6",
+    "held4",
+    "held6",
+    "load",
+    "ring",
+    "servers",
+    "services4",
+    "services6",
+    "stages",
+    "traffic",
+    "turns",
+    "wildcards",
+];

@@ -11,12 +11,11 @@ use anyhow::{Context, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{MapData, ProgramArray, loaded_maps},
-    programs::{TestRun, TestRunOptions, Xdp},
+    programs::{ProgramInfo, TestRun, TestRunOptions, Xdp},
 };
 use lb_common::{
     counter::{Counter, TrafficCounts},
-    flow::{FlowKey, FlowView, Ticks},
-    flow_table::{self, FlowMemory, WAYS},
+    flow::Ticks,
     slot::ServerId,
 };
 use lb_ebpf::Action;
@@ -24,13 +23,16 @@ use lb_tests::{
     bed::Namespace,
     cases::{
         Case, Effect,
-        world::{BACK, FRONT, RING_SLOTS, World},
+        host::records,
+        world::{BACK, FRONT, Key, RING_SLOTS, Record, World},
     },
 };
 use lb_user::{
     io::kernel::{Kernel, Pins, Reader, Sizes, TableMemory, now},
-    pure::plan::diff,
+    pure::plan::{Step, Tables, diff},
 };
+
+use super::state::State;
 
 /// How the packet reaches the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,19 +42,28 @@ pub(crate) enum Entry {
     Poisoned,
 }
 
+impl Entry {
+    /// Filling the headroom takes some.
+    pub(crate) fn takes(self, case: &Case) -> bool {
+        self == Entry::Direct || case.headroom.is_none()
+    }
+}
+
 /// One rig for each size of the flow table, since loading the program takes longer than all else.
 #[derive(Default)]
-pub(crate) struct Rigs(BTreeMap<u32, Rig>);
+pub(crate) struct Rigs(BTreeMap<(u32, bool), Rig>);
 
 impl Rigs {
     /// With the tables of `case`.
     pub(crate) fn prepare(&mut self, case: &Case) -> Result<&mut Rig> {
         let world = &case.world;
-        let rig = match self.0.remove(&world.capacity) {
-            Some(rig) if rig.has_services_of(world) => rig,
-            _ => Rig::new(world)?,
+        // What is expected of replies only grows.
+        let size = (world.capacity, world.tables.gateways.is_empty());
+        let rig = match self.0.remove(&size) {
+            Some(rig) => rig,
+            None => Rig::new(world)?,
         };
-        let rig = self.0.entry(world.capacity).or_insert(rig);
+        let rig = self.0.entry(size).or_insert(rig);
         rig.set_tables(world)?;
         Ok(rig)
     }
@@ -69,7 +80,10 @@ pub(crate) fn inside(work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
 pub(crate) struct Rig {
     /// Some until it is taken down.
     kernel: Option<Kernel>,
+    /// What stands in the kernel's tables.
+    tables: Tables,
     reader: Reader,
+    state: State,
     poison: Poison,
 }
 
@@ -79,7 +93,9 @@ impl Rig {
         let sizes = Sizes { flows: world.capacity, ring_slots: RING_SLOTS };
         let mut kernel = Kernel::load(pins, sizes)?;
         match open(&mut kernel, world) {
-            Ok((reader, poison)) => Ok(Rig { kernel: Some(kernel), reader, poison }),
+            Ok((reader, state, poison)) => {
+                Ok(Rig { kernel: Some(kernel), tables: world.tables.clone(), reader, state, poison })
+            }
             Err(error) => {
                 // The first error is the one to report.
                 let _ = kernel.pins.remove();
@@ -88,15 +104,24 @@ impl Rig {
         }
     }
 
-    /// Only then do keys stand in the buckets that the case means: a key that goes leaves a trace.
-    fn has_services_of(&self, world: &World) -> bool {
-        let standing = self.kernel.as_ref().map(Kernel::tables).unwrap_or_default();
-        world.removed.is_empty() && standing.services.keys().eq(world.tables.services.keys())
-    }
-
     fn set_tables(&mut self, world: &World) -> Result<()> {
         let kernel = self.kernel.as_mut().context("the rig was taken down")?;
-        for step in diff(&kernel.tables(), &world.tables) {
+        let standing = std::mem::replace(&mut self.tables, world.tables.clone());
+        let same = world.removed.is_empty() && standing.services.keys().eq(world.tables.services.keys());
+        // Keys stand in the buckets that the case means only where none stood before.
+        let steps = match same {
+            true => diff(&standing, &world.tables),
+            false => {
+                let bare = Tables { services: BTreeMap::new(), ..standing.clone() };
+                for step in diff(&standing, &bare) {
+                    kernel.apply(&step)?;
+                }
+                let mut steps = diff(&bare, &Tables { services: BTreeMap::new(), ..world.tables.clone() });
+                steps.extend(world.steps().into_iter().filter(is_of_services));
+                steps
+            }
+        };
+        for step in steps {
             kernel.apply(&step)?;
         }
         Ok(())
@@ -108,6 +133,7 @@ impl Rig {
             let start = now();
             let moved = start.0.wrapping_sub(case.world.now.0);
             self.fill_flows(case, moved)?;
+            self.state.fill(&case.world, moved)?;
             let before = (self.counters()?, self.traffic(case)?);
             let (action, packet) = self.run_once(case, entry)?;
             let after = (self.counters()?, self.traffic(case)?);
@@ -119,6 +145,9 @@ impl Rig {
                 packet,
                 counters: grown(&before.0, &after.0, |old, new| new - old),
                 flows: self.flows(moved)?,
+                fragments: self.state.fragments(moved)?,
+                turns: self.state.turns(&case.world)?,
+                load: self.state.load(&case.world)?,
                 traffic: grown(&before.1, &after.1, |old, new| TrafficCounts {
                     packets: new.packets - old.packets,
                     bytes: new.bytes - old.bytes,
@@ -133,8 +162,17 @@ impl Rig {
         Ok(self.kernel.as_ref().context("the rig was taken down")?.program()?)
     }
 
+    /// The entry and every stage.
+    pub(crate) fn programs(&self) -> Result<Vec<ProgramInfo>> {
+        self.state.programs()
+    }
+
+    /// Of the maps that the entry or a stage uses.
     pub(crate) fn map_names(&self) -> Result<BTreeSet<String>> {
-        let ids = self.program()?.info()?.map_ids()?.context("the kernel does not tell maps")?;
+        let mut ids = BTreeSet::new();
+        for program in self.programs()? {
+            ids.extend(program.map_ids()?.context("the kernel does not tell maps")?);
+        }
         let mut names = BTreeSet::new();
         for map in loaded_maps() {
             let map = map?;
@@ -146,10 +184,14 @@ impl Rig {
     }
 
     fn run_once(&self, case: &Case, entry: Entry) -> Result<(Action, Vec<u8>)> {
-        let mut packet = vec![0; case.packet.len() + 256];
-        let context = XdpContext { end: case.packet.len() as u32, ingress: case.ingress }.bytes();
+        // What is put before the packet leaves less room there.
+        let metadata = case.headroom.map_or(0, |bytes| HEADROOM - bytes);
+        let input = [vec![0; metadata], case.packet.clone()].concat();
+        let mut packet = vec![0; input.len() + 256];
+        let context =
+            XdpContext { start: metadata as u32, end: input.len() as u32, ingress: case.ingress }.bytes();
         let options = TestRunOptions {
-            data_in: Some(&case.packet),
+            data_in: Some(&input),
             data_out: Some(&mut packet),
             ctx_in: Some(&context),
             repeat: 1,
@@ -161,7 +203,7 @@ impl Rig {
         };
         let ran = program.test_run(options).with_context(|| format!("running {}", case.name))?;
         packet.truncate(ran.data_size_out as usize);
-        Ok((action(ran.return_value)?, packet))
+        Ok((action(ran.return_value)?, packet.split_off(metadata)))
     }
 
     pub(crate) fn memory(&self) -> &TableMemory {
@@ -169,40 +211,24 @@ impl Rig {
     }
 
     pub(crate) fn clear_flows(&self) {
-        let memory = self.memory();
-        for index in 0..memory.flow_buckets() * WAYS {
-            if let Some(key) = memory.flow_record(index).and_then(|flow| flow.key()) {
-                flow_table::release(memory, index, &key);
-            }
-        }
+        records::clear(self.memory());
     }
 
     /// The case's records and no others, as if they were made `moved` ticks later.
     fn fill_flows(&mut self, case: &Case, moved: u32) -> Result<()> {
         self.clear_flows();
-        let memory = self.memory();
-        for (key, view) in &case.world.flows {
-            let seen = Ticks(view.seen.0.wrapping_add(moved));
-            let inserted = flow_table::insert(memory, key, &FlowView { seen, ..*view });
+        for (key, record) in &case.world.flows {
+            let seen = Ticks(record.seen.0.wrapping_add(moved));
+            let inserted = records::insert(self.memory(), key, &Record { seen, ..*record });
             ensure!(inserted.is_ok(), "{key:?}: {inserted:?}");
         }
         Ok(())
     }
 
-    /// Every tag must have its record, and every record its tag.
-    fn flows(&self, moved: u32) -> Result<BTreeMap<FlowKey, FlowView>> {
-        let memory = &*self.reader.memory;
-        let mut flows = BTreeMap::new();
-        for index in 0..memory.flow_buckets() * WAYS {
-            let used = memory.flow_tags(index / WAYS).is_some_and(|tags| tags.is_used(index % WAYS));
-            let found = memory.flow_record(index).and_then(|flow| Some((flow.key()?, flow.view())));
-            ensure!(found.is_some() == used, "place {index}: tag {used}, record {found:?}");
-            if let Some((key, view)) = found {
-                let seen = Ticks(view.seen.0.wrapping_sub(moved));
-                ensure!(flows.insert(key, FlowView { seen, ..view }).is_none(), "{key:?} stands twice");
-            }
-        }
-        Ok(flows)
+    fn flows(&self, moved: u32) -> Result<BTreeMap<Key, Record>> {
+        let found = records::all(self.memory()).map_err(anyhow::Error::msg)?;
+        let earlier = |record: Record| Record { seen: Ticks(record.seen.0.wrapping_sub(moved)), ..record };
+        Ok(found.into_iter().map(|(key, record)| (key, earlier(record))).collect())
     }
 
     fn counters(&self) -> Result<BTreeMap<Counter, u64>> {
@@ -240,11 +266,16 @@ pub(crate) fn seen_by_kernel(effect: &Effect) -> Effect {
     Effect { action, ..effect.clone() }
 }
 
-fn open(kernel: &mut Kernel, world: &World) -> Result<(Reader, Poison)> {
+fn open(kernel: &mut Kernel, world: &World) -> Result<(Reader, State, Poison)> {
     for step in world.steps() {
         kernel.apply(&step)?;
     }
-    Ok((kernel.reader()?, Poison::load(kernel.program()?)?))
+    let state = State::open(&kernel.pins.maps())?;
+    Ok((kernel.reader()?, state, Poison::load(kernel.program()?)?))
+}
+
+fn is_of_services(step: &Step) -> bool {
+    matches!(step, Step::SetService(..) | Step::RemoveService(_))
 }
 
 struct Poison {
@@ -272,14 +303,15 @@ impl Poison {
 
 /// `struct xdp_md` of linux/bpf.h, as far as a test run may set it.
 struct XdpContext {
+    start: u32,
     end: u32,
     ingress: u32,
 }
 
 impl XdpContext {
     fn bytes(&self) -> Vec<u8> {
-        let (data, data_meta, queue, egress) = (0, 0, 0, 0);
-        let fields: [u32; 6] = [data, self.end, data_meta, self.ingress, queue, egress];
+        let (data_meta, queue, egress) = (0, 0, 0);
+        let fields: [u32; 6] = [self.start, self.end, data_meta, self.ingress, queue, egress];
         fields.iter().flat_map(|field| field.to_ne_bytes()).collect()
     }
 }
@@ -317,6 +349,8 @@ static OBJECT: &[u8] = {
     &ALIGNED.0
 };
 
+/// In front of a packet, without what the kernel keeps for itself.
+const HEADROOM: usize = 216;
 const _: () = assert!(FRONT == 1, "the loopback of every namespace");
 /// A tick is 134 ms, a run far less.
 const TICKS_MISSED_MAX: u32 = 100;

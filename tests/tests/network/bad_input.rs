@@ -2,9 +2,8 @@
 
 use anyhow::{Result, ensure};
 use lb_tests::bed::{
-    Arms, Bed, Steelyard, client::Requests, steelyard::Finished, topology::attach, xdp::Program,
+    Arms, Bed, Forward, Steelyard, client::Requests, steelyard::Finished, topology::attach, xdp::Program,
 };
-use lb_user::pure::config::model::Forward;
 
 use super::bed;
 

@@ -4,20 +4,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::bed::{
-    Arms, Steelyard,
+    Arms, Forward, Steelyard,
     client::{Load, Requests, Session},
     config::{FALL, INTERVAL_MS},
     poll,
     steelyard::{all_up, is_down},
 };
-use lb_user::pure::config::model::Forward;
 
-use super::{bed, every_layout};
+use super::{bed, bed_of, each_forward};
 
 #[test]
 fn a_killed_server_leaves_within_its_checks_time_and_returns() -> Result<()> {
-    for layout in every_layout() {
-        let (bed, config) = bed(layout.arms, layout.forward)?;
+    for layout in each_forward().flat_map(|mode| [Arms::One, Arms::Two].map(|arms| mode.layout(arms))) {
+        let (bed, config) = bed_of(layout)?;
         let steelyard = Steelyard::running(&bed, &config)?;
         let start = Instant::now();
         bed.servers[0].kill();

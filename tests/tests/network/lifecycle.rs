@@ -4,15 +4,14 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use lb_tests::bed::{
-    Arms, Bed, Steelyard,
+    Arms, Bed, Forward, Steelyard,
     client::{Load, Requests, Session},
     poll,
     steelyard::{all_up, is_down},
 };
-use lb_user::pure::config::model::Forward;
 use nix::sys::signal::Signal;
 
-use super::bed;
+use super::{bed, forwarded};
 
 #[test]
 fn kill_9_disturbs_no_packet_by_nat() -> Result<()> {
@@ -34,7 +33,7 @@ fn kill_9_disturbs_no_packet(forward: Forward) -> Result<()> {
     let load = Load::start(&bed.client, bed.service(), 2);
     upload.give(TRANSFER / 4)?;
     download.take(TRANSFER / 4)?;
-    let before = packets(&steelyard, forward)?;
+    let before = forwarded(&steelyard)?;
     let dropped = drops(&steelyard)?;
 
     steelyard.kill9()?;
@@ -45,7 +44,7 @@ fn kill_9_disturbs_no_packet(forward: Forward) -> Result<()> {
     ensure!(steelyard.cli(&["status"])?.code == Some(3), "a dead daemon must be exit code 3");
 
     steelyard.start()?;
-    let adopted = packets(&steelyard, forward)?;
+    let adopted = forwarded(&steelyard)?;
     ensure!(adopted > before + 300, "the counters did not continue: {before}, then {adopted}");
     steelyard.wait("every server to be up", all_up)?;
     upload.finish()?;
@@ -150,7 +149,7 @@ fn an_interface_that_is_no_longer_configured_is_left() -> Result<()> {
 fn pins_that_somebody_removed_are_missed() -> Result<()> {
     let (bed, config) = bed(Arms::One, Forward::Dsr)?;
     let steelyard = Steelyard::running(&bed, &config)?;
-    std::fs::remove_file(steelyard.pin().join("v1/links/eth0"))?;
+    std::fs::remove_file(steelyard.pin().join(lb_common::LAYOUT).join("links/eth0"))?;
     let status = steelyard.wait("a warning", |status| {
         status.warnings.iter().any(|text| text.contains("eth0") && text.contains("gone"))
     })?;
@@ -180,13 +179,6 @@ fn nothing_is_left(bed: &Bed, steelyard: &Steelyard) -> Result<()> {
         })?;
     }
     Ok(())
-}
-
-fn packets(steelyard: &Steelyard, forward: Forward) -> Result<u64> {
-    steelyard.counter(match forward {
-        Forward::Nat => "forward_nat_request",
-        Forward::Dsr => "forward_dsr",
-    })
 }
 
 const TRANSFER: u64 = 64_000_000;

@@ -1,15 +1,14 @@
 //! How the kernel runs the program: natively, or generically where the driver cannot.
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::bed::{Arms, Steelyard, client::Requests};
-use lb_user::pure::config::model::Forward;
+use lb_tests::bed::{Arms, Forward, Steelyard, client::Requests};
 
-use super::{bed, every_layout};
+use super::{bed, bed_of, each_forward};
 
 #[test]
 fn generic_mode_forwards_too() -> Result<()> {
-    for layout in every_layout() {
-        let (bed, mut config) = bed(layout.arms, layout.forward)?;
+    for layout in each_forward().flat_map(|mode| [Arms::One, Arms::Two].map(|arms| mode.layout(arms))) {
+        let (bed, mut config) = bed_of(layout)?;
         config.mode = "generic";
         let steelyard = Steelyard::running(&bed, &config)?;
         let interfaces = steelyard.status()?.datapath.interfaces;

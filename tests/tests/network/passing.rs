@@ -1,23 +1,22 @@
 //! What is not for a service is the kernel's, untouched.
 
-use std::{net::SocketAddrV4, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Result, ensure};
 use lb_tests::bed::{
-    Arms, Steelyard,
+    Arms, Forward, Steelyard,
     client::{Knock, Session, knock, ping},
     server::Peer,
 };
-use lb_user::pure::config::model::Forward;
 
-use super::bed;
+use super::{bed, bed_of, every_mode};
 
 #[test]
 fn other_traffic_reaches_the_balancer_itself() -> Result<()> {
-    for forward in [Forward::Nat, Forward::Dsr] {
-        let (bed, config) = bed(Arms::One, forward)?;
+    for mode in every_mode() {
+        let (bed, config) = bed_of(mode.layout(Arms::One))?;
         let steelyard = Steelyard::running(&bed, &config)?;
-        let own = SocketAddrV4::new(bed.balancer.address, 22);
+        let own = SocketAddr::new(bed.balancer.address(mode.family), 22);
         let on_vip = bed.vip_port(22);
         let _sshd = Peer::start(&bed.balancer.namespace, "balancer", &[own, on_vip])?;
         let passed = steelyard.counter("pass_no_service")?;
@@ -28,7 +27,7 @@ fn other_traffic_reaches_the_balancer_itself() -> Result<()> {
             session.download(1_000_000)?;
         }
         ensure!(steelyard.counter("pass_no_service")? > passed + 100);
-        for target in [bed.vip, bed.balancer.address] {
+        for target in [bed.vip(), own.ip()] {
             ping(&bed.client, target, Duration::from_secs(2))?;
         }
         let closed = knock(&bed.client, bed.vip_port(23), Duration::from_secs(2))?.0;

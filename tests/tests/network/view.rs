@@ -1,34 +1,31 @@
 //! What the commands say is what happens.
 
-use std::net::SocketAddrV4;
-
 use anyhow::{Context, Result, ensure};
 use lb_tests::bed::{
-    Arms, Steelyard,
+    Arms, Forward, Steelyard,
     client::{Requests, Session, tcp_from, udp_from},
     steelyard::{all_up, is_down, server, service_of},
 };
-use lb_user::pure::config::model::Forward;
 
-use super::bed;
+use super::{bed, bed_of, every_mode};
 
 #[test]
 fn explain_agrees_with_a_hundred_connections() -> Result<()> {
-    for forward in [Forward::Nat, Forward::Dsr] {
-        let (bed, config) = bed(Arms::Two, forward)?;
+    for mode in every_mode().filter(|mode| mode.forward != Forward::Gateway) {
+        let (bed, config) = bed_of(mode.layout(Arms::Two))?;
         let steelyard = Steelyard::running(&bed, &config)?;
         for port in 20_000..20_100 {
-            let client = SocketAddrV4::new(bed.client.address, port);
+            let client = bed.client_port(port);
             let explained = steelyard.explain(client, bed.service(), "tcp")?;
-            let answered = tcp_from(&bed.client, port, bed.service())?;
+            let answered = tcp_from(&bed.client, client, bed.service())?;
             ensure!(explained.new.server.as_deref() == Some(&answered), "{answered} answered: {explained:?}");
-            let unrecorded = (forward == Forward::Dsr).then_some(answered);
+            let unrecorded = mode.forward.keeps_vip().then_some(answered);
             ensure!(explained.established.server == unrecorded, "{explained:?}");
         }
         for port in 20_000..20_020 {
-            let client = SocketAddrV4::new(bed.client.address, port);
+            let client = bed.client_port(port);
             let explained = steelyard.explain(client, bed.service(), "udp")?;
-            let answered = udp_from(&bed.client, port, bed.service())?;
+            let answered = udp_from(&bed.client, client, bed.service())?;
             ensure!(explained.new.server.as_deref() == Some(&answered), "{answered} answered: {explained:?}");
         }
     }
@@ -42,13 +39,12 @@ fn explain_agrees_after_a_server_left() -> Result<()> {
     bed.servers[0].kill();
     steelyard.wait("web1 to leave the ring", |status| is_down(status, "web", "web1"))?;
     for port in 21_000..21_050 {
-        let client = SocketAddrV4::new(bed.client.address, port);
+        let client = bed.client_port(port);
         let explained = steelyard.explain(client, bed.service(), "tcp")?;
-        let answered = tcp_from(&bed.client, port, bed.service())?;
+        let answered = tcp_from(&bed.client, client, bed.service())?;
         ensure!(explained.new.server.as_deref() == Some(&answered), "{answered} answered: {explained:?}");
     }
-    let stranger =
-        steelyard.explain(SocketAddrV4::new(bed.client.address, 1_234), bed.vip_port(81), "tcp")?;
+    let stranger = steelyard.explain(bed.client_port(1_234), bed.vip_port(81), "tcp")?;
     ensure!(stranger.service.is_none() && stranger.new.server.is_none(), "{stranger:?}");
     Ok(())
 }

@@ -94,9 +94,10 @@ const UNSAFE_ISLANDS: &[&str] = &[
     "lb-ebpf/src/bin",
     // Raw BPF system calls and the mmap of map memory.
     "lb-user/src/io/kernel",
-    // A program, a checksum offload and a namespace that no safe wrapper reaches.
+    // A program, a checksum offload, socket options and a namespace that no safe wrapper reaches.
     "tests/src/bed/xdp",
     "tests/src/bed/offload",
+    "tests/src/bed/sockopt",
     "tests/src/bed/namespace",
     // A packet buffer as a frame, for the host ring; raw program runs, for the benchmark.
     "tests/src/cases/host/frame",

@@ -4,7 +4,10 @@
 #![expect(unsafe_code, reason = "program and licence sections have unmangled names")]
 
 mod drive;
+mod encap;
+mod pace;
 mod poison;
+mod veth;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

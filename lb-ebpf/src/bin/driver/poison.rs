@@ -17,7 +17,7 @@ use lb_ebpf::frame::{Frame, Header};
 static POISONED: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// Returns XDP_ABORTED when there is nothing to call or no headroom.
-#[xdp]
+#[xdp(frags)]
 fn poison(context: XdpContext) -> u32 {
     if fill(&context).is_some() {
         // SAFETY: the context is the kernel's own, and nothing here needs to be dropped.

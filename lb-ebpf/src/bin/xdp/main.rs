@@ -1,4 +1,4 @@
-//! The kernel half: maps, the packet's pointers, and one XDP action for every outcome.
+//! The kernel half: maps, the packet's pointers, a program for every stage, and one XDP action for every outcome.
 #![no_std]
 #![no_main]
 #![expect(unsafe_code, reason = "program and licence sections have unmangled names")]
@@ -7,14 +7,95 @@ mod maps;
 mod packet;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-use lb_common::counter::Counter;
-use lb_ebpf::{Action, forward};
+use lb_common::{counter::Counter, stage::Stage};
+use lb_ebpf::{Action, Outcome, entry, run};
 
 use crate::{maps::Maps, packet::XdpPacket};
 
-#[xdp]
+#[xdp(frags)]
 fn steelyard(context: XdpContext) -> u32 {
-    let outcome = forward(&mut XdpPacket::new(&context), &Maps);
+    let outcome = entry(&mut XdpPacket::new(&context), &Maps);
+    act(&context, outcome)
+}
+
+#[xdp(frags)]
+fn any4(context: XdpContext) -> u32 {
+    stage(&context, Stage::Any4)
+}
+
+#[xdp(frags)]
+fn any6(context: XdpContext) -> u32 {
+    stage(&context, Stage::Any6)
+}
+
+#[xdp(frags)]
+fn choose4(context: XdpContext) -> u32 {
+    stage(&context, Stage::Choose4)
+}
+
+#[xdp(frags)]
+fn choose6(context: XdpContext) -> u32 {
+    stage(&context, Stage::Choose6)
+}
+
+#[xdp(frags)]
+fn nat4(context: XdpContext) -> u32 {
+    stage(&context, Stage::Nat4)
+}
+
+#[xdp(frags)]
+fn nat6(context: XdpContext) -> u32 {
+    stage(&context, Stage::Nat6)
+}
+
+#[xdp(frags)]
+fn open4(context: XdpContext) -> u32 {
+    stage(&context, Stage::Open4)
+}
+
+#[xdp(frags)]
+fn open6(context: XdpContext) -> u32 {
+    stage(&context, Stage::Open6)
+}
+
+#[xdp(frags)]
+fn reply4(context: XdpContext) -> u32 {
+    stage(&context, Stage::Reply4)
+}
+
+#[xdp(frags)]
+fn reply6(context: XdpContext) -> u32 {
+    stage(&context, Stage::Reply6)
+}
+
+#[xdp(frags)]
+fn icmp4(context: XdpContext) -> u32 {
+    stage(&context, Stage::Icmp4)
+}
+
+#[xdp(frags)]
+fn icmp6(context: XdpContext) -> u32 {
+    stage(&context, Stage::Icmp6)
+}
+
+#[xdp(frags)]
+fn answer4(context: XdpContext) -> u32 {
+    stage(&context, Stage::Answer4)
+}
+
+#[xdp(frags)]
+fn answer6(context: XdpContext) -> u32 {
+    stage(&context, Stage::Answer6)
+}
+
+#[inline(always)]
+fn stage(context: &XdpContext, stage: Stage) -> u32 {
+    let outcome = run(stage, &mut XdpPacket::new(context), &Maps);
+    act(context, outcome)
+}
+
+#[inline(always)]
+fn act(context: &XdpContext, outcome: Outcome) -> u32 {
     let action = match outcome.action() {
         Action::Pass => xdp_action::XDP_PASS,
         Action::Drop => xdp_action::XDP_DROP,
@@ -26,11 +107,15 @@ fn steelyard(context: XdpContext) -> u32 {
                 return xdp_action::XDP_DROP;
             }
         },
+        Action::Next(stage) => {
+            maps::go_on(context, stage);
+            xdp_action::XDP_DROP
+        }
     };
     maps::count(outcome.counter());
     #[cfg(feature = "log")]
     if let Action::Drop = outcome.action() {
-        aya_log_ebpf::debug!(&context, "dropped, counter {}", outcome.counter() as u64);
+        aya_log_ebpf::debug!(context, "dropped, counter {}", outcome.counter() as u64);
     }
     action
 }

@@ -19,19 +19,22 @@ use axum::{
 };
 use nix::sys::stat::{Mode, umask};
 use serde::{Deserialize, Serialize};
-use tokio::net::UnixListener;
+use tokio::{net::UnixListener, task::spawn_blocking};
 
 use super::Refusal;
 use crate::pure::{
     explain::{Connection, Endpoint},
-    status::{Counters, Explanation, ServerStatus, ServiceStatus, Status},
+    status::{Counters, Explanation, Flows, ServerStatus, ServiceStatus, Status},
 };
 
 /// Where answers come from; an error is a sentence for the operator.
 pub struct Answers {
     pub status: Answer<(), Status>,
     pub counters: Answer<(), Counters>,
+    /// Takes a while, as `flows` does: asked on a thread of its own.
     pub explain: Answer<Connection, Explanation>,
+    /// Of a service, or of all.
+    pub flows: Answer<Option<String>, Flows>,
 }
 
 type Answer<Q, A> = Box<dyn Fn(Q) -> Result<A, String> + Send + Sync>;
@@ -98,6 +101,7 @@ fn router(answers: Arc<Answers>) -> Router {
         .route("/v1/services/{service}/servers/{server}", get(server))
         .route("/v1/counters", get(counters))
         .route("/v1/explain", get(explain))
+        .route("/v1/flows", get(flows))
         .fallback(async || {
             refuse(StatusCode::NOT_FOUND, "no such page: see docs/api.md for the pages there are")
         })
@@ -167,9 +171,46 @@ async fn explain(
     let Ok(client) = query.client.parse() else {
         return refuse(StatusCode::BAD_REQUEST, "client: expected ADDRESS:PORT, such as 192.0.2.1:40000");
     };
-    match query.vip.parse::<Endpoint>() {
-        Ok(Endpoint(vip, protocol)) => reply((answers.explain)(Connection { client, vip, protocol })),
-        Err(error) => refuse(StatusCode::BAD_REQUEST, &format!("vip: {error}")),
+    let connection = match query.vip.parse::<Endpoint>() {
+        Ok(Endpoint(vip, protocol)) => Connection { client, vip, protocol },
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, &format!("vip: {error}")),
+    };
+    if connection.client.is_ipv4() != connection.vip.is_ipv4() {
+        let error = "client and vip must both have IPv4 addresses, or both IPv6 ones";
+        return refuse(StatusCode::BAD_REQUEST, error);
+    }
+    aside(move || (answers.explain)(connection)).await
+}
+
+#[derive(Deserialize)]
+struct FlowsQuery {
+    service: Option<String>,
+}
+
+async fn flows(
+    State(answers): State<Arc<Answers>>,
+    query: Result<Query<FlowsQuery>, QueryRejection>,
+) -> Response {
+    let Ok(Query(FlowsQuery { service })) = query else {
+        return refuse(StatusCode::BAD_REQUEST, "expected ?service=NAME, or nothing for all services");
+    };
+    if let Some(name) = &service {
+        match (answers.status)(()).map(|status| find_service(status, name)) {
+            Ok(Ok(_)) => {}
+            Ok(Err(unknown)) => return refuse(StatusCode::NOT_FOUND, &unknown),
+            Err(error) => return refuse(StatusCode::INTERNAL_SERVER_ERROR, &error),
+        }
+    }
+    aside(move || (answers.flows)(service)).await
+}
+
+/// Asks on another thread, so that nobody waits behind a long answer.
+async fn aside<T: Serialize + Send + 'static>(
+    ask: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Response {
+    match spawn_blocking(ask).await {
+        Ok(answer) => reply(answer),
+        Err(_) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "a fault of steelyard: see its log"),
     }
 }
 

@@ -150,25 +150,7 @@ fn replace(program: &mut Xdp, target: &Target, link: PinnedLink) -> Result<(), A
 }
 
 fn first(program: &mut Xdp, path: PathBuf, target: &Target, mode: XdpMode) -> Result<Attached, AttachError> {
-    let (used, link, fallback) = match mode {
-        XdpMode::Native => (Mode::Native, try_attach(program, target, Mode::Native)?, None),
-        XdpMode::Generic => (Mode::Generic, try_attach(program, target, Mode::Generic)?, None),
-        XdpMode::Auto => match try_attach(program, target, Mode::Native) {
-            Ok(link) => (Mode::Native, link, None),
-            Err(AttachError::Attach { cause, .. }) => {
-                (Mode::Generic, try_attach(program, target, Mode::Generic)?, Some(cause))
-            }
-            Err(error) => return Err(error),
-        },
-    };
-    let pin = |cause: String| AttachError::Pin { name: target.name.clone(), cause };
-    link.pin(path).map_err(|error| pin(chain(&error)))?;
-    Ok(Attached { mode: used, replaced: false, fallback })
-}
-
-/// Only links that can be pinned count: aya falls back to a netlink attachment that ends with the daemon.
-fn try_attach(program: &mut Xdp, target: &Target, mode: Mode) -> Result<FdLink, AttachError> {
-    let attach = |cause: String| AttachError::Attach {
+    let made = link(program, target.index, mode).map_err(|Refused { mode, cause }| AttachError::Attach {
         name: target.name.clone(),
         mode: mode.name(),
         cause,
@@ -176,14 +158,48 @@ fn try_attach(program: &mut Xdp, target: &Target, mode: Mode) -> Result<FdLink, 
             Mode::Native => "set [datapath] mode = \"auto\" or \"generic\" to run without the driver's help",
             Mode::Generic => "see `ip -d link show` and the kernel log",
         },
+    })?;
+    let pin = |cause: String| AttachError::Pin { name: target.name.clone(), cause };
+    made.link.pin(path).map_err(|error| pin(chain(&error)))?;
+    Ok(Attached { mode: made.mode, replaced: false, fallback: made.fallback })
+}
+
+/// A new link, and how the kernel runs the program behind it.
+pub(super) struct Link {
+    pub link: FdLink,
+    pub mode: Mode,
+    /// Why native mode was refused, when `auto` fell back.
+    pub fallback: Option<String>,
+}
+
+pub(super) struct Refused {
+    pub mode: Mode,
+    pub cause: String,
+}
+
+pub(super) fn link(program: &mut Xdp, interface: u32, mode: XdpMode) -> Result<Link, Refused> {
+    let mut attach = |mode, fallback| match try_link(program, interface, mode) {
+        Ok(link) => Ok(Link { link, mode, fallback }),
+        Err(cause) => Err(Refused { mode, cause }),
     };
+    match mode {
+        XdpMode::Native => attach(Mode::Native, None),
+        XdpMode::Generic => attach(Mode::Generic, None),
+        XdpMode::Auto => {
+            attach(Mode::Native, None).or_else(|refused| attach(Mode::Generic, Some(refused.cause)))
+        }
+    }
+}
+
+/// Only links that can be held count: aya falls back to a netlink attachment, which has an end of its own.
+fn try_link(program: &mut Xdp, interface: u32, mode: Mode) -> Result<FdLink, String> {
     let flags = match mode {
         Mode::Native => AyaMode::Driver,
         Mode::Generic => AyaMode::Skb,
     };
-    let id = program.attach_to_if_index(target.index, flags).map_err(|error| attach(cause(&error)))?;
-    let link = program.take_link(id).map_err(|error| attach(chain(&error)))?;
-    FdLink::try_from(link).map_err(|_| attach("the kernel offers no bpf link for it".to_owned()))
+    let id = program.attach_to_if_index(interface, flags).map_err(|error| cause(&error))?;
+    let link = program.take_link(id).map_err(|error| chain(&error))?;
+    FdLink::try_from(link).map_err(|_| "the kernel offers no bpf link for it".to_owned())
 }
 
 /// The operating system's word for it, which says more than the library's.

@@ -1,10 +1,11 @@
 //! Sweeps the void records out of the flow table.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::{
-    flow::{FlowKey, FlowView, Ticks},
+    flow::{FIN, FlowKey, NAT_REPLY, NAT_REQUEST, Owner, RST, Ticks},
     flow_table::{self, FlowMemory, WAYS},
+    net::{Family, V4, V6},
     slot::ServerId,
 };
 use nix::time::{ClockId, clock_gettime};
@@ -15,52 +16,92 @@ use crate::pure::flows::{Verdict, alone, pair};
 /// Buckets looked at in one pass: bounds what a pass costs.
 const PASS_BUCKETS: u32 = 4_096;
 
-/// Goes round the flow table, a bounded piece at a time.
+/// Goes round the flow tables, a bounded piece at a time.
 #[derive(Default)]
 pub struct Sweep {
+    v4: Progress,
+    v6: Progress,
+    /// Of the round under way.
+    found: Round,
+}
+
+/// How far a round over one table is.
+#[derive(Default)]
+struct Progress {
     /// The next bucket.
     next: u32,
-    /// Of the round under way.
-    records: u64,
-    named: BTreeSet<ServerId>,
+    done: bool,
     /// Ways with a tag and no record: being written, or lost by a writer that was killed.
     unwritten: BTreeSet<u32>,
     unwritten_before: BTreeSet<u32>,
 }
 
-/// What a round over the whole table found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a round over both tables found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Round {
     /// Records that stay.
     pub records: u64,
     /// Servers they name.
     pub named: BTreeSet<ServerId>,
+    /// Connections of each server that nobody has ended yet.
+    pub open: BTreeMap<ServerId, Open>,
+}
+
+/// By the kind of their records: the servers of a service have pairs, or records that stand alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Open {
+    pub pairs: u64,
+    pub alone: u64,
 }
 
 impl Sweep {
     /// One pass: deletes what is void among the next records. Returns the round's result at its end.
     ///
-    /// `idle_ticks` gives the idle time of a server's flows by protocol; None for a server that is gone.
+    /// `idle_ticks` gives the idle time of a server's flows by protocol, or of its clients' records; None for a server
+    /// that is gone.
     pub fn pass(
         &mut self,
         memory: &TableMemory,
         now: Ticks,
-        idle_ticks: impl Fn(ServerId, u8) -> Option<u32>,
+        idle_ticks: impl Fn(ServerId, u8, bool) -> Option<u32>,
     ) -> Option<Round> {
+        if !self.v4.done {
+            self.v4.pass::<V4>(memory, now, &idle_ticks, &mut self.found);
+        } else if !self.v6.done {
+            self.v6.pass::<V6>(memory, now, &idle_ticks, &mut self.found);
+        }
+        if !(self.v4.done && self.v6.done) {
+            return None;
+        }
+        self.v4.begin();
+        self.v6.begin();
+        Some(std::mem::take(&mut self.found))
+    }
+}
+
+impl Progress {
+    fn pass<F: Family>(
+        &mut self,
+        memory: &impl FlowMemory<F>,
+        now: Ticks,
+        idle_ticks: &impl Fn(ServerId, u8, bool) -> Option<u32>,
+        found: &mut Round,
+    ) {
         let end = self.next.saturating_add(PASS_BUCKETS).min(memory.flow_buckets());
         for bucket in self.next..end {
-            self.bucket(memory, now, bucket, &idle_ticks);
+            self.bucket(memory, now, bucket, idle_ticks, found);
         }
         self.next = end;
-        (end == memory.flow_buckets()).then(|| self.finish())
+        self.done = end == memory.flow_buckets();
     }
 
-    fn bucket(
+    fn bucket<F: Family>(
         &mut self,
-        memory: &TableMemory,
+        memory: &impl FlowMemory<F>,
         now: Ticks,
         bucket: u32,
-        idle_ticks: &impl Fn(ServerId, u8) -> Option<u32>,
+        idle_ticks: &impl Fn(ServerId, u8, bool) -> Option<u32>,
+        found: &mut Round,
     ) {
         let Some(tags) = memory.flow_tags(bucket).filter(|tags| !tags.is_empty()) else { return };
         for index in (0..WAYS).filter(|&way| tags.is_used(way)).map(|way| bucket * WAYS + way) {
@@ -73,34 +114,54 @@ impl Sweep {
                 }
                 continue;
             };
-            let view = flow.view();
-            let idle = idle_ticks(ServerId(view.server), key.protocol());
-            if verdict(memory, now, &key, &view, idle) == Verdict::Remove {
+            let owner = flow.owner();
+            let idle = idle_ticks(ServerId(owner.server), key.protocol(), key.is_of_client());
+            if verdict(memory, now, &key, index, &owner, idle) == Verdict::Remove {
                 // A packet may have revived it, or another flow taken its place, meanwhile.
-                if flow.view() == view {
+                if flow.owner() == owner {
                     flow_table::release(memory, index, &key);
                 }
             } else {
-                self.records += 1;
-                self.named.insert(ServerId(view.server));
+                found.add(&owner);
             }
         }
     }
 
-    fn finish(&mut self) -> Round {
-        self.next = 0;
-        self.unwritten_before = std::mem::take(&mut self.unwritten);
-        Round { records: std::mem::take(&mut self.records), named: std::mem::take(&mut self.named) }
+    fn begin(&mut self) {
+        let unwritten = std::mem::take(&mut self.unwritten);
+        *self = Progress { unwritten_before: unwritten, ..Progress::default() };
     }
 }
 
-fn verdict(memory: &TableMemory, now: Ticks, key: &FlowKey, view: &FlowView, idle: Option<u32>) -> Verdict {
-    match alone(now, view, idle) {
+impl Round {
+    fn add(&mut self, owner: &Owner) {
+        self.records += 1;
+        self.named.insert(ServerId(owner.server));
+        let open = self.open.entry(ServerId(owner.server)).or_default();
+        match owner.state {
+            state if state & (NAT_REPLY | FIN | RST) != 0 => {}
+            state if state & NAT_REQUEST != 0 => open.pairs += 1,
+            _ => open.alone += 1,
+        }
+    }
+}
+
+fn verdict<F: Family>(
+    memory: &impl FlowMemory<F>,
+    now: Ticks,
+    key: &FlowKey<F>,
+    index: u32,
+    owner: &Owner,
+    idle: Option<u32>,
+) -> Verdict {
+    match alone(now, owner, idle) {
         Verdict::SeeTwin => {
-            let found = flow_table::read(memory, &key.twin(view.rewrite)).map(|(_, twin)| twin);
+            let half = flow_table::nat(memory, index);
+            let twin = half.and_then(|half| flow_table::find(memory, &key.twin(half.rewrite())));
+            let twin = twin.and_then(|index| flow_table::nat(memory, index));
             // Another flow may have taken the place of a half that was removed.
-            let twin = found.filter(|twin| twin.rewrite == key.tuple().reversed());
-            pair(now, view, twin.as_ref(), idle)
+            let twin = twin.filter(|twin| twin.rewrites_to(key.tuple().reversed()));
+            pair(now, owner, twin.map(|twin| twin.flow.owner()).as_ref(), idle)
         }
         verdict => verdict,
     }

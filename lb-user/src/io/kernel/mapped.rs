@@ -5,8 +5,10 @@ use std::{io, num::NonZeroUsize, ops::Deref, os::fd::AsFd, ptr::NonNull};
 
 use lb_common::{
     entry::{Globals, ServerEntry, ServiceEntry, SlotEntry},
-    flow::Flow,
+    flow::{Flow, Half},
     flow_table::Tags,
+    net::Family,
+    word::Word,
 };
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
@@ -21,15 +23,19 @@ pub(super) unsafe trait Words: Sync {}
 // SAFETY: words only; the kernel half declares the map with this very type.
 unsafe impl Words for Globals {}
 // SAFETY: as above.
-unsafe impl Words for ServiceEntry {}
+unsafe impl<F: Family> Words for ServiceEntry<F> where ServiceEntry<F>: Sync {}
 // SAFETY: as above.
 unsafe impl Words for ServerEntry {}
 // SAFETY: as above.
 unsafe impl Words for SlotEntry {}
 // SAFETY: as above.
-unsafe impl Words for Flow {}
+unsafe impl<F: Family> Words for Flow<F> where Flow<F>: Sync {}
+// SAFETY: as above.
+unsafe impl<F: Family> Words for Half<F> where Half<F>: Sync {}
 // SAFETY: as above.
 unsafe impl Words for Tags {}
+// SAFETY: as above.
+unsafe impl Words for Word {}
 
 /// All values of one array map. Stores reach the kernel at once.
 pub(super) struct Mapped<T: Words> {

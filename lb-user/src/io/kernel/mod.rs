@@ -4,40 +4,51 @@
 //! out `pure::plan::Step`s and reads back what stands in the maps.
 //!
 //! ```text
-//! Step ─► tables ─► map memory ◄─ XDP        flows ◄─ sweep, explain
+//! Step ─► tables ─► map memory ◄─ XDP        flows ◄─ sweep    list ◄─ flows
 //!           pins (bpffs) ─► load ─► attach   counters ◄─ status
+//!                             └─► dry ◄─ explain
 //! ```
 
 mod attach;
 mod counters;
+mod decap;
+mod dry;
 mod flows;
+mod list;
 mod load;
 mod mapped;
 mod pins;
+mod pod;
 mod tables;
 
 use std::{
     error::Error,
     hash::{BuildHasher, RandomState},
     io,
+    path::PathBuf,
     sync::Arc,
 };
 
 use aya::{
     Ebpf,
-    maps::{Map, MapData, PerCpuArray, xdp::DevMapHash},
+    maps::{LpmTrie, Map, MapData, PerCpuArray, xdp::DevMapHash},
     programs::{ProgramError, Xdp},
 };
+
+use lb_common::entry::ServerEntry;
 
 pub use self::{
     attach::{AttachError, Attached, Mode, Target},
     counters::Counters,
-    flows::{Round, Sweep, now},
+    decap::{Decap, DecapAttachError},
+    dry::{Dry, DryError},
+    flows::{Open, Round, Sweep, now},
+    list::Listing,
     load::{LoadError, Sizes},
     pins::{Pins, PinsError, exist},
     tables::{StepError, TableMemory},
 };
-use self::{load::absent, mapped::Mapped};
+use self::{load::absent, mapped::Mapped, tables::TableMaps};
 use crate::pure::{
     config::model::XdpMode,
     plan::{Step, Tables},
@@ -49,7 +60,7 @@ pub struct Kernel {
     object: Ebpf,
     pub pins: Pins,
     memory: Arc<TableMemory>,
-    devices: DevMapHash<MapData>,
+    maps: TableMaps,
     counters: Counters,
 }
 
@@ -57,14 +68,23 @@ pub struct Kernel {
 pub struct Reader {
     pub memory: Arc<TableMemory>,
     pub counters: Counters,
+    /// Where the maps are pinned.
+    maps: PathBuf,
+}
+
+impl Reader {
+    /// A copy of the program that leaves no trace.
+    pub fn dry(&self) -> Result<Dry, LoadError> {
+        Dry::load(&self.maps, Arc::clone(&self.memory))
+    }
 }
 
 impl Kernel {
     /// Loads the program over new or adopted maps; attaches it nowhere. New maps go with a failure.
     pub fn load(pins: Pins, sizes: Sizes) -> Result<Self, LoadError> {
         match Parts::load(&pins, sizes) {
-            Ok(Parts { object, memory, devices, counters }) => {
-                Ok(Kernel { object, pins, memory: Arc::new(memory), devices, counters })
+            Ok(Parts { object, memory, maps, counters }) => {
+                Ok(Kernel { object, pins, memory: Arc::new(memory), maps, counters })
             }
             Err(error) => {
                 // The first error is the one to report.
@@ -105,6 +125,7 @@ impl Kernel {
                 counts: PerCpuArray::try_from(Map::PerCpuArray(pinned("counters")?))?,
                 traffic: PerCpuArray::try_from(Map::PerCpuArray(pinned("traffic")?))?,
             },
+            maps: self.pins.maps(),
         })
     }
 
@@ -119,7 +140,7 @@ impl Kernel {
 
     /// What stands in the tables.
     pub fn tables(&self) -> Tables {
-        self.memory.load(&self.devices)
+        self.memory.load(&self.maps)
     }
 
     /// Slots of the ring map, which an earlier daemon may have made larger or smaller.
@@ -129,17 +150,17 @@ impl Kernel {
 
     pub fn apply(&mut self, step: &Step) -> Result<(), StepError> {
         if let Step::RemoveServer(id) = step
-            && let Some(server) = self.memory.server(*id).map(|entry| entry.load())
+            && let Some(server) = self.memory.server(*id).and_then(ServerEntry::load)
             && let Err(error) = self.counters.retire(*id, server.service)
         {
             tracing::warn!("the counts of server {} are lost: {error}", id.0);
         }
-        self.memory.apply(step, &mut self.devices)
+        self.memory.apply(step, &mut self.maps)
     }
 
     /// The loaded program, for test runs.
     pub fn program(&self) -> Result<&Xdp, LoadError> {
-        let program = self.object.program("steelyard").ok_or_else(|| absent("the program"))?;
+        let program = self.object.program(load::ENTRY).ok_or_else(|| absent(load::ENTRY))?;
         program.try_into().map_err(|error: ProgramError| load::explain(&error))
     }
 
@@ -149,7 +170,7 @@ impl Kernel {
     }
 
     pub fn attach(&mut self, target: &Target, mode: XdpMode) -> Result<Attached, AttachError> {
-        let program = load::program(&mut self.object).map_err(|error| AttachError::Attach {
+        let program = load::program(&mut self.object, load::ENTRY).map_err(|error| AttachError::Attach {
             name: target.name.clone(),
             mode: "any",
             cause: error.to_string(),
@@ -163,32 +184,48 @@ impl Kernel {
 struct Parts {
     object: Ebpf,
     memory: TableMemory,
-    devices: DevMapHash<MapData>,
+    maps: TableMaps,
     counters: Counters,
 }
 
 impl Parts {
     fn load(pins: &Pins, sizes: Sizes) -> Result<Self, LoadError> {
-        let mut object = load::load(&pins.maps(), sizes)?;
+        Parts::of(load::load(&pins.maps(), sizes)?)
+    }
+
+    /// Of a loaded object.
+    fn of(mut object: Ebpf) -> Result<Self, LoadError> {
         // Maps are taken only now: a file descriptor closed before the program was loaded would be bound
         // under its number.
         let memory = TableMemory {
             globals: mapped(&mut object, "globals")?,
-            services: mapped(&mut object, "services")?,
+            services4: mapped(&mut object, "services4")?,
+            services6: mapped(&mut object, "services6")?,
             ring: mapped(&mut object, "ring")?,
             servers: mapped(&mut object, "servers")?,
-            flow_tags: mapped(&mut object, "flow_tags")?,
-            flows: mapped(&mut object, "flows")?,
+            turns: mapped(&mut object, "turns")?,
+            load: mapped(&mut object, "load")?,
+            flow_tags4: mapped(&mut object, "flow_tags4")?,
+            flows4: mapped(&mut object, "flows4")?,
+            halves4: mapped(&mut object, "halves4")?,
+            flow_tags6: mapped(&mut object, "flow_tags6")?,
+            flows6: mapped(&mut object, "flows6")?,
+            halves6: mapped(&mut object, "halves6")?,
         };
         // Before the first packet: the program finds its buckets by their number.
         let globals = memory.globals();
-        globals.flow_buckets.set(memory.flow_tags.len() as u64);
-        if globals.flow_seed.get() == 0 {
-            globals.flow_seed.set(RandomState::new().hash_one(std::process::id()) | 1);
-        }
-        let devices = DevMapHash::try_from(take(&mut object, "devices")?)?;
+        let seed = match globals.flow_seed() {
+            0 => RandomState::new().hash_one(std::process::id()) | 1,
+            seed => seed,
+        };
+        globals.set_flow_table(memory.flow_tags4.len() as u32, seed);
+        let maps = TableMaps {
+            devices: DevMapHash::try_from(take(&mut object, "devices")?)?,
+            wildcards: LpmTrie::try_from(take(&mut object, "wildcards")?)?,
+            access: LpmTrie::try_from(take(&mut object, "access")?)?,
+        };
         let counters = counters(&mut object)?;
-        Ok(Parts { object, memory, devices, counters })
+        Ok(Parts { object, memory, maps, counters })
     }
 }
 

@@ -1,56 +1,88 @@
 //! The tables in map memory: what stands there, and carrying out one step.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use aya::maps::{
-    MapData,
+    MapData, MapError,
+    lpm_trie::{Key as Prefix, LpmTrie},
     xdp::{DevMapHash, XdpMapError},
 };
 use lb_common::{
-    entry::{Globals, ServerEntry, ServiceEntry, ServiceKey, SlotEntry, first_bucket},
-    flow::Flow,
+    entry::{
+        self, ALLOW, DENY, EMPTY, Globals, REMOVED, RULES_WORDS, Rule, Rules, Scoped, ServerEntry,
+        ServiceEntry, ServiceKey, SlotEntry,
+    },
+    flow::{Flow, Half},
     flow_table::{FlowMemory, Tags},
-    hash,
     limits::{PROBES_MAX, SERVICE_BUCKETS},
-    net::Be32,
+    net::{Be128, Family, V4, V6},
     slot::{ServerId, Slot},
+    word::Word,
 };
 
-use super::mapped::Mapped;
-use crate::pure::plan::{Step, Tables};
+use super::{mapped::Mapped, pod::PodScoped};
+use crate::pure::{
+    config::network::Network,
+    plan::{Key, Step, Tables, Verdict},
+};
 
 /// Tables that several threads read while one writes.
 pub struct TableMemory {
     pub(super) globals: Mapped<Globals>,
-    pub(super) services: Mapped<ServiceEntry>,
+    pub(super) services4: Mapped<ServiceEntry<V4>>,
+    pub(super) services6: Mapped<ServiceEntry<V6>>,
     pub(super) ring: Mapped<SlotEntry>,
     pub(super) servers: Mapped<ServerEntry>,
-    pub(super) flow_tags: Mapped<Tags>,
-    pub(super) flows: Mapped<Flow>,
+    pub(super) turns: Mapped<Word>,
+    pub(super) load: Mapped<Word>,
+    pub(super) flow_tags4: Mapped<Tags>,
+    pub(super) flows4: Mapped<Flow<V4>>,
+    pub(super) halves4: Mapped<Half<V4>>,
+    pub(super) flow_tags6: Mapped<Tags>,
+    pub(super) flows6: Mapped<Flow<V6>>,
+    pub(super) halves6: Mapped<Half<V6>>,
 }
 
-impl FlowMemory for TableMemory {
-    fn flow_buckets(&self) -> u32 {
-        self.flow_tags.len() as u32
-    }
-
-    fn flow_seed(&self) -> u64 {
-        self.globals().flow_seed.get()
-    }
-
-    fn flow_tags(&self, bucket: u32) -> Option<&Tags> {
-        self.flow_tags.get(bucket as usize)
-    }
-
-    fn flow_record(&self, index: u32) -> Option<&Flow> {
-        self.flows.get(index as usize)
-    }
+/// Tables that are reached by system calls: one writer, and few changes.
+pub(super) struct TableMaps {
+    pub(super) devices: DevMapHash<MapData>,
+    pub(super) wildcards: LpmTrie<MapData, PodScoped, [u64; RULES_WORDS]>,
+    pub(super) access: LpmTrie<MapData, PodScoped, u32>,
 }
+
+macro_rules! flow_memory {
+    ($family:ty, $tags:ident, $flows:ident, $halves:ident) => {
+        impl FlowMemory<$family> for TableMemory {
+            fn flow_buckets(&self) -> u32 {
+                self.$tags.len() as u32
+            }
+
+            fn flow_seed(&self) -> u64 {
+                self.globals().flow_seed()
+            }
+
+            fn flow_tags(&self, bucket: u32) -> Option<&Tags> {
+                self.$tags.get(bucket as usize)
+            }
+
+            fn flow_record(&self, index: u32) -> Option<&Flow<$family>> {
+                self.$flows.get(index as usize)
+            }
+
+            fn flow_half(&self, index: u32) -> Option<&Half<$family>> {
+                self.$halves.get(index as usize)
+            }
+        }
+    };
+}
+
+flow_memory!(V4, flow_tags4, flows4, halves4);
+flow_memory!(V6, flow_tags6, flows6, halves6);
 
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
     #[error("the service table has no bucket left near that of {0:?}: configure fewer services")]
-    ServicesFull(ServiceKey),
+    ServicesFull(Key),
     #[error(
         "slots {first}..{end} lie outside the ring map of {len}: run `steelyard detach`, then start again"
     )]
@@ -59,19 +91,16 @@ pub enum StepError {
     NoSuchServer(u32),
     #[error("cannot send packets out of interface {index}: its driver must support XDP redirection")]
     Device { index: u32, source: XdpMapError },
+    #[error("cannot enter {network} in the map {map}: {source}; configure fewer networks")]
+    Network { map: &'static str, network: Network, source: MapError },
 }
 
 impl TableMemory {
-    /// Where a key stands in the service table.
-    fn find(&self, key: ServiceKey) -> Option<&ServiceEntry> {
-        probes(key)
-            .map(|bucket| &self.services[bucket])
-            .take_while(|entry| entry.key.get() != ServiceKey::EMPTY.0)
-            .find(|entry| entry.key.get() == key.0)
-    }
-
-    pub fn service(&self, key: ServiceKey) -> Option<lb_common::entry::Service> {
-        self.find(key).map(ServiceEntry::load)
+    pub fn service(&self, key: Key) -> Option<entry::Service> {
+        match key {
+            Key::V4(key) => find(&self.services4, key).map(|entry| entry.policy.load()),
+            Key::V6(key) => find(&self.services6, key).map(|entry| entry.policy.load()),
+        }
     }
 
     pub fn slot(&self, index: u32) -> Option<Slot> {
@@ -87,86 +116,93 @@ impl TableMemory {
     }
 
     /// Reads everything back: what an earlier daemon wrote.
-    pub(super) fn load(&self, devices: &DevMapHash<MapData>) -> Tables {
+    pub(super) fn load(&self, maps: &TableMaps) -> Tables {
         let globals = self.globals();
-        let sources = globals.nat_sources.iter().map(|word| Be32(word.get() as u32));
         let mut tables = Tables {
             hash_key: globals.hash_key(),
-            nat_sources: sources.take_while(|source| source.0 != 0).map(Ipv4Addr::from).collect(),
-            devices: devices.keys().filter_map(Result::ok).collect(),
+            nat_sources: globals.nat_sources().collect(),
+            devices: maps.devices.keys().filter_map(Result::ok).collect(),
+            wildcards: maps.wildcards(),
+            access: maps.access(),
             ..Tables::default()
         };
-        for entry in self.services.iter() {
-            let key = ServiceKey(entry.key.get());
-            if key.is_used() {
-                let service = entry.load();
-                tables.services.insert(key, service);
-                let slots = (0..=service.ring_mask)
-                    .map_while(|index| self.slot(service.ring_base.wrapping_add(index)))
-                    .collect();
-                tables.rings.insert(service.ring_base, Arc::new(slots));
-            }
+        let standing = self.services4.iter().filter_map(|entry| Some((Key::V4(entry.key()?), &entry.policy)));
+        tables.services.extend(standing.map(|(key, policy)| (key, policy.load())));
+        let standing = self.services6.iter().filter_map(|entry| Some((Key::V6(entry.key()?), &entry.policy)));
+        tables.services.extend(standing.map(|(key, policy)| (key, policy.load())));
+        let rings: Vec<_> =
+            tables.all_services().map(|service| (service.ring_base, service.ring_mask)).collect();
+        for (base, mask) in rings {
+            let slots = || (0..=mask).map_while(|index| self.slot(base.wrapping_add(index))).collect();
+            tables.rings.entry(base).or_insert_with(|| Arc::new(slots()));
         }
         for (id, entry) in (0u32..).zip(self.servers.iter()) {
-            if entry.target.get() != 0 {
-                tables.servers.insert(ServerId(id), entry.load());
+            if let Some(server) = entry.load() {
+                tables.servers.insert(ServerId(id), server);
             }
         }
         tables
     }
 
+    /// How many connections each server of a leastconn service has, once a sweep has counted them.
+    pub fn set_load(&self, id: ServerId, connections: u64) {
+        if let Some(load) = self.load.get(id.0 as usize) {
+            load.set(connections);
+        }
+    }
+
     /// Carries out a step on map memory; `Err` leaves the tables as they were.
-    pub(super) fn apply(&self, step: &Step, devices: &mut DevMapHash<MapData>) -> Result<(), StepError> {
+    pub(super) fn apply(&self, step: &Step, maps: &mut TableMaps) -> Result<(), StepError> {
         match step {
-            Step::SetHashKey(key) => {
-                for (word, value) in self.globals().hash_key.iter().zip(key.0) {
-                    word.set(value);
-                }
-            }
+            Step::SetHashKey(key) => self.globals().set_hash_key(*key),
             Step::SetNatSources(sources) => self.set_nat_sources(sources),
+            Step::AddGateway(address) => self.globals().expect_replies_from(*address),
             &Step::AddDevice(index) => {
-                let insert = devices.insert(index, index, None, 0);
+                let insert = maps.devices.insert(index, index, None, 0);
                 insert.map_err(|source| StepError::Device { index, source })?;
             }
             Step::SetServer(id, server) => {
                 self.server(*id).ok_or(StepError::NoSuchServer(id.0))?.store(*server);
             }
             Step::SetSlots(base, changes) => self.set_slots(*base, changes)?,
-            Step::SetService(key, service) => {
-                let entry = self.place(*key).ok_or(StepError::ServicesFull(*key))?;
-                entry.store(*service);
-                // The words before the key: a reader that finds the key finds the service.
-                std::sync::atomic::fence(std::sync::atomic::Ordering::Release);
-                entry.key.set(key.0);
+            Step::SetAccess(service, network, verdict) => maps.set_access(*service, *network, *verdict)?,
+            Step::SetService(key, service) => self.set_service(*key, *service)?,
+            Step::SetWildcards(network, rules) => {
+                maps.set_wildcards(*network, rules)?;
+                self.globals().set_wildcards(true);
             }
-            Step::RemoveService(key) => {
-                self.remove_service(*key);
+            Step::RemoveWildcards(network) => {
+                maps.remove_wildcards(*network);
+                self.globals().set_wildcards(maps.wildcards.keys().next().is_some());
             }
-            Step::RemoveRing(_) => {}
-            Step::RemoveServer(id) => {
-                let entry = self.server(*id).ok_or(StepError::NoSuchServer(id.0))?;
-                for word in [&entry.target, &entry.hop, &entry.source, &entry.egress] {
-                    word.set(0);
-                }
-            }
+            Step::RemoveService(Key::V4(key)) => remove(&self.services4, *key),
+            Step::RemoveService(Key::V6(key)) => remove(&self.services6, *key),
+            Step::RemoveAccess(service, network) => maps.remove_access(*service, *network),
+            // The filter of replies only grows, and a ring is whoever's comes next.
+            Step::RemoveRing(_) | Step::RemoveGateway(_) => {}
+            Step::RemoveServer(id) => self.server(*id).ok_or(StepError::NoSuchServer(id.0))?.clear(),
             Step::RemoveDevice(index) => {
                 // Gone already when the interface is.
-                let _ = devices.remove(*index);
+                let _ = maps.devices.remove(*index);
             }
         }
         Ok(())
     }
 
-    /// The filter only grows: replies to a source no longer in use must still find their flows.
-    fn set_nat_sources(&self, sources: &[Ipv4Addr]) {
-        let globals = self.globals();
-        let mut filter = globals.nat_filter.get();
-        for (word, source) in globals.nat_sources.iter().zip(sources) {
-            let address = Be32::from(*source);
-            filter |= hash::address_bit(address);
-            word.set(address.0.into());
+    fn set_nat_sources(&self, sources: &[IpAddr]) {
+        for (index, &source) in sources.iter().enumerate() {
+            self.globals().expect_replies_to(source);
+            self.globals().set_nat_source(index, source);
         }
-        globals.nat_filter.set(filter);
+    }
+
+    fn set_service(&self, key: Key, service: entry::Service) -> Result<(), StepError> {
+        let full = StepError::ServicesFull(key);
+        match key {
+            Key::V4(key) => place(&self.services4, key).ok_or(full)?.publish(key, service),
+            Key::V6(key) => place(&self.services6, key).ok_or(full)?.publish(key, service),
+        }
+        Ok(())
     }
 
     fn set_slots(&self, base: u32, changes: &[(u32, Slot)]) -> Result<(), StepError> {
@@ -180,29 +216,88 @@ impl TableMemory {
         }
         Ok(())
     }
+}
 
-    /// Leaves a mark that lets probes go on, and takes marks away where the chain ends behind them.
-    fn remove_service(&self, key: ServiceKey) {
-        let is_key = |bucket: &usize| self.services[*bucket].key.get() == key.0;
-        let Some(mut bucket) = probes(key).find(is_key) else { return };
-        self.services[bucket].key.set(ServiceKey::REMOVED.0);
-        let last = SERVICE_BUCKETS as usize - 1;
-        while self.services[(bucket + 1) & last].key.get() == ServiceKey::EMPTY.0
-            && self.services[bucket].key.get() == ServiceKey::REMOVED.0
-        {
-            self.services[bucket].key.set(ServiceKey::EMPTY.0);
-            bucket = bucket.wrapping_sub(1) & last;
-        }
+impl TableMaps {
+    fn wildcards(&self) -> std::collections::BTreeMap<Network, Vec<Rule>> {
+        let entries = self.wildcards.iter().filter_map(Result::ok);
+        entries
+            .filter_map(|(key, rules)| Some((network(&key)?.1, Rules::from_words(&rules).list().collect())))
+            .collect()
     }
 
-    /// The bucket of a key: its own, or the first that is not in use.
-    fn place(&self, key: ServiceKey) -> Option<&ServiceEntry> {
-        let free = |entry: &&ServiceEntry| !ServiceKey(entry.key.get()).is_used();
-        self.find(key).or_else(|| probes(key).map(|bucket| &self.services[bucket]).find(free))
+    fn access(&self) -> std::collections::BTreeMap<(u32, Network), Verdict> {
+        let verdict = |value: u32| if value == DENY { Verdict::Deny } else { Verdict::Allow };
+        let entries = self.access.iter().filter_map(Result::ok);
+        entries.filter_map(|(key, value)| Some((network(&key)?, verdict(value)))).collect()
+    }
+
+    fn set_wildcards(&mut self, network: Network, rules: &[Rule]) -> Result<(), StepError> {
+        let insert = self.wildcards.insert(&prefix(0, network), Rules::new(rules).to_words(), 0);
+        insert.map_err(|source| StepError::Network { map: "wildcards", network, source })
+    }
+
+    fn remove_wildcards(&mut self, network: Network) {
+        // Gone already is as good.
+        let _ = self.wildcards.remove(&prefix(0, network));
+    }
+
+    fn set_access(&mut self, service: u32, network: Network, verdict: Verdict) -> Result<(), StepError> {
+        let value = match verdict {
+            Verdict::Allow => ALLOW,
+            Verdict::Deny => DENY,
+        };
+        let insert = self.access.insert(&prefix(service, network), value, 0);
+        insert.map_err(|source| StepError::Network { map: "access", network, source })
+    }
+
+    fn remove_access(&mut self, service: u32, network: Network) {
+        // Gone already is as good.
+        let _ = self.access.remove(&prefix(service, network));
     }
 }
 
-fn probes(key: ServiceKey) -> impl Iterator<Item = usize> {
-    let first = first_bucket(key);
+fn prefix(scope: u32, network: Network) -> Prefix<PodScoped> {
+    let address = Be128::from_ip(network.address());
+    let bits = Scoped::bits(network.length().into(), network.address().is_ipv4());
+    Prefix::new(bits, PodScoped(Scoped::new::<V6>(scope, address)))
+}
+
+/// The scope, and the network in it.
+fn network(key: &Prefix<PodScoped>) -> Option<(u32, Network)> {
+    let scoped = key.data().0;
+    let bits = key.prefix_len().checked_sub(Scoped::bits(0, false))?;
+    let address = scoped.address().to_ip();
+    let length = if address.is_ipv4() { bits.checked_sub(96)? } else { bits };
+    Some((scoped.scope.get(), Network::around(address, length.try_into().ok()?)?))
+}
+
+/// Where a key stands in a service table.
+fn find<F: Family>(table: &[ServiceEntry<F>], key: ServiceKey<F>) -> Option<&ServiceEntry<F>> {
+    probes(key)
+        .map(|bucket| &table[bucket])
+        .take_while(|entry| entry.word() != EMPTY)
+        .find(|entry| entry.is(key))
+}
+
+/// The bucket of a key: its own, or the first that is not in use.
+fn place<F: Family>(table: &[ServiceEntry<F>], key: ServiceKey<F>) -> Option<&ServiceEntry<F>> {
+    let free = |entry: &&ServiceEntry<F>| entry.key().is_none();
+    find(table, key).or_else(|| probes(key).map(|bucket| &table[bucket]).find(free))
+}
+
+/// Leaves a mark that lets probes go on, and takes marks away where the chain ends behind them.
+fn remove<F: Family>(table: &[ServiceEntry<F>], key: ServiceKey<F>) {
+    let Some(mut bucket) = probes(key).find(|&bucket| table[bucket].is(key)) else { return };
+    table[bucket].withdraw(REMOVED);
+    let last = SERVICE_BUCKETS as usize - 1;
+    while table[(bucket + 1) & last].word() == EMPTY && table[bucket].word() == REMOVED {
+        table[bucket].withdraw(EMPTY);
+        bucket = bucket.wrapping_sub(1) & last;
+    }
+}
+
+fn probes<F: Family>(key: ServiceKey<F>) -> impl Iterator<Item = usize> {
+    let first = key.first_bucket();
     (0..PROBES_MAX).map(move |probe| (first.wrapping_add(probe) & (SERVICE_BUCKETS - 1)) as usize)
 }

@@ -12,7 +12,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     mem,
-    net::Ipv4Addr,
+    net::IpAddr,
     time::Duration,
 };
 
@@ -24,10 +24,11 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    Interface, Lookup, Neighbour, Net, NetError,
+    Interface, LinkAddress, Net, NetError,
+    lookup::{Found, Lookup, Neighbour},
     monitor::{Change, Monitor},
 };
-use crate::pure::hop::{Mac, NextHop, Reach};
+use crate::pure::hop::{Mac, Reach};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NetEvent {
@@ -37,7 +38,7 @@ pub enum NetEvent {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HopEvent {
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     pub reach: Reach,
 }
 
@@ -65,7 +66,7 @@ pub enum LinkState {
 ///
 /// A neighbour's MAC is kept while the kernel looks for the neighbour again, and given up when nobody answers.
 pub async fn follow(
-    addresses: watch::Receiver<BTreeSet<Ipv4Addr>>,
+    addresses: watch::Receiver<BTreeSet<IpAddr>>,
     interfaces: BTreeSet<String>,
     events: mpsc::Sender<NetEvent>,
 ) {
@@ -88,10 +89,10 @@ pub async fn follow(
 }
 
 struct Follower {
-    addresses: watch::Receiver<BTreeSet<Ipv4Addr>>,
+    addresses: watch::Receiver<BTreeSet<IpAddr>>,
     events: mpsc::Sender<NetEvent>,
     /// What was told last.
-    targets: BTreeMap<Ipv4Addr, Target>,
+    targets: BTreeMap<IpAddr, Target>,
     links: BTreeMap<String, Option<LinkState>>,
     dirty: Dirty,
     probes_fail: bool,
@@ -100,8 +101,10 @@ struct Follower {
 #[derive(Default)]
 struct Target {
     told: Option<Reach>,
-    /// The kernel holds no valid neighbour entry for this next hop.
-    unresolved: Option<(u32, Ipv4Addr)>,
+    /// Where the kernel resolves the next hop that was told.
+    next: Option<LinkAddress>,
+    /// The kernel holds no valid neighbour entry for it.
+    unresolved: bool,
 }
 
 enum Stop {
@@ -117,7 +120,7 @@ impl From<NetError> for Stop {
 
 impl Follower {
     fn new(
-        addresses: watch::Receiver<BTreeSet<Ipv4Addr>>,
+        addresses: watch::Receiver<BTreeSet<IpAddr>>,
         interfaces: BTreeSet<String>,
         events: mpsc::Sender<NetEvent>,
     ) -> Follower {
@@ -183,11 +186,11 @@ impl Follower {
         let mut lookup = Lookup::new(net);
         let mut probes = BTreeSet::new();
         for address in dirty.addresses(&self.targets) {
-            let reach = lookup.reach(address).await?;
-            self.learn(address, reach, &mut lookup, refresh, &mut probes).await?;
+            let found = lookup.find(address).await?;
+            probes.extend(self.learn(address, found, refresh).await?);
         }
-        for (interface, via) in probes {
-            self.probe(net, interface, via).await?;
+        for at in probes {
+            self.probe(net, at).await?;
         }
         if dirty.everything {
             self.tell_links(net).await?;
@@ -195,40 +198,32 @@ impl Follower {
         Ok(())
     }
 
+    /// Tells what is new. Returns the neighbour to probe, if there is a reason to.
     async fn learn(
         &mut self,
-        address: Ipv4Addr,
-        mut reach: Reach,
-        lookup: &mut Lookup<'_>,
+        address: IpAddr,
+        found: Found,
         refresh: Refresh,
-        probes: &mut BTreeSet<(u32, Ipv4Addr)>,
-    ) -> Result<(), Stop> {
-        let Some(target) = self.targets.get_mut(&address) else { return Ok(()) };
-        target.unresolved = None;
-        if let Reach::Hop(hop) = &mut reach {
-            let key = (hop.interface, hop.via);
-            match lookup.neighbour(hop.interface, hop.via).await? {
-                Neighbour::Absent => {
-                    hop.neighbour = held_neighbour(target.told, hop);
-                    target.unresolved = Some(key);
-                    probes.insert(key);
-                }
-                Neighbour::Incomplete => {
-                    hop.neighbour = held_neighbour(target.told, hop);
-                    target.unresolved = Some(key);
-                }
-                Neighbour::Failed => target.unresolved = Some(key),
-                Neighbour::Stale(_) if refresh == Refresh::Stale => {
-                    probes.insert(key);
-                }
-                Neighbour::Stale(_) | Neighbour::Valid(_) => {}
-            }
+    ) -> Result<Option<LinkAddress>, Stop> {
+        let Some(target) = self.targets.get_mut(&address) else { return Ok(None) };
+        let Found { mut reach, neighbour } = found;
+        if let (Reach::Hop(hop), Some((at, Neighbour::Absent | Neighbour::Incomplete))) =
+            (&mut reach, neighbour)
+        {
+            hop.neighbour = target.held_neighbour(at);
         }
+        target.next = neighbour.map(|(at, _)| at);
+        target.unresolved = neighbour.is_some_and(|(_, entry)| !entry.is_valid());
         if target.told != Some(reach) {
             send(&self.events, NetEvent::Hop(HopEvent { address, reach })).await?;
             target.told = Some(reach);
         }
-        Ok(())
+        let unsure = |(_, entry): &(LinkAddress, Neighbour)| match entry {
+            Neighbour::Absent => true,
+            Neighbour::Stale(_) => refresh == Refresh::Stale,
+            Neighbour::Incomplete | Neighbour::Failed | Neighbour::Valid(_) => false,
+        };
+        Ok(neighbour.filter(unsure).map(|(at, _)| at))
     }
 
     async fn tell_links(&mut self, net: &Net) -> Result<(), Stop> {
@@ -243,16 +238,17 @@ impl Follower {
     }
 
     async fn probe_unresolved(&mut self, net: &Net) -> Result<(), Stop> {
-        let unresolved: BTreeSet<_> = self.targets.values().filter_map(|target| target.unresolved).collect();
-        for (interface, via) in unresolved {
-            self.probe(net, interface, via).await?;
+        let unresolved = self.targets.values().filter(|target| target.unresolved);
+        let unresolved: BTreeSet<_> = unresolved.filter_map(|target| target.next).collect();
+        for at in unresolved {
+            self.probe(net, at).await?;
         }
         Ok(())
     }
 
     /// A probe that the kernel refuses ends nothing: the neighbour stays unresolved and is asked for again.
-    async fn probe(&mut self, net: &Net, interface: u32, via: Ipv4Addr) -> Result<(), Stop> {
-        match net.probe(interface, via).await {
+    async fn probe(&mut self, net: &Net, at: LinkAddress) -> Result<(), Stop> {
+        match net.probe(at).await {
             Ok(()) if self.probes_fail => {
                 info!("neighbour probes work again");
                 self.probes_fail = false;
@@ -272,13 +268,13 @@ impl Follower {
     }
 }
 
-/// A flushed neighbour table must not interrupt a server whose MAC will be the same in a millisecond.
-fn held_neighbour(told: Option<Reach>, hop: &NextHop) -> Option<Mac> {
-    match told {
-        Some(Reach::Hop(before)) if (before.interface, before.via) == (hop.interface, hop.via) => {
-            before.neighbour
+impl Target {
+    /// A flushed neighbour table must not interrupt a server whose MAC will be the same in a millisecond.
+    fn held_neighbour(&self, at: LinkAddress) -> Option<Mac> {
+        match self.told {
+            Some(Reach::Hop(before)) if self.next == Some(at) => before.neighbour,
+            _ => None,
         }
-        _ => None,
     }
 }
 
@@ -307,21 +303,21 @@ enum Refresh {
 #[derive(Default)]
 struct Dirty {
     everything: bool,
-    addresses: BTreeSet<Ipv4Addr>,
-    hops: BTreeSet<(u32, Ipv4Addr)>,
+    addresses: BTreeSet<IpAddr>,
+    hops: BTreeSet<LinkAddress>,
     due: Option<Instant>,
 }
 
 impl Dirty {
-    fn note(&mut self, change: Change, targets: &BTreeMap<Ipv4Addr, Target>) {
+    fn note(&mut self, change: Change, targets: &BTreeMap<IpAddr, Target>) {
         match change {
             Change::Everything => self.everything = true,
             Change::Routes { first, last } => {
                 let concerned = targets.range(first..=last).map(|(address, _)| *address);
                 self.addresses.extend(concerned);
             }
-            Change::Neighbour { interface, address } => {
-                self.hops.insert((interface, address));
+            Change::Neighbour(at) => {
+                self.hops.insert(at);
             }
         }
         let clean = !self.everything && self.addresses.is_empty() && self.hops.is_empty();
@@ -330,15 +326,11 @@ impl Dirty {
         }
     }
 
-    fn addresses(&self, targets: &BTreeMap<Ipv4Addr, Target>) -> Vec<Ipv4Addr> {
-        let concerned = |address: &Ipv4Addr, target: &Target| {
-            let hop = match target.told {
-                Some(Reach::Hop(hop)) => Some((hop.interface, hop.via)),
-                _ => None,
-            };
+    fn addresses(&self, targets: &BTreeMap<IpAddr, Target>) -> Vec<IpAddr> {
+        let concerned = |address: &IpAddr, target: &Target| {
             self.everything
                 || self.addresses.contains(address)
-                || hop.is_some_and(|hop| self.hops.contains(&hop))
+                || target.next.is_some_and(|next| self.hops.contains(&next))
         };
         targets.iter().filter(|(address, target)| concerned(address, target)).map(|(a, _)| *a).collect()
     }

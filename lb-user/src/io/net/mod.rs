@@ -7,24 +7,29 @@
 //! caused it, so on one socket the answers would swallow the events.
 
 pub mod follow;
+mod lookup;
 mod monitor;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, fmt, io, net::Ipv4Addr, pin::pin, time::Duration};
+use std::{fmt, io, net::IpAddr, pin::pin, time::Duration};
 
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, LinkXdp},
+    link::{
+        InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+        LinkXdp, VlanProtocol,
+    },
     neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
+    route::{RouteAddress, RouteAttribute, RouteMessage},
 };
 use rtnetlink::Handle;
 use tokio::{task::JoinSet, time};
 
-use crate::pure::hop::{Mac, NextHop, Reach};
+use self::lookup::{Lookup, Neighbour, Route};
+use crate::pure::hop::{Mac, Reach, VlanTag};
 
 /// Asks; see `follow` for being told.
 pub struct Net {
@@ -43,7 +48,21 @@ pub struct Interface {
     pub mtu: u32,
     /// Switched on, and with a carrier.
     pub up: bool,
+    pub carrier: Carrier,
     pub xdp: Option<AttachedXdp>,
+}
+
+/// What sends an interface's frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carrier {
+    Itself,
+    /// A VLAN device: `lower` sends them, with one more tag.
+    Vlan {
+        lower: u32,
+        tag: VlanTag,
+    },
+    /// A VLAN device whose lower device is in another network namespace.
+    Elsewhere,
 }
 
 /// The XDP program of an interface; the native one where it has two.
@@ -87,9 +106,16 @@ pub enum Request {
     Interfaces,
     InterfaceName(String),
     InterfaceIndex(u32),
-    Route(Ipv4Addr),
-    Neighbour { interface: u32, address: Ipv4Addr },
-    Probe { interface: u32, address: Ipv4Addr },
+    Route(IpAddr),
+    Neighbour(LinkAddress),
+    Probe(LinkAddress),
+}
+
+/// An address on the link of an interface: what an entry of the kernel's neighbour table is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LinkAddress {
+    pub interface: u32,
+    pub address: IpAddr,
 }
 
 impl Net {
@@ -119,8 +145,8 @@ impl Net {
 
     /// How packets for `address` leave this machine. A neighbour that the kernel has not resolved is None:
     /// nothing here makes the kernel resolve it.
-    pub async fn resolve(&self, address: Ipv4Addr) -> Result<Reach, NetError> {
-        Lookup::new(self).reach(address).await
+    pub async fn resolve(&self, address: IpAddr) -> Result<Reach, NetError> {
+        Ok(Lookup::new(self).find(address).await?.reach)
     }
 
     async fn find_interface(&self, name: &str) -> Result<Option<Interface>, NetError> {
@@ -141,36 +167,35 @@ impl Net {
         Ok(links.iter().map(|link| Interface::from_link(link).name).collect())
     }
 
-    async fn route(&self, address: Ipv4Addr) -> Result<Route, NetError> {
+    async fn route(&self, address: IpAddr) -> Result<Route, NetError> {
+        let (family, destination) = match address {
+            IpAddr::V4(address) => (AddressFamily::Inet, RouteAddress::Inet(address)),
+            IpAddr::V6(address) => (AddressFamily::Inet6, RouteAddress::Inet6(address)),
+        };
         let mut question = RouteMessage::default();
-        question.header.address_family = AddressFamily::Inet;
-        question.header.destination_prefix_length = 32;
-        question.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(address)));
+        question.header.address_family = family;
+        question.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
+        question.attributes.push(RouteAttribute::Destination(destination));
         let answers = self.handle.route().get(question).execute();
         match ask(Request::Route(address), answers).await {
             Ok(route) => Ok(Route::from_message(&route, address)),
-            // In this order: no route or `throw`, `unreachable`, `blackhole`, `prohibit`.
-            Err(error)
-                if matches!(
-                    error.errno(),
-                    Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EINVAL | libc::EACCES)
-                ) =>
-            {
-                Ok(Route::None)
-            }
+            Err(error) if error.errno().is_some_and(means_no_route) => Ok(Route::None),
             Err(error) => Err(error),
         }
     }
 
-    async fn neighbour(&self, interface: u32, address: Ipv4Addr) -> Result<Neighbour, NetError> {
+    async fn neighbour(&self, at: LinkAddress) -> Result<Neighbour, NetError> {
         let mut question = NeighbourMessage::default();
-        question.header.family = AddressFamily::Inet;
-        question.header.ifindex = interface;
-        question.attributes.push(NeighbourAttribute::Destination(address.into()));
+        question.header.family = match at.address {
+            IpAddr::V4(_) => AddressFamily::Inet,
+            IpAddr::V6(_) => AddressFamily::Inet6,
+        };
+        question.header.ifindex = at.interface;
+        question.attributes.push(NeighbourAttribute::Destination(at.address.into()));
         let mut message = NetlinkMessage::from(RouteNetlinkMessage::GetNeighbour(question));
         message.header.flags = NLM_F_REQUEST;
 
-        let request = Request::Neighbour { interface, address };
+        let request = Request::Neighbour(at);
         let Ok(answers) = self.handle.clone().request(message) else {
             return Err(NetError::Closed { request });
         };
@@ -181,17 +206,17 @@ impl Net {
         }
     }
 
-    /// Makes the kernel resolve `address`, or confirm what it holds, as if it had a packet to send.
+    /// Makes the kernel resolve the address, or confirm what it holds, as if it had a packet to send.
     /// Must not be asked for a permanent entry: it would cease to be permanent.
-    async fn probe(&self, interface: u32, address: Ipv4Addr) -> Result<(), NetError> {
+    async fn probe(&self, at: LinkAddress) -> Result<(), NetError> {
         let question = self
             .handle
             .neighbours()
-            .add(interface, address.into())
+            .add(at.interface, at.address)
             .state(NeighbourState::None)
             .flags(NeighbourFlags::Use)
             .replace();
-        ask(Request::Probe { interface, address }, stream::once(question.execute())).await
+        ask(Request::Probe(at), stream::once(question.execute())).await
     }
 }
 
@@ -203,6 +228,7 @@ impl Interface {
             mac: None,
             mtu: 0,
             up: link.header.flags.contains(LinkFlags::Up | LinkFlags::Running),
+            carrier: Carrier::from_attributes(&link.attributes),
             xdp: None,
         };
         let ethernet = link.header.link_layer_type == LinkLayerType::Ether;
@@ -216,6 +242,37 @@ impl Interface {
             }
         }
         interface
+    }
+}
+
+impl Carrier {
+    fn from_attributes(attributes: &[LinkAttribute]) -> Carrier {
+        let (mut lower, mut elsewhere) = (None, false);
+        let (mut is_vlan, mut id, mut protocol) = (false, None, VlanProtocol::default());
+        for attribute in attributes {
+            match attribute {
+                LinkAttribute::Link(index) => lower = Some(*index),
+                LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+                LinkAttribute::LinkInfo(infos) => {
+                    is_vlan = infos.contains(&LinkInfo::Kind(InfoKind::Vlan));
+                    for detail in infos.iter().flat_map(vlan_details) {
+                        match detail {
+                            InfoVlan::Id(value) => id = Some(*value),
+                            InfoVlan::Protocol(value) => protocol = *value,
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        match (lower, id) {
+            _ if !is_vlan => Carrier::Itself,
+            (Some(lower), Some(id)) if !elsewhere => {
+                Carrier::Vlan { lower, tag: VlanTag { protocol: protocol.into(), id } }
+            }
+            _ => Carrier::Elsewhere,
+        }
     }
 }
 
@@ -248,137 +305,12 @@ impl fmt::Display for Request {
             Request::InterfaceName(name) => write!(f, "cannot look up interface `{name}`"),
             Request::InterfaceIndex(index) => write!(f, "cannot look up interface {index}"),
             Request::Route(address) => write!(f, "cannot look up the route to {address}"),
-            Request::Neighbour { interface, address } => {
+            Request::Neighbour(LinkAddress { interface, address }) => {
                 write!(f, "cannot look up neighbour {address} on interface {interface}")
             }
-            Request::Probe { interface, address } => {
+            Request::Probe(LinkAddress { interface, address }) => {
                 write!(f, "cannot probe neighbour {address} on interface {interface}")
             }
-        }
-    }
-}
-
-/// One pass over any number of addresses: what they share is asked for once.
-struct Lookup<'a> {
-    net: &'a Net,
-    interfaces: BTreeMap<u32, Option<Interface>>,
-    neighbours: BTreeMap<(u32, Ipv4Addr), Neighbour>,
-}
-
-impl<'a> Lookup<'a> {
-    fn new(net: &'a Net) -> Lookup<'a> {
-        Lookup { net, interfaces: BTreeMap::new(), neighbours: BTreeMap::new() }
-    }
-
-    async fn reach(&mut self, address: Ipv4Addr) -> Result<Reach, NetError> {
-        let (interface, via, source) = match self.net.route(address).await? {
-            Route::None => return Ok(Reach::NoRoute),
-            Route::Local => return Ok(Reach::Local),
-            Route::Link { interface, via, source } => (interface, via, source),
-        };
-        let Some(interface_mac) = self.usable_mac(interface).await? else {
-            return Ok(Reach::LinkUnusable);
-        };
-        let neighbour = self.neighbour(interface, via).await?.mac();
-        Ok(Reach::Hop(NextHop { interface, interface_mac, source, via, neighbour }))
-    }
-
-    async fn neighbour(&mut self, interface: u32, via: Ipv4Addr) -> Result<Neighbour, NetError> {
-        if let Some(known) = self.neighbours.get(&(interface, via)) {
-            return Ok(*known);
-        }
-        let found = self.net.neighbour(interface, via).await?;
-        self.neighbours.insert((interface, via), found);
-        Ok(found)
-    }
-
-    /// None: the interface is down, not Ethernet, or gone since the route was read.
-    async fn usable_mac(&mut self, index: u32) -> Result<Option<Mac>, NetError> {
-        if !self.interfaces.contains_key(&index) {
-            let found = match self.net.interface_by_index(index).await {
-                Ok(interface) => Some(interface),
-                Err(NetError::NoIndex(_)) => None,
-                Err(error) => return Err(error),
-            };
-            self.interfaces.insert(index, found);
-        }
-        let interface = self.interfaces.get(&index).and_then(Option::as_ref);
-        Ok(interface.filter(|interface| interface.up).and_then(|interface| interface.mac))
-    }
-}
-
-enum Route {
-    /// None that packets could be forwarded on unchanged.
-    None,
-    Local,
-    Link {
-        interface: u32,
-        via: Ipv4Addr,
-        source: Ipv4Addr,
-    },
-}
-
-impl Route {
-    fn from_message(route: &RouteMessage, address: Ipv4Addr) -> Route {
-        match route.header.kind {
-            RouteType::Local => return Route::Local,
-            RouteType::Unicast => {}
-            _ => return Route::None,
-        }
-        let (mut interface, mut via, mut source) = (None, address, Ipv4Addr::UNSPECIFIED);
-        for attribute in &route.attributes {
-            match attribute {
-                RouteAttribute::Oif(index) => interface = Some(*index),
-                RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => via = *gateway,
-                RouteAttribute::PrefSource(RouteAddress::Inet(preferred)) => source = *preferred,
-                // A gateway of another family, or a tunnel: the plain frame would be wrong.
-                RouteAttribute::Via(_) | RouteAttribute::EncapType(_) => return Route::None,
-                _ => {}
-            }
-        }
-        interface.map_or(Route::None, |interface| Route::Link { interface, via, source })
-    }
-}
-
-/// An entry of the kernel's neighbour table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Neighbour {
-    Absent,
-    /// The kernel is asking and has no answer yet.
-    Incomplete,
-    /// Nobody answered.
-    Failed,
-    /// Valid, and not confirmed for a while.
-    Stale(Mac),
-    Valid(Mac),
-}
-
-impl Neighbour {
-    fn from_message(entry: &NeighbourMessage) -> Neighbour {
-        let address = entry.attributes.iter().find_map(|attribute| match attribute {
-            NeighbourAttribute::LinkLayerAddress(bytes) => mac(bytes),
-            _ => None,
-        });
-        match (&entry.header.state, address) {
-            (NeighbourState::Stale, Some(mac)) => Neighbour::Stale(mac),
-            (
-                NeighbourState::Reachable
-                | NeighbourState::Delay
-                | NeighbourState::Probe
-                | NeighbourState::Permanent
-                | NeighbourState::Noarp,
-                Some(mac),
-            ) => Neighbour::Valid(mac),
-            (NeighbourState::Failed, _) => Neighbour::Failed,
-            (NeighbourState::Incomplete, _) => Neighbour::Incomplete,
-            _ => Neighbour::Absent,
-        }
-    }
-
-    fn mac(self) -> Option<Mac> {
-        match self {
-            Neighbour::Absent | Neighbour::Incomplete | Neighbour::Failed => None,
-            Neighbour::Stale(mac) | Neighbour::Valid(mac) => Some(mac),
         }
     }
 }
@@ -410,6 +342,31 @@ fn neighbour_answer(
     }
 }
 
+fn means_no_route(errno: i32) -> bool {
+    match errno {
+        // In this order: no route or `throw`, `unreachable`, `blackhole`, `prohibit`.
+        libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EINVAL | libc::EACCES => true,
+        // The kernel runs without this address family.
+        libc::EOPNOTSUPP | libc::EAFNOSUPPORT => true,
+        _ => false,
+    }
+}
+
+fn vlan_details(info: &LinkInfo) -> &[InfoVlan] {
+    match info {
+        LinkInfo::Data(InfoData::Vlan(details)) => details,
+        _ => &[],
+    }
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
+        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
+        _ => None,
+    }
+}
+
 fn mac(bytes: &[u8]) -> Option<Mac> {
     bytes.try_into().ok()
 }
@@ -417,7 +374,9 @@ fn mac(bytes: &[u8]) -> Option<Mac> {
 fn remedy(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EPERM) => "; run as root or with CAP_NET_ADMIN",
-        Some(libc::ENOBUFS) => "; the neighbour table is full: raise net.ipv4.neigh.default.gc_thresh3",
+        Some(libc::ENOBUFS) => {
+            "; the neighbour table is full: raise gc_thresh3 in net.ipv4.neigh.default and net.ipv6.neigh.default"
+        }
         _ => "",
     }
 }

@@ -3,20 +3,23 @@
 //! Reads its socket directly, one datagram at a time, so that the kernel's bounded buffer is the only queue:
 //! what does not fit becomes an overrun, and an overrun means that everything may have changed.
 
-use std::{io, net::Ipv4Addr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
-    route::{RouteAddress, RouteAttribute, RouteMessage},
+    route::{RouteAttribute, RouteMessage},
 };
 use rtnetlink::{
     MulticastGroup,
     sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE},
 };
 
-use super::NetError;
+use super::{LinkAddress, NetError, ip};
 
 pub(super) struct Monitor {
     socket: TokioSocket,
@@ -28,13 +31,10 @@ pub(super) enum Change {
     Everything,
     /// The routes to these addresses, both included.
     Routes {
-        first: Ipv4Addr,
-        last: Ipv4Addr,
+        first: IpAddr,
+        last: IpAddr,
     },
-    Neighbour {
-        interface: u32,
-        address: Ipv4Addr,
-    },
+    Neighbour(LinkAddress),
 }
 
 impl Monitor {
@@ -90,36 +90,58 @@ fn change(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Option<Change> {
 }
 
 fn neighbour_change(entry: &NeighbourMessage) -> Option<Change> {
-    entry.attributes.iter().find_map(|attribute| match attribute {
-        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => {
-            Some(Change::Neighbour { interface: entry.header.ifindex, address: *address })
-        }
-        _ => None,
+    let interface = entry.header.ifindex;
+    entry.attributes.iter().find_map(|attribute| {
+        let address = match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => IpAddr::V4(*address),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => IpAddr::V6(*address),
+            _ => return None,
+        };
+        Some(Change::Neighbour(LinkAddress { interface, address }))
     })
 }
 
 fn route_change(route: &RouteMessage) -> Option<Change> {
-    if route.header.address_family != AddressFamily::Inet {
-        return None;
-    }
+    let unspecified = match route.header.address_family {
+        AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        _ => return None,
+    };
     let destination = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
+        RouteAttribute::Destination(address) => ip(address),
         _ => None,
     });
-    let network = u32::from(destination.unwrap_or(Ipv4Addr::UNSPECIFIED));
-    let host_bits = u32::MAX.checked_shr(route.header.destination_prefix_length.into()).unwrap_or(0);
-    Some(Change::Routes {
-        first: Ipv4Addr::from(network & !host_bits),
-        last: Ipv4Addr::from(network | host_bits),
-    })
+    let length = route.header.destination_prefix_length.into();
+    let (first, last) = match destination.unwrap_or(unspecified) {
+        IpAddr::V4(network) => {
+            let host_bits = u32::MAX.checked_shr(length).unwrap_or(0);
+            let network = network.to_bits();
+            (
+                Ipv4Addr::from_bits(network & !host_bits).into(),
+                Ipv4Addr::from_bits(network | host_bits).into(),
+            )
+        }
+        IpAddr::V6(network) => {
+            let host_bits = u128::MAX.checked_shr(length).unwrap_or(0);
+            let network = network.to_bits();
+            (
+                Ipv6Addr::from_bits(network & !host_bits).into(),
+                Ipv6Addr::from_bits(network | host_bits).into(),
+            )
+        }
+    };
+    Some(Change::Routes { first, last })
 }
 
-const GROUPS: [MulticastGroup; 6] = [
+const GROUPS: [MulticastGroup; 9] = [
     MulticastGroup::Link,
     MulticastGroup::Neigh,
     MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv6Ifaddr,
     MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv6Route,
     MulticastGroup::Ipv4Rule,
+    MulticastGroup::Ipv6Rule,
     MulticastGroup::Nexthop,
 ];
 
@@ -129,8 +151,10 @@ const NLMSG_ALIGN: usize = 4;
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_route::route::RouteAddress;
+
     use super::*;
-    use crate::io::testbed::{Bed, FAR, in_namespaces};
+    use crate::io::testbed::{Bed, V4, in_namespaces};
 
     #[test]
     fn unknown_datagrams_mean_everything() {
@@ -140,18 +164,22 @@ mod tests {
 
     #[test]
     fn a_route_concerns_the_addresses_of_its_prefix() {
+        let (v4, v6) = (AddressFamily::Inet, AddressFamily::Inet6);
         let cases = [
-            (None, 0, [0, 0, 0, 0], [255, 255, 255, 255]),
-            (Some([10, 1, 2, 0]), 24, [10, 1, 2, 0], [10, 1, 2, 255]),
-            (Some([10, 1, 2, 3]), 32, [10, 1, 2, 3], [10, 1, 2, 3]),
+            (v4, None, 0, "0.0.0.0", "255.255.255.255"),
+            (v4, Some("10.1.2.0"), 24, "10.1.2.0", "10.1.2.255"),
+            (v4, Some("10.1.2.3"), 32, "10.1.2.3", "10.1.2.3"),
+            (v6, None, 0, "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+            (v6, Some("2001:db8::"), 64, "2001:db8::", "2001:db8::ffff:ffff:ffff:ffff"),
+            (v6, Some("2001:db8::1"), 128, "2001:db8::1", "2001:db8::1"),
         ];
-        for (destination, length, first, last) in cases {
+        for (family, destination, length, first, last) in cases {
             let mut route = RouteMessage::default();
-            route.header.address_family = AddressFamily::Inet;
+            route.header.address_family = family;
             route.header.destination_prefix_length = length;
-            let destination = destination.map(|bytes| RouteAddress::Inet(Ipv4Addr::from(bytes)));
+            let destination = destination.map(|text| RouteAddress::from(text.parse::<IpAddr>().unwrap()));
             route.attributes.extend(destination.map(RouteAttribute::Destination));
-            let expected = Change::Routes { first: first.into(), last: last.into() };
+            let expected = Change::Routes { first: first.parse().unwrap(), last: last.parse().unwrap() };
             assert_eq!(route_change(&route), Some(expected));
         }
     }
@@ -162,9 +190,9 @@ mod tests {
             let mut monitor = Monitor::new().unwrap();
             monitor.socket.socket_ref().set_rx_buf_sz(1_i32).unwrap();
             for host in 1..=100 {
-                bed.add_neighbour(Ipv4Addr::new(10, 77, 0, 100 + host), [2, 0, 0, 0, 0, host]).await;
+                bed.add_neighbour(Ipv4Addr::new(10, 77, 0, 100 + host).into(), [2, 0, 0, 0, 0, host]).await;
             }
-            bed.add_neighbour(FAR, [2, 0, 0, 0, 0, 0]).await;
+            bed.add_neighbour(V4.far, [2, 0, 0, 0, 0, 0]).await;
             let mut seen = Vec::new();
             while !seen.contains(&Change::Everything) {
                 seen.extend(monitor.changes().await.unwrap());

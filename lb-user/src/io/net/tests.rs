@@ -1,6 +1,10 @@
-use std::{collections::BTreeSet, fs, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
-use netlink_packet_route::route::RouteType;
+use netlink_packet_route::route::{RouteMetric, RouteType};
 use rtnetlink::LinkUnspec;
 use tokio::{
     sync::{mpsc, watch},
@@ -12,10 +16,10 @@ use super::{
     follow::{HopEvent, LinkEvent, LinkState, NetEvent, follow},
     *,
 };
-use crate::io::testbed::{Bed, FAR, NEAR, in_namespaces, set};
-
-const BEHIND: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
-const NOBODY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 99);
+use crate::{
+    io::testbed::{Bed, V4, V6, in_either_family, in_namespaces, remove_address, set, set_sysctl},
+    pure::hop::{NextHop, Tags},
+};
 
 #[test]
 fn interfaces_are_described() {
@@ -23,6 +27,7 @@ fn interfaces_are_described() {
         let net = Net::new().unwrap();
         let near = until_up(&net, "near0").await;
         assert_eq!((near.index, near.mtu, near.xdp), (bed.near_index, 1_500, None));
+        assert_eq!(near.carrier, Carrier::Itself);
         assert_ne!(near.mac.unwrap(), [0; 6]);
         assert_eq!(net.interface_by_index(bed.near_index).await.unwrap(), near);
         assert_eq!(net.interface("lo").await.unwrap().mac, None);
@@ -43,156 +48,248 @@ fn an_unknown_interface_is_named_beside_those_that_exist() {
 
 #[test]
 fn addresses_resolve_as_the_kernel_routes_them() {
-    in_namespaces(async |bed| {
+    in_either_family(async |bed, who| {
         let net = Net::new().unwrap();
         until_up(&net, "near0").await;
-        bed.add_route(BEHIND, 32, RouteType::Unicast).await;
-        let refused = [
-            (Ipv4Addr::new(203, 0, 113, 1), RouteType::BlackHole),
-            (Ipv4Addr::new(203, 0, 113, 2), RouteType::Unreachable),
-            (Ipv4Addr::new(203, 0, 113, 3), RouteType::Prohibit),
-        ];
-        for (address, kind) in refused {
-            bed.add_route(address, 32, kind).await;
-            assert_eq!(net.resolve(address).await.unwrap(), Reach::NoRoute, "{kind:?}");
+        let kinds = [RouteType::BlackHole, RouteType::Unreachable, RouteType::Prohibit, RouteType::Throw];
+        for kind in kinds {
+            bed.install(bed.route(who.behind, who.host, kind, who.far)).await;
+            assert_eq!(net.resolve(who.behind).await.unwrap(), Reach::NoRoute, "{kind:?}");
+            bed.near.route().del(bed.route(who.behind, who.host, kind, who.far)).execute().await.unwrap();
         }
-        assert_eq!(net.resolve(NEAR).await.unwrap(), Reach::Local);
-        assert_eq!(net.resolve(Ipv4Addr::LOCALHOST).await.unwrap(), Reach::Local);
-        assert_eq!(net.resolve(Ipv4Addr::new(192, 0, 2, 1)).await.unwrap(), Reach::NoRoute);
-        assert_eq!(net.resolve(Ipv4Addr::new(10, 77, 0, 255)).await.unwrap(), Reach::NoRoute);
+        assert_eq!(net.resolve(who.behind).await.unwrap(), Reach::NoRoute);
+        assert_eq!(net.resolve(who.near).await.unwrap(), Reach::Local);
 
         let on_link = NextHop {
             interface: bed.near_index,
             interface_mac: net.interface("near0").await.unwrap().mac.unwrap(),
-            source: NEAR,
-            via: FAR,
+            source: who.near,
+            via: who.far,
             neighbour: None,
+            mtu: 1_500,
+            tags: Tags::NONE,
         };
-        assert_eq!(net.resolve(FAR).await.unwrap(), Reach::Hop(on_link));
-        assert_eq!(net.resolve(BEHIND).await.unwrap(), Reach::Hop(on_link));
-        bed.add_neighbour(FAR, [2, 0, 0, 0, 0, 9]).await;
+        bed.install(bed.route(who.behind, who.host, RouteType::Unicast, who.far)).await;
+        assert_eq!(net.resolve(who.far).await.unwrap(), Reach::Hop(on_link));
+        assert_eq!(net.resolve(who.behind).await.unwrap(), Reach::Hop(on_link));
+        bed.add_neighbour(who.far, [2, 0, 0, 0, 0, 9]).await;
         let resolved = NextHop { neighbour: Some([2, 0, 0, 0, 0, 9]), ..on_link };
-        assert_eq!(net.resolve(BEHIND).await.unwrap(), Reach::Hop(resolved));
+        assert_eq!(net.resolve(who.behind).await.unwrap(), Reach::Hop(resolved));
+    });
+}
+
+#[test]
+fn addresses_that_no_server_can_have_are_not_reached() {
+    in_namespaces(async |_| {
+        let net = Net::new().unwrap();
+        until_up(&net, "near0").await;
+        let cases = [
+            ("127.0.0.1", Reach::Local),
+            ("10.77.0.255", Reach::NoRoute),
+            ("224.0.0.1", Reach::NoRoute),
+            ("::1", Reach::Local),
+            ("ff02::1", Reach::NoRoute),
+        ];
+        for (address, reach) in cases {
+            assert_eq!(net.resolve(address.parse().unwrap()).await.unwrap(), reach, "{address}");
+        }
     });
 }
 
 #[test]
 fn an_unresolved_neighbour_is_solved_by_probing() {
-    in_namespaces(async |bed| {
+    in_either_family(async |bed, who| {
         let far_mac = far_mac(&bed).await;
-        let mut followed = Followed::start([FAR, NEAR], []);
-        followed.until_hop(FAR, |reach| neighbour(reach) == Some(far_mac)).await;
+        let mut followed = Followed::start([who.far, who.near], []);
+        followed.until_neighbour(who.far, far_mac).await;
         followed.stop().await;
     });
 }
 
 #[test]
 fn a_neighbour_that_comes_late_is_found() {
-    in_namespaces(async |bed| {
-        let mut followed = Followed::start([NOBODY], []);
-        followed
-            .until_hop(NOBODY, |reach| matches!(reach, Reach::Hop(_)) && neighbour(reach).is_none())
-            .await;
-        bed.far.address().add(bed.far_index, NOBODY.into(), 24).execute().await.unwrap();
-        let far_mac = far_mac(&bed).await;
-        followed.until_hop(NOBODY, |reach| neighbour(reach) == Some(far_mac)).await;
+    in_either_family(async |bed, who| {
+        let mut followed = Followed::start([who.nobody], []);
+        followed.until_hop(who.nobody, |hop| hop.neighbour.is_none()).await;
+        bed.add_far_address(who.nobody, who.link).await;
+        followed.until_neighbour(who.nobody, far_mac(&bed).await).await;
         followed.stop().await;
     });
 }
 
 #[test]
 fn a_neighbour_that_leaves_is_reported() {
-    in_namespaces(async |bed| {
-        let mut followed = Followed::start([FAR], []);
-        followed.until_hop(FAR, |reach| neighbour(reach).is_some()).await;
-        bed.far.address().del(address_of(&bed).await).execute().await.unwrap();
-        bed.forget_neighbour(FAR).await;
-        followed.until_hop(FAR, |reach| matches!(reach, Reach::Hop(_)) && neighbour(reach).is_none()).await;
+    in_either_family(async |bed, who| {
+        let mut followed = Followed::start([who.far], []);
+        followed.until_hop(who.far, |hop| hop.neighbour.is_some()).await;
+        remove_address(&bed.far, who.far).await;
+        bed.forget_neighbour(who.far).await;
+        followed.until_hop(who.far, |hop| hop.neighbour.is_none()).await;
         followed.stop().await;
     });
 }
 
 #[test]
 fn a_changed_mac_is_followed() {
-    in_namespaces(async |bed| {
-        let mut followed = Followed::start([FAR, BEHIND], []);
-        bed.add_route(BEHIND, 32, RouteType::Unicast).await;
-        let far_mac = far_mac(&bed).await;
-        followed.until_hop(FAR, |reach| neighbour(reach) == Some(far_mac)).await;
+    in_either_family(async |bed, who| {
+        let mut followed = Followed::start([who.far, who.behind], []);
+        bed.install(bed.route(who.behind, who.host, RouteType::Unicast, who.far)).await;
+        followed.until_neighbour(who.far, far_mac(&bed).await).await;
         let new_mac = [2, 0, 0, 0, 0, 7];
         set(&bed.far, LinkUnspec::new_with_index(bed.far_index).address(new_mac.to_vec())).await;
-        followed.until_hop(FAR, |reach| neighbour(reach) == Some(new_mac)).await;
-        followed.until_hop(BEHIND, |reach| neighbour(reach) == Some(new_mac)).await;
+        followed.until_neighbour(who.far, new_mac).await;
+        followed.until_neighbour(who.behind, new_mac).await;
         followed.stop().await;
     });
 }
 
 #[test]
 fn a_stale_neighbour_is_confirmed_or_replaced() {
-    in_namespaces(async |bed| {
+    in_either_family(async |bed, who| {
+        let family = if who.far.is_ipv4() { "ipv4" } else { "ipv6" };
         for (name, value) in [("delay_first_probe_time", "1"), ("ucast_solicit", "1")] {
-            fs::write(format!("/proc/sys/net/ipv4/neigh/near0/{name}"), value).unwrap();
+            set_sysctl(&format!("net/{family}/neigh/near0/{name}"), value);
         }
         let old_mac = [2, 0, 0, 0, 0, 8];
-        let entry = bed.near.neighbours().add(bed.near_index, FAR.into()).state(NeighbourState::Stale);
-        entry.link_layer_address(&old_mac).execute().await.unwrap();
-        let far_mac = far_mac(&bed).await;
-        let mut followed = Followed::start([FAR], []);
-        followed.until_hop(FAR, |reach| neighbour(reach) == Some(old_mac)).await;
-        followed.until_hop(FAR, |reach| neighbour(reach) == Some(far_mac)).await;
+        let entry = bed.near.neighbours().add(bed.near_index, who.far).state(NeighbourState::Stale);
+        entry.link_layer_address(&old_mac).replace().execute().await.unwrap();
+        let mut followed = Followed::start([who.far], []);
+        followed.until_neighbour(who.far, old_mac).await;
+        followed.until_neighbour(who.far, far_mac(&bed).await).await;
         followed.stop().await;
     });
 }
 
 #[test]
 fn a_forgotten_neighbour_keeps_its_mac_while_the_kernel_asks_again() {
-    in_namespaces(async |bed| {
+    in_either_family(async |bed, who| {
         let net = Net::new().unwrap();
-        let mut followed = Followed::start([FAR], []);
-        let resolved = followed.until_hop(FAR, |reach| neighbour(reach).is_some()).await;
-        bed.forget_neighbour(FAR).await;
-        until(async || net.resolve(FAR).await.unwrap() == resolved).await;
+        let mut followed = Followed::start([who.far], []);
+        let resolved = followed.until_hop(who.far, |hop| hop.neighbour.is_some()).await;
+        bed.forget_neighbour(who.far).await;
+        until(async || net.resolve(who.far).await.unwrap() == Reach::Hop(resolved)).await;
         followed.addresses.send_modify(|addresses| {
-            addresses.insert(NEAR);
+            addresses.insert(who.near);
         });
-        assert_eq!(followed.next().await, NetEvent::Hop(HopEvent { address: NEAR, reach: Reach::Local }));
+        let next = NetEvent::Hop(HopEvent { address: who.near, reach: Reach::Local });
+        assert_eq!(followed.next().await, next);
         followed.stop().await;
     });
 }
 
 #[test]
 fn routes_are_followed() {
+    in_either_family(async |bed, who| {
+        let mut followed = Followed::start([who.behind], []);
+        followed.until(who.behind, |reach| reach == Reach::NoRoute).await;
+        bed.install(bed.route(who.beyond, who.link, RouteType::Unicast, who.far)).await;
+        let hop = followed.until_hop(who.behind, |hop| hop.neighbour.is_some()).await;
+        assert_eq!((hop.via, hop.source), (who.far, who.near));
+
+        bed.add_far_address(who.nobody, who.link).await;
+        let other = bed.route(who.beyond, who.link, RouteType::Unicast, who.nobody);
+        bed.install(other.clone()).await;
+        let hop = followed.until_hop(who.behind, |hop| hop.via != who.far && hop.neighbour.is_some()).await;
+        assert_eq!(hop.via, who.nobody);
+
+        bed.near.route().del(other).execute().await.unwrap();
+        followed.until(who.behind, |reach| reach == Reach::NoRoute).await;
+        followed.stop().await;
+    });
+}
+
+#[test]
+fn a_route_says_the_source_address() {
+    in_either_family(async |bed, who| {
+        let mut followed = Followed::start([who.behind], []);
+        bed.install(bed.route(who.behind, who.host, RouteType::Unicast, who.far)).await;
+        followed.until_hop(who.behind, |hop| hop.source == who.near).await;
+        bed.add_near_address(who.nobody, who.host).await;
+        let mut route = bed.route(who.behind, who.host, RouteType::Unicast, who.far);
+        route.attributes.push(RouteAttribute::PrefSource(who.nobody.into()));
+        bed.install(route).await;
+        followed.until_hop(who.behind, |hop| hop.source == who.nobody).await;
+        followed.stop().await;
+    });
+}
+
+#[test]
+fn a_removed_address_takes_its_routes_along() {
+    in_either_family(async |bed, who| {
+        let mut followed = Followed::start([who.near, who.far], []);
+        followed.until(who.near, |reach| reach == Reach::Local).await;
+        followed.until_hop(who.far, |hop| hop.source == who.near).await;
+        remove_address(&bed.near, who.near).await;
+        followed.until(who.near, |reach| reach == Reach::NoRoute).await;
+        followed.until(who.far, |reach| reach == Reach::NoRoute).await;
+        followed.stop().await;
+    });
+}
+
+#[test]
+fn the_smaller_mtu_of_interface_and_route_counts() {
+    in_either_family(async |bed, who| {
+        let mut followed = Followed::start([who.far, who.behind], []);
+        let mut route = bed.route(who.behind, who.host, RouteType::Unicast, who.far);
+        route.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(1_400)]));
+        bed.install(route).await;
+        followed.until_hop(who.far, |hop| hop.mtu == 1_500).await;
+        followed.until_hop(who.behind, |hop| hop.mtu == 1_400).await;
+        set(&bed.near, LinkUnspec::new_with_index(bed.near_index).mtu(1_300)).await;
+        followed.until_hop(who.far, |hop| hop.mtu == 1_300).await;
+        followed.until_hop(who.behind, |hop| hop.mtu == 1_300).await;
+        followed.stop().await;
+    });
+}
+
+#[test]
+fn a_link_local_router_is_a_gateway() {
     in_namespaces(async |bed| {
-        let mut followed = Followed::start([BEHIND], []);
-        followed.until_hop(BEHIND, |reach| reach == Reach::NoRoute).await;
-        let route = bed.add_route(Ipv4Addr::new(198, 51, 100, 0), 24, RouteType::Unicast).await;
-        let reach = followed.until_hop(BEHIND, |reach| neighbour(reach).is_some()).await;
-        assert!(matches!(reach, Reach::Hop(NextHop { via: FAR, source: NEAR, .. })));
-        bed.near.route().del(route).execute().await.unwrap();
-        followed.until_hop(BEHIND, |reach| reach == Reach::NoRoute).await;
+        let router = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2).into();
+        bed.add_far_address(router, 64).await;
+        let mut followed = Followed::start([V6.behind], []);
+        let everything = Ipv6Addr::UNSPECIFIED.into();
+        bed.install(bed.route(everything, 0, RouteType::Unicast, router)).await;
+        let hop = followed.until_neighbour(V6.behind, far_mac(&bed).await).await;
+        assert_eq!((hop.interface, hop.via, hop.source), (bed.near_index, router, V6.near));
+        followed.stop().await;
+    });
+}
+
+#[test]
+fn an_ipv6_router_is_a_gateway_for_ipv4() {
+    in_namespaces(async |bed| {
+        let mut followed = Followed::start([V4.behind], []);
+        bed.install(bed.route(V4.behind, 32, RouteType::Unicast, V6.far)).await;
+        let hop = followed.until_neighbour(V4.behind, far_mac(&bed).await).await;
+        assert_eq!((hop.via, hop.source), (V6.far, V4.near));
         followed.stop().await;
     });
 }
 
 #[test]
 fn links_are_followed() {
-    in_namespaces(async |bed| {
+    in_either_family(async |bed, who| {
         let index = bed.near_index;
-        let mut followed = Followed::start([FAR], ["near0", "eht0"]);
+        let mut followed = Followed::start([who.far], ["near0", "eht0"]);
         followed.until_link("near0", LinkState::Up { index }).await;
         followed.until_link("eht0", LinkState::Absent).await;
-        followed.until_hop(FAR, |reach| neighbour(reach).is_some()).await;
+        followed.until_hop(who.far, |hop| hop.neighbour.is_some()).await;
 
         set(&bed.far, LinkUnspec::new_with_index(bed.far_index).down()).await;
-        followed.until_hop(FAR, |reach| reach == Reach::LinkUnusable).await;
+        followed.until(who.far, |reach| reach == Reach::LinkUnusable).await;
         set(&bed.far, LinkUnspec::new_with_index(bed.far_index).up()).await;
-        followed.until_hop(FAR, |reach| neighbour(reach).is_some()).await;
+        followed.until_hop(who.far, |hop| hop.neighbour.is_some()).await;
 
         set(&bed.near, LinkUnspec::new_with_index(index).down()).await;
         followed.until_link("near0", LinkState::Down { index }).await;
+        set(&bed.near, LinkUnspec::new_with_index(index).up()).await;
+        followed.until_link("near0", LinkState::Up { index }).await;
+        followed.until_hop(who.far, |hop| hop.neighbour.is_some()).await;
+
         bed.near.link().del(index).execute().await.unwrap();
         followed.until_link("near0", LinkState::Absent).await;
-        assert_eq!(Net::new().unwrap().resolve(FAR).await.unwrap(), Reach::NoRoute);
+        assert_eq!(Net::new().unwrap().resolve(who.far).await.unwrap(), Reach::NoRoute);
         followed.stop().await;
     });
 }
@@ -200,28 +297,29 @@ fn links_are_followed() {
 #[test]
 fn an_address_that_leaves_and_returns_is_told_again() {
     in_namespaces(async |_| {
-        let mut followed = Followed::start([NEAR], []);
-        followed.until_hop(NEAR, |reach| reach == Reach::Local).await;
-        followed.addresses.send_replace(BTreeSet::from([Ipv4Addr::LOCALHOST]));
-        followed.until_hop(Ipv4Addr::LOCALHOST, |reach| reach == Reach::Local).await;
+        let (first, second) = (V4.near, Ipv4Addr::LOCALHOST.into());
+        let mut followed = Followed::start([first], []);
+        followed.until(first, |reach| reach == Reach::Local).await;
+        followed.addresses.send_replace(BTreeSet::from([second]));
+        followed.until(second, |reach| reach == Reach::Local).await;
         followed.reaches.clear();
-        followed.addresses.send_replace(BTreeSet::from([NEAR]));
-        followed.until_hop(NEAR, |reach| reach == Reach::Local).await;
+        followed.addresses.send_replace(BTreeSet::from([first]));
+        followed.until(first, |reach| reach == Reach::Local).await;
         followed.stop().await;
     });
 }
 
 /// A follower, and what it told last.
 struct Followed {
-    addresses: watch::Sender<BTreeSet<Ipv4Addr>>,
+    addresses: watch::Sender<BTreeSet<IpAddr>>,
     events: mpsc::Receiver<NetEvent>,
     task: JoinHandle<()>,
-    reaches: BTreeMap<Ipv4Addr, Reach>,
+    reaches: BTreeMap<IpAddr, Reach>,
     links: BTreeMap<String, LinkState>,
 }
 
 impl Followed {
-    fn start<const A: usize, const I: usize>(addresses: [Ipv4Addr; A], interfaces: [&str; I]) -> Followed {
+    fn start<const A: usize, const I: usize>(addresses: [IpAddr; A], interfaces: [&str; I]) -> Followed {
         let (addresses, watched) = watch::channel(BTreeSet::from(addresses));
         // One place: the follower must cope with a slow reader.
         let (sender, events) = mpsc::channel(1);
@@ -243,13 +341,23 @@ impl Followed {
         event
     }
 
-    async fn until_hop(&mut self, address: Ipv4Addr, is: impl Fn(Reach) -> bool) -> Reach {
-        loop {
-            if let Some(reach) = self.reaches.get(&address).copied().filter(|reach| is(*reach)) {
-                return reach;
-            }
+    async fn until(&mut self, address: IpAddr, is: impl Fn(Reach) -> bool) {
+        while !self.reaches.get(&address).copied().is_some_and(&is) {
             self.next().await;
         }
+    }
+
+    async fn until_hop(&mut self, address: IpAddr, is: impl Fn(NextHop) -> bool) -> NextHop {
+        loop {
+            match self.reaches.get(&address) {
+                Some(Reach::Hop(hop)) if is(*hop) => return *hop,
+                _ => self.next().await,
+            };
+        }
+    }
+
+    async fn until_neighbour(&mut self, address: IpAddr, mac: Mac) -> NextHop {
+        self.until_hop(address, |hop| hop.neighbour == Some(mac)).await
     }
 
     async fn until_link(&mut self, name: &str, state: LinkState) {
@@ -265,22 +373,9 @@ impl Followed {
     }
 }
 
-fn neighbour(reach: Reach) -> Option<Mac> {
-    match reach {
-        Reach::Hop(hop) => hop.neighbour,
-        Reach::NoRoute | Reach::Local | Reach::LinkUnusable => None,
-    }
-}
-
 async fn far_mac(bed: &Bed) -> Mac {
     let mut links = pin!(bed.far.link().get().match_index(bed.far_index).execute());
     Interface::from_link(&links.next().await.unwrap().unwrap()).mac.unwrap()
-}
-
-async fn address_of(bed: &Bed) -> netlink_packet_route::address::AddressMessage {
-    let addresses = bed.far.address().get().set_link_index_filter(bed.far_index).execute();
-    let addresses: Vec<_> = addresses.try_collect().await.unwrap();
-    addresses.into_iter().find(|address| address.header.family == AddressFamily::Inet).unwrap()
 }
 
 async fn until_up(net: &Net, name: &str) -> Interface {

@@ -4,7 +4,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, SocketAddrV4},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -17,23 +17,23 @@ use super::{Outcome, ProbeResult};
 
 /// Connects to `address` from an ephemeral port. Never takes longer than `timeout`; dropping the future ends
 /// the attempt.
-pub async fn check(address: SocketAddrV4, timeout: Duration) -> ProbeResult {
+pub async fn check(address: SocketAddr, timeout: Duration) -> ProbeResult {
     let started = Instant::now();
-    let outcome = match socket() {
+    let outcome = match socket(address) {
         Ok(socket) => attempt(socket, address, timeout).await,
         Err(error) => Outcome::NotRun(local_fault(&error)),
     };
     ProbeResult { outcome, elapsed: started.elapsed() }
 }
 
-fn socket() -> io::Result<TcpSocket> {
-    let socket = TcpSocket::new_v4()?;
+fn socket(towards: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if towards.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_zero_linger()?;
     Ok(socket)
 }
 
-async fn attempt(socket: TcpSocket, address: SocketAddrV4, timeout: Duration) -> Outcome {
-    match time::timeout(timeout, socket.connect(SocketAddr::V4(address))).await {
+async fn attempt(socket: TcpSocket, address: SocketAddr, timeout: Duration) -> Outcome {
+    match time::timeout(timeout, socket.connect(address)).await {
         Err(_) => Outcome::Failed(format!("timeout after {timeout:?}")),
         Ok(Err(error)) => refusal(&error),
         Ok(Ok(stream)) if is_own_echo(&stream, address) => Outcome::Failed("connection refused".to_owned()),
@@ -43,8 +43,9 @@ async fn attempt(socket: TcpSocket, address: SocketAddrV4, timeout: Duration) ->
 
 /// TCP's simultaneous open lets a socket connect to itself when the kernel picks the checked port as the
 /// local one, which only happens where nobody listens.
-fn is_own_echo(stream: &TcpStream, address: SocketAddrV4) -> bool {
-    stream.local_addr().is_ok_and(|local| local == SocketAddr::V4(address))
+fn is_own_echo(stream: &TcpStream, address: SocketAddr) -> bool {
+    // Not the whole addresses: IPv6 ones carry a scope, which only one of the two may name.
+    stream.local_addr().is_ok_and(|local| (local.ip(), local.port()) == (address.ip(), address.port()))
 }
 
 fn refusal(error: &io::Error) -> Outcome {
@@ -52,7 +53,9 @@ fn refusal(error: &io::Error) -> Outcome {
         Some(libc::ECONNREFUSED) => Outcome::Failed("connection refused".to_owned()),
         Some(libc::ECONNRESET) => Outcome::Failed("connection reset".to_owned()),
         Some(libc::ETIMEDOUT) => Outcome::Failed("timeout of the kernel's connection attempts".to_owned()),
-        Some(libc::EHOSTUNREACH) => Outcome::Failed("no route to host, or nobody answers ARP".to_owned()),
+        Some(libc::EHOSTUNREACH) => {
+            Outcome::Failed("no route to host, or its next hop does not answer".to_owned())
+        }
         Some(libc::ENETUNREACH) => Outcome::Failed("no route to its network".to_owned()),
         Some(
             libc::EADDRNOTAVAIL
@@ -78,6 +81,7 @@ fn local_fault(error: &io::Error) -> String {
         Some(libc::EPERM | libc::EACCES) => {
             "this machine forbids the connection: look at its firewall and its prohibit routes".to_owned()
         }
+        Some(libc::EAFNOSUPPORT) => "this kernel runs without the address's family".to_owned(),
         Some(libc::ENETDOWN) => "the interface towards the server is down".to_owned(),
         Some(libc::ENOBUFS | libc::ENOMEM) => "this machine is out of memory for sockets".to_owned(),
         _ => error.to_string(),
@@ -86,10 +90,13 @@ fn local_fault(error: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, net::Ipv4Addr};
+    use std::{
+        fs,
+        net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    };
 
     use super::*;
-    use crate::io::testbed::{FAR, FAR_PORT, in_namespaces};
+    use crate::io::testbed::{FAR_PORT, in_either_family, in_namespaces, set_sysctl};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -121,28 +128,29 @@ mod tests {
 
     #[test]
     fn a_listening_server_passes_and_leaves_no_socket_behind() {
-        in_namespaces(async |_| {
-            let address = SocketAddrV4::new(FAR, FAR_PORT);
+        in_either_family(async |_, who| {
+            let address = SocketAddr::new(who.far, FAR_PORT);
             let result = check(address, 5 * SECOND).await;
             assert_eq!(result.outcome, Outcome::Passed);
             assert!(result.elapsed < 5 * SECOND);
-            let sockets = fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
-            assert_eq!(sockets.lines().count(), 1, "only the heading: {sockets}");
+            for table in ["tcp", "tcp6"] {
+                let sockets = fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap();
+                assert_eq!(sockets.lines().count(), 1, "only the heading: {sockets}");
+            }
         });
     }
 
     #[test]
     fn failures_say_what_happened() {
-        in_namespaces(async |_| {
-            let nobody = Ipv4Addr::new(10, 77, 0, 99);
+        in_either_family(async |_, who| {
             let cases = [
-                (FAR, 1, 5 * SECOND, "connection refused"),
-                (nobody, 80, SECOND / 5, "timeout after 200ms"),
-                (nobody, 80, 20 * SECOND, "no route to host, or nobody answers ARP"),
-                (Ipv4Addr::new(192, 0, 2, 1), 80, SECOND, "no route to its network"),
+                (who.far, 1, 5 * SECOND, "connection refused"),
+                (who.nobody, 80, SECOND / 5, "timeout after 200ms"),
+                (who.nobody, 80, 20 * SECOND, "no route to host, or its next hop does not answer"),
+                (who.behind, 80, SECOND, "no route to its network"),
             ];
             for (address, port, timeout, reason) in cases {
-                let result = check(SocketAddrV4::new(address, port), timeout).await;
+                let result = check(SocketAddr::new(address, port), timeout).await;
                 assert_eq!(result.outcome, Outcome::Failed(reason.to_owned()));
                 assert!(result.elapsed < timeout + SECOND);
             }
@@ -150,11 +158,22 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_on_the_loopback_address_passes() {
+        in_namespaces(async |_| {
+            let listener = tokio::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await.unwrap();
+            let result = check(listener.local_addr().unwrap(), SECOND).await;
+            assert_eq!(result.outcome, Outcome::Passed);
+        });
+    }
+
+    #[test]
     fn a_connection_to_oneself_is_no_server() {
         in_namespaces(async |_| {
-            fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40000").unwrap();
-            let result = check(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 40_000), SECOND).await;
-            assert_eq!(result.outcome, Outcome::Failed("connection refused".to_owned()));
+            set_sysctl("net/ipv4/ip_local_port_range", "40000 40000");
+            for address in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+                let result = check(SocketAddr::new(address, 40_000), SECOND).await;
+                assert_eq!(result.outcome, Outcome::Failed("connection refused".to_owned()));
+            }
         });
     }
 }

@@ -9,8 +9,10 @@
 
 pub mod error;
 pub mod model;
+pub mod network;
 pub mod raw;
 
+mod address;
 mod convert;
 #[cfg(test)]
 mod tests;

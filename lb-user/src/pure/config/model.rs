@@ -4,10 +4,12 @@
 //! `raw` and `error`.
 
 use std::{
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
+
+use super::network::{Family, Network, Ports};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -15,7 +17,8 @@ pub struct Config {
     pub cluster: Cluster,
     pub datapath: Datapath,
     pub log: Log,
-    /// In the order of the file; names are unique, and no two hold the same address, port and protocol.
+    /// In the order of the file; names are unique. Where two could take the same packet, one is more specific:
+    /// the longer prefix wins, then the narrower range of ports.
     pub services: Vec<Service>,
 }
 
@@ -47,8 +50,8 @@ pub struct Datapath {
     pub mode: XdpMode,
     /// Records in the flow table; a NAT flow takes two.
     pub flows: u32,
-    /// Source addresses for `forward = "nat"`; empty: the address the route to the server prefers.
-    pub nat_source: Vec<Ipv4Addr>,
+    /// Source addresses for `forward = "nat"`; none of a family: the address the route to the server prefers.
+    pub nat_source: Vec<IpAddr>,
     /// Directory on bpffs that holds the pinned maps and links.
     pub pin: PathBuf,
 }
@@ -71,15 +74,21 @@ pub struct Log {
 pub struct Service {
     pub name: String,
     /// At least one, no duplicates.
-    pub addresses: Vec<Ipv4Addr>,
-    pub port: u16,
+    pub addresses: Vec<Network>,
+    pub ports: Ports,
     /// One or both; TCP first.
     pub protocols: Vec<Protocol>,
     pub forward: Forward,
+    pub balance: Balance,
+    /// One client address stays on one server until it was silent this long. None: each connection for itself.
+    pub persistence: Option<Duration>,
     /// A power of two, `SLOTS_MIN..=SLOTS_MAX` of `lb_common::limits`.
     pub slots: u32,
     pub idle: IdleTimeout,
+    /// The most that SYNs may announce.
+    pub mss: Option<u16>,
     pub no_server: NoServer,
+    pub access: Access,
     pub check: Check,
     /// Addresses with ports are unique within a service, and so are names.
     pub servers: Vec<Server>,
@@ -102,8 +111,26 @@ pub enum Protocol {
 pub enum Forward {
     /// Destination and source rewritten; replies come back through the balancer.
     Nat,
+    /// Destination rewritten; servers route their replies through the balancer.
+    Gateway,
     /// Destination MAC rewritten, the VIP kept; the server answers the client itself.
     Dsr,
+    /// The packet within another IP packet to the server, which opens it and answers the client itself.
+    Ipip,
+    /// The same within UDP.
+    Gue,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// Weighted consistent hashing of the connection.
+    Maglev,
+    /// The same of the client's address alone.
+    Source,
+    /// New connections in turn, by weight.
+    RoundRobin,
+    /// The fewest connections by weight, among a few drawn in turn.
+    LeastConn,
 }
 
 /// What a client gets when a service has no usable server.
@@ -113,13 +140,24 @@ pub enum NoServer {
     Drop,
 }
 
+/// Client networks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Access {
+    /// Empty: everyone.
+    pub allow: Vec<Network>,
+    /// Wins, however long the prefixes are.
+    pub deny: Vec<Network>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
     pub name: String,
-    /// With `Forward::Dsr` the port is the service's.
-    pub address: SocketAddrV4,
+    /// Port 0: a packet keeps the port it came with.
+    pub address: SocketAddr,
     /// 0 takes no new connections.
     pub weight: u16,
+    /// Takes connections only while no other server can.
+    pub backup: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,7 +171,7 @@ pub struct Check {
     pub rise: u32,
     /// Failures in a row that take it down; at least 1.
     pub fall: u32,
-    /// None: the server's own port.
+    /// None: the server's own port, which then is not 0.
     pub port: Option<u16>,
 }
 
@@ -168,7 +206,79 @@ impl Forward {
     pub fn name(self) -> &'static str {
         match self {
             Forward::Nat => "nat",
+            Forward::Gateway => "gateway",
             Forward::Dsr => "dsr",
+            Forward::Ipip => "ipip",
+            Forward::Gue => "gue",
         }
+    }
+
+    /// The packet arrives at the server as the client sent it, so its port cannot change.
+    pub fn keeps_port(self) -> bool {
+        match self {
+            Forward::Nat | Forward::Gateway => false,
+            Forward::Dsr | Forward::Ipip | Forward::Gue => true,
+        }
+    }
+
+    /// The packet stays in its family: a server serves the service's addresses of its own family only.
+    pub fn keeps_family(self) -> bool {
+        match self {
+            Forward::Nat | Forward::Gateway | Forward::Dsr => true,
+            Forward::Ipip | Forward::Gue => false,
+        }
+    }
+}
+
+impl Balance {
+    pub fn name(self) -> &'static str {
+        match self {
+            Balance::Maglev => "maglev",
+            Balance::Source => "source",
+            Balance::RoundRobin => "roundrobin",
+            Balance::LeastConn => "leastconn",
+        }
+    }
+
+    /// Whether the client's address and port say which server a connection has: else only its record does.
+    pub fn is_hash(self) -> bool {
+        match self {
+            Balance::Maglev | Balance::Source => true,
+            Balance::RoundRobin | Balance::LeastConn => false,
+        }
+    }
+}
+
+impl Service {
+    pub fn has(&self, family: Family) -> bool {
+        self.addresses.iter().any(|network| network.family() == family)
+    }
+
+    /// One for each family of its addresses where packets stay in their family, else one for all (`None`).
+    pub fn rings(&self) -> Vec<Option<Family>> {
+        if !self.forward.keeps_family() {
+            return vec![None];
+        }
+        Family::ALL.into_iter().filter(|&family| self.has(family)).map(Some).collect()
+    }
+
+    /// Whether the client's address alone says which server takes a connection.
+    pub fn by_client(&self) -> bool {
+        self.balance == Balance::Source || self.persistence.is_some()
+    }
+
+    /// Whether every connection is recorded, not only those whose server may have changed.
+    pub fn records_all(&self) -> bool {
+        !self.balance.is_hash() || self.forward == Forward::Nat && !self.by_client()
+    }
+}
+
+impl Access {
+    /// Whether every client of a family may connect.
+    pub fn is_open(&self, family: Family) -> bool {
+        let of_family = |network: &&Network| network.family() == family;
+        let all = |network: &Network| network.length() == 0;
+        (self.allow.is_empty() || self.allow.iter().filter(of_family).any(all))
+            && !self.deny.iter().any(|network| of_family(&network))
     }
 }

@@ -1,12 +1,8 @@
-//! Values written as text: durations, addresses, names, paths.
+//! Values written as text: durations, names, paths.
 //!
 //! Owns their grammar. Must not know which key a value belongs to.
 
-use std::{
-    net::{Ipv4Addr, Ipv6Addr},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
 use super::error::quote;
 
@@ -47,72 +43,6 @@ pub(crate) fn duration(text: &str) -> Result<Duration, Fault> {
         rest = tail;
     }
     if text.is_empty() { Err(fault("the duration is empty".into())) } else { Ok(total) }
-}
-
-/// One IPv4 address that a packet can be sent to.
-pub(crate) fn address(text: &str) -> Result<Ipv4Addr, Fault> {
-    if let Ok(address) = text.parse::<Ipv4Addr>() {
-        return unicast(address);
-    }
-    if text.trim_matches(['[', ']']).parse::<Ipv6Addr>().is_ok() {
-        return Err(fault(
-            format!("IPv6 is not built yet: {}", quote(text)),
-            "remove it, or write an IPv4 address",
-        ));
-    }
-    if let Some((address, _)) = text.split_once('/')
-        && (address.parse::<Ipv4Addr>().is_ok() || address.parse::<Ipv6Addr>().is_ok())
-    {
-        return Err(fault(
-            format!("address prefixes are not built yet: {}", quote(text)),
-            "write single addresses, without `/` and a prefix length",
-        ));
-    }
-    if let Some((address, port)) = text.split_once(':')
-        && address.parse::<Ipv4Addr>().is_ok()
-    {
-        return Err(fault(
-            format!("{} has a port, which does not belong here", quote(text)),
-            format!("write \"{address}\"; a service's port has its own key, `port = {}`", port_example(port)),
-        ));
-    }
-    Err(fault(
-        format!("{} is not an IPv4 address", quote(text)),
-        "write four numbers, such as 10.0.5.96; names are not resolved",
-    ))
-}
-
-/// `IP` or `IP:PORT`.
-pub(crate) fn server_address(text: &str) -> Result<(Ipv4Addr, Option<u16>), Fault> {
-    let is_v6 = text.starts_with('[') || text.parse::<Ipv6Addr>().is_ok();
-    if is_v6 {
-        let host =
-            text.strip_prefix('[').and_then(|rest| rest.split_once(']')).map_or(text, |(host, _)| host);
-        return address(host).map(|address| (address, None));
-    }
-    let Some((host, port)) = text.split_once(':') else {
-        return address(text).map(|address| (address, None));
-    };
-    let host = address(host)?;
-    if port_range(port) {
-        return Err(fault(
-            format!("port ranges are not built yet: {}", quote(text)),
-            format!("write one port: \"{host}:8080\""),
-        ));
-    }
-    match port.parse::<u16>() {
-        Ok(port) if port != 0 => Ok((host, Some(port))),
-        _ => Err(fault(
-            format!("{} is not a port", quote(port)),
-            format!("write 1 to 65535: \"{host}:8080\"; without a port the service's is used"),
-        )),
-    }
-}
-
-/// Whether `text` is what a service that takes several ports will be written as.
-pub(crate) fn port_range(text: &str) -> bool {
-    let number = |part: &str| part.trim().parse::<u16>().is_ok();
-    text == "any" || text.split_once('-').is_some_and(|(first, last)| number(first) && number(last))
 }
 
 /// What `server SERVICE/SERVER` on the command line, metrics and logs can carry.
@@ -174,24 +104,6 @@ pub(crate) fn fault(message: impl Into<String>, remedy: impl Into<String>) -> Fa
     Fault { message: message.into(), remedy: remedy.into() }
 }
 
-fn unicast(address: Ipv4Addr) -> Result<Ipv4Addr, Fault> {
-    let kind = match address {
-        a if a.is_unspecified() => "the unspecified address",
-        a if a.is_loopback() => "a loopback address",
-        a if a.is_multicast() => "a multicast address",
-        a if a.is_broadcast() => "the broadcast address",
-        _ => return Ok(address),
-    };
-    Err(fault(
-        format!("`{address}` is {kind}"),
-        "write an address of one machine that others can reach over the network",
-    ))
-}
-
-fn port_example(typed: &str) -> u16 {
-    typed.parse().ok().filter(|port| *port != 0).unwrap_or(80)
-}
-
 const UNITS: [(&str, Duration); 6] = [
     ("us", Duration::from_micros(1)),
     ("ms", Duration::from_millis(1)),
@@ -232,21 +144,6 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(duration(text).ok(), expected, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn server_addresses() {
-        let host = Ipv4Addr::new(10, 0, 5, 91);
-        assert_eq!(server_address("10.0.5.91"), Ok((host, None)));
-        assert_eq!(server_address("10.0.5.91:8888"), Ok((host, Some(8888))));
-        for text in ["", ":", "10.0.5.91:", "10.0.5.91:0", "10.0.5.91:65536", "web1:80", "[::1", "10.0.5:80"]
-        {
-            assert!(server_address(text).is_err(), "{text:?}");
-        }
-        for text in ["2001:db8::1", "[2001:db8::1]", "[2001:db8::1]:80"] {
-            let fault = server_address(text).expect_err(text);
-            assert!(fault.message.contains("IPv6 is not built yet"), "{text:?}: {fault:?}");
         }
     }
 }

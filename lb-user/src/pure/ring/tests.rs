@@ -67,6 +67,27 @@ fn an_ipv6_member_is_a_member() {
 }
 
 #[test]
+fn a_rotation_is_smooth() {
+    let cases: [(&str, &[Member], [u32; 12]); 4] = [
+        ("equal", &[member(1, 1), member(2, 1), member(3, 1)], [1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3]),
+        ("by weight", &[member(1, 3), member(2, 1)], [1, 1, 1, 2, 1, 1, 1, 2, 1, 1, 1, 2]),
+        ("one down", &[member(1, 1), down(member(2, 5)), member(3, 1)], [1, 3, 1, 3, 1, 3, 1, 3, 1, 3, 1, 3]),
+        ("nobody", &[down(member(1, 1)), member(2, 0)], [0; 12]),
+    ];
+    for (name, members, expected) in cases {
+        assert_eq!(rotation(12, members), expected, "{name}");
+    }
+}
+
+#[test]
+fn the_largest_rotation_holds_the_most_members() {
+    let members: Vec<Member> = (1..=SERVERS_MAX).map(|id| member(id, u16::MAX)).collect();
+    let counts = count(&rotation(SLOTS_MAX, &members));
+    assert!(counts.values().all(|&slots| slots == SLOTS_MAX / SERVERS_MAX));
+    assert_eq!(counts.len(), SERVERS_MAX as usize);
+}
+
+#[test]
 fn moved_counts_slots() {
     assert_eq!(moved(&[1, 2, 3, 4], &[1, 3, 2, 4]), 2);
     assert_eq!(moved(&[1, 2], &[1, 2]), 0);
@@ -182,6 +203,43 @@ proptest! {
             let others = bystanders(&before, &build(seed, SLOTS, after), &[changed.id]);
             prop_assert!(others * 100 <= SLOTS as usize * 3, "{name}: {others} slots of others moved");
         }
+    }
+
+    #[test]
+    fn a_rotation_holds_the_largest_remainders(
+        slots in sizes(),
+        members in members(1..400, 1..=1_000).prop_map(some_down),
+    ) {
+        let alive: Vec<Member> = members.iter().filter(|m| m.usable).copied().collect();
+        let counts = count(&rotation(slots, &members));
+        prop_assert_eq!(&counts, &count(&build(0, slots, &alive)));
+    }
+
+    /// Small weights, so that a round is shorter than the ring.
+    #[test]
+    fn a_round_of_a_rotation_holds_each_weight(slots in sizes(), members in members(1..40, 1..=12)) {
+        let ring = rotation(slots, &members);
+        let round: usize = members.iter().map(|m| usize::from(m.weight)).sum();
+        for (start, window) in ring.windows(round).enumerate() {
+            let counts = count(window);
+            for member in &members {
+                let off = held(&counts, member).abs_diff(member.weight.into());
+                prop_assert!(off <= 1, "{member:?} is {off} off in {round} slots from {start}");
+            }
+        }
+    }
+
+    #[test]
+    fn neither_order_nor_ids_matter_to_a_rotation(
+        (members, shuffled) in members(1..60, 0..=50)
+            .prop_map(some_down)
+            .prop_flat_map(|members| (Just(members.clone()), Just(members).prop_shuffle())),
+    ) {
+        let ring = rotation(1_024, &members);
+        prop_assert_eq!(&rotation(1_024, &shuffled), &ring);
+        let renamed: Vec<Member> = shuffled.iter().map(|m| Member { id: 100_000 - m.id, ..*m }).collect();
+        let expected: Vec<u32> = ring.iter().map(|&id| if id == 0 { 0 } else { 100_000 - id }).collect();
+        prop_assert_eq!(rotation(1_024, &renamed), expected);
     }
 
     #[test]

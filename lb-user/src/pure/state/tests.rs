@@ -3,7 +3,10 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::pure::{config, hop::NextHop};
+use crate::pure::{
+    config,
+    hop::{NextHop, Tags},
+};
 
 const SECRET: &[u8] = b"test";
 const RING_SLOTS: u32 = 1 << 20;
@@ -37,9 +40,11 @@ fn reach(last: u8) -> Event {
     let hop = NextHop {
         interface: 2,
         interface_mac: [2, 0, 0, 0, 0, 1],
-        source: Ipv4Addr::new(10, 0, 0, 254),
-        via: Ipv4Addr::new(10, 0, 0, last),
+        source: IpAddr::from([10, 0, 0, 254]),
+        via: IpAddr::from([10, 0, 0, last]),
         neighbour: Some([2, 0, 0, 0, 1, last]),
+        mtu: 1_500,
+        tags: Tags::NONE,
     };
     Event::Reached { address: hop.via, reach: Reach::Hop(hop) }
 }
@@ -60,7 +65,7 @@ fn checked(state: &State, position: usize, passed: bool) -> Event {
 }
 
 fn slots(state: &State) -> Vec<Slot> {
-    state.installed.rings[&state.services[0].place.ring_base].to_vec()
+    state.installed.rings[&state.services[0].place.rings[0]].to_vec()
 }
 
 fn owned(state: &State, position: usize) -> usize {
@@ -73,8 +78,9 @@ fn the_first_plan_fills_every_table() {
     let state = running("nat", Tables::default());
     let tables = &state.installed;
     assert_eq!(tables.dangling(), None);
-    assert_eq!((tables.services.len(), tables.servers.len(), tables.devices.len()), (1, 3, 1));
-    assert_eq!(tables.nat_sources, [Ipv4Addr::new(10, 0, 0, 254)]);
+    // Its own key, and the one that its address is pinged by.
+    assert_eq!((tables.services.len(), tables.servers.len(), tables.devices.len()), (2, 3, 1));
+    assert_eq!(tables.nat_sources, [IpAddr::from([10, 0, 0, 254])]);
     assert_eq!([owned(&state, 0), owned(&state, 1), owned(&state, 2)], [64, 64, 128]);
     assert!(slots(&state).iter().all(|slot| !slot.lookup()));
 }
@@ -148,6 +154,78 @@ fn a_service_without_usable_servers_has_an_empty_ring() {
 }
 
 #[test]
+fn a_backup_takes_over_and_gives_back() {
+    let text = service("dsr", THREE).replace("weight = 2 }", "weight = 2, backup = true }");
+    let mut state = start(config(&text), Tables::default());
+    state.plan();
+    assert_eq!([owned(&state, 0), owned(&state, 1), owned(&state, 2)], [128, 128, 0]);
+    for (position, passed, expected) in
+        [(0, false, [0, 256, 0]), (1, false, [0, 0, 256]), (1, true, [0, 256, 0]), (0, true, [128, 128, 0])]
+    {
+        let event = checked(&state, position, passed);
+        state.handle(event);
+        state.plan();
+        assert_eq!([owned(&state, 0), owned(&state, 1), owned(&state, 2)], expected, "{position} {passed}");
+    }
+}
+
+#[test]
+fn schedulers_that_go_in_turn_have_rotations() {
+    for balance in ["roundrobin", "leastconn"] {
+        let text = service("dsr", THREE).replace("port = 80", &format!("port = 80\nbalance = \"{balance}\""));
+        let mut state = start(config(&text), Tables::default());
+        state.plan();
+        let round: Vec<ServerId> = slots(&state)[..4].iter().map(|slot| slot.current()).collect();
+        assert_eq!(slots(&state)[4..8].iter().map(|slot| slot.current()).collect::<Vec<_>>(), round);
+        let heaviest = state.services[0].servers[2];
+        assert_eq!(round.iter().filter(|&&id| id == heaviest).count(), 2, "{balance}: {round:?}");
+        let event = checked(&state, 0, false);
+        state.handle(event);
+        state.plan();
+        assert!(slots(&state).iter().all(|slot| !slot.lookup()), "{balance}: every flow is recorded anyway");
+    }
+}
+
+/// What a hash placed without a record stays with its slot; what a scheduler recorded may stand in any slot.
+#[test]
+fn another_scheduler_keeps_connections() {
+    let in_turn = service("dsr", THREE).replace("port = 80", "port = 80\nbalance = \"roundrobin\"");
+    let hashed = running("dsr", Tables::default());
+    let before: Vec<ServerId> = slots(&hashed).iter().map(|slot| slot.base()).collect();
+    let mut turned = start(config(&in_turn), hashed.installed);
+    turned.plan();
+    assert!(slots(&turned).iter().map(|slot| slot.base()).eq(before.iter().copied()));
+    let mut restarted = start(config(&in_turn), turned.installed.clone());
+    restarted.plan();
+    assert!(slots(&restarted).iter().map(|slot| slot.base()).eq(before), "a restart owes no less");
+    let mut back = start(config(&service("dsr", THREE)), turned.installed);
+    back.plan();
+    assert!(slots(&back).iter().all(|slot| slot.lookup()), "any slot may have records");
+    assert_eq!(back.breaks(), [""; 0]);
+}
+
+#[test]
+fn every_kind_of_service_can_be_planned() {
+    for text in [
+        include_str!("../../../../examples/steelyard.toml"),
+        include_str!("../../../../examples/gateway.toml"),
+        include_str!("../../../../examples/ipip.toml"),
+        include_str!("../../../../examples/gue.toml"),
+    ] {
+        let parsed = config::parse("example.toml", text).expect("correct");
+        let servers = parsed.config.services.iter().map(|service| service.servers.len()).sum::<usize>();
+        let mut state = start(parsed.config, Tables::default());
+        let mut tables = Tables::default();
+        for step in state.plan() {
+            tables.apply(step);
+            assert_eq!(tables.dangling(), None);
+        }
+        assert_eq!(state.checks().len(), servers, "each has a port to check");
+        assert_eq!(state.targets().len(), servers);
+    }
+}
+
+#[test]
 fn a_restart_changes_nothing() {
     let mut state = running("nat", Tables::default());
     let event = checked(&state, 1, false);
@@ -160,9 +238,11 @@ fn a_restart_changes_nothing() {
     let unasked = NextHop {
         interface: 2,
         interface_mac: [2, 0, 0, 0, 0, 1],
-        source: Ipv4Addr::new(10, 0, 0, 254),
-        via: Ipv4Addr::new(10, 0, 0, 1),
+        source: IpAddr::from([10, 0, 0, 254]),
+        via: IpAddr::from([10, 0, 0, 1]),
         neighbour: None,
+        mtu: 1_500,
+        tags: Tags::NONE,
     };
     again.handle(Event::Reached { address: unasked.via, reach: Reach::Hop(unasked) });
     assert_eq!(again.plan(), [], "a neighbour that is being asked for keeps its pinned mac");
@@ -180,6 +260,18 @@ fn what_a_restart_breaks_is_told() {
     let text = service("dsr", THREE).replace("slots = 256", "slots = 512");
     let state = start(config(&text), before.installed.clone());
     assert_eq!(state.breaks().len(), 1, "{:?}", state.breaks());
+    for changed in [
+        service("nat", THREE),
+        service("dsr", THREE).replace("port = 80", "port = 80\nbalance = \"source\""),
+        service("dsr", THREE).replace("port = 80", "port = 80\npersistence = \"1m\""),
+    ] {
+        let state = start(config(&changed), before.installed.clone());
+        assert_eq!(state.breaks().len(), 1, "{changed}: {:?}", state.breaks());
+    }
+    for kept in ["gue", "ipip"].map(|forward| service(forward, THREE)) {
+        let state = start(config(&kept), before.installed.clone());
+        assert_eq!(state.breaks(), [""; 0], "{kept}");
+    }
     let start = Start {
         config: config(&service("dsr", THREE)),
         secret: b"other",
@@ -217,7 +309,7 @@ fn a_removed_server_is_checked_on() {
 fn dsr_needs_the_server_on_the_link() {
     let mut state = running("dsr", Tables::default());
     let Event::Reached { address, reach: Reach::Hop(hop) } = reach(1) else { unreachable!() };
-    let routed = NextHop { via: Ipv4Addr::new(10, 0, 0, 99), ..hop };
+    let routed = NextHop { via: IpAddr::from([10, 0, 0, 99]), ..hop };
     state.handle(Event::Reached { address, reach: Reach::Hop(routed) });
     state.plan();
     assert!(!state.installed.servers[&state.services[0].servers[0]].hop.resolved);
@@ -269,7 +361,7 @@ fn a_removed_server_keeps_its_id_while_anything_names_it() {
 #[test]
 fn an_unreachable_server_is_told_once() {
     let mut state = running("nat", Tables::default());
-    let gone = Event::Reached { address: Ipv4Addr::new(10, 0, 0, 1), reach: Reach::NoRoute };
+    let gone = Event::Reached { address: IpAddr::from([10, 0, 0, 1]), reach: Reach::NoRoute };
     assert!(matches!(state.handle(gone.clone()), Some(Notice::Unreachable { .. })));
     assert_eq!(state.handle(gone), None);
     state.plan();
@@ -281,7 +373,7 @@ fn an_unreachable_server_is_told_once() {
 fn configured_nat_sources_serve_every_server_and_the_list_never_shrinks() {
     let text = service("nat", THREE);
     let mut with_three = config(&text);
-    with_three.datapath.nat_source = (1..=3).map(|n| Ipv4Addr::new(10, 0, 1, n)).collect();
+    with_three.datapath.nat_source = (1..=3).map(|n| IpAddr::from([10, 0, 1, n])).collect();
     let mut state = start(with_three.clone(), Tables::default());
     state.plan();
     let servers = state.installed.servers.values();

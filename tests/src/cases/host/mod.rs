@@ -2,8 +2,13 @@
 //!
 //! Must not know cases or expectations: the fuzz target includes this module as its own.
 
-mod frame;
+pub(crate) mod frame;
+mod networks;
 mod packet;
+pub mod records;
 mod tables;
 
-pub use self::{packet::HostPacket, tables::HostTables};
+pub use self::{
+    packet::HostPacket,
+    tables::{ANSWERS_PER_TICK, HostTables},
+};

@@ -6,11 +6,19 @@ use super::frame;
 
 /// What XDP leaves in front of a packet (XDP_PACKET_HEADROOM), and as much behind it.
 const ROOM: usize = 256;
+/// Of the headroom, what the kernel keeps for itself (`struct xdp_frame`).
+const KEPT: usize = 40;
+const ETHERNET: usize = 14;
 
 pub struct HostPacket {
     words: Vec<u16>,
+    start: usize,
     end: usize,
+    /// The lowest place that the start may be moved to.
+    bound: usize,
     arrived: Vec<u8>,
+    /// As the reach of the packet was widest.
+    reached: usize,
     interface: u32,
     poison: u8,
 }
@@ -22,11 +30,25 @@ impl HostPacket {
         let mut room = vec![poison; (end + ROOM).next_multiple_of(2)];
         room[ROOM..end].copy_from_slice(bytes);
         let words = room.chunks_exact(2).map(|pair| u16::from_ne_bytes([pair[0], pair[1]])).collect();
-        HostPacket { words, end, arrived: bytes.to_vec(), interface, poison }
+        HostPacket {
+            words,
+            start: ROOM,
+            end,
+            bound: KEPT,
+            arrived: bytes.to_vec(),
+            reached: ROOM,
+            interface,
+            poison,
+        }
+    }
+
+    /// With so many bytes free in front.
+    pub fn with_headroom(self, bytes: usize) -> Self {
+        HostPacket { bound: ROOM - bytes, ..self }
     }
 
     pub fn bytes(&self) -> Vec<u8> {
-        self.memory()[ROOM..self.end].to_vec()
+        self.memory()[self.start..self.end].to_vec()
     }
 
     /// As it arrived, to the byte.
@@ -34,11 +56,11 @@ impl HostPacket {
         self.bytes() == self.arrived
     }
 
-    /// Nothing was written in front of the packet or behind what arrived.
+    /// Nothing was written in front of where the packet ever began, or behind what arrived.
     pub fn stayed_within(&self) -> bool {
         let memory = self.memory();
         let behind = &memory[ROOM + self.arrived.len()..];
-        memory[..ROOM].iter().chain(behind).all(|&byte| byte == self.poison)
+        memory[..self.reached].iter().chain(behind).all(|&byte| byte == self.poison)
     }
 
     fn memory(&self) -> Vec<u8> {
@@ -48,16 +70,30 @@ impl HostPacket {
 
 impl Packet for HostPacket {
     fn frame(&mut self) -> Frame<'_> {
-        frame::frame(&mut self.words, ROOM, self.end)
+        frame::frame(&mut self.words, self.start, self.end)
+    }
+
+    fn length(&self) -> u32 {
+        (self.end - self.start) as u32
     }
 
     fn interface(&self) -> u32 {
         self.interface
     }
 
+    fn grow(&mut self, bytes: i32) -> Option<()> {
+        let start = self.start.checked_add_signed(-(bytes as isize))?;
+        if start < self.bound || start + ETHERNET > self.end {
+            return None;
+        }
+        self.start = start;
+        self.reached = self.reached.min(start);
+        Some(())
+    }
+
     fn truncate(&mut self, length: u32) -> Option<()> {
-        let end = ROOM + length as usize;
-        if end > self.end {
+        let end = self.start + length as usize;
+        if end > self.end || (length as usize) < ETHERNET {
             return None;
         }
         self.end = end;

@@ -1,7 +1,6 @@
-//! What the benchmark tells the driver: the one value of the map `orders`, the same source on both sides.
+//! What the benchmark tells the driver: the values of its maps, the same source on both sides.
 
 use lb_common::net::{Be16, Be32};
-use lb_ebpf::header::{Ethernet, Ipv4, Ports};
 
 /// Written before every call. The words first, so that nothing is padded.
 #[derive(Clone, Copy)]
@@ -13,27 +12,42 @@ pub(super) struct Orders {
     pub(super) flow_mask: u64,
     /// Flows from one packet to the next; odd, so that all are visited.
     pub(super) stride: u64,
-    /// Length of the frame the program under test must find.
+    /// Length of the frame the program under test must find: `SHORT` or `LONG`.
     pub(super) length: u64,
+    /// `IPV4`, `IPV4_TAGGED` or `IPV6`.
+    pub(super) layout: u64,
     /// Whether the transport is UDP, whose checksum stands elsewhere.
     pub(super) is_udp: u64,
-    /// Its checksums are those of a packet whose source address and port are zero.
-    pub(super) template: Headers,
-    /// Source of flow 0; the others count on from here.
-    pub(super) source_port: Be16,
-    pub(super) source: Be32,
+    /// Whether the program under test moves the head of the packet; otherwise it may cut the tail.
+    pub(super) moves_head: u64,
+    /// Whether the ends of packet i are entry i of the map `ends`, which repeats, rather than counted on from
+    /// `first`. The map is read in ascending order, so that it costs the cache little.
+    pub(super) from_map: u64,
+    /// The frame with zeroes for the ends of its flow, and checksums that fit.
+    pub(super) template: [u16; LONG / 2],
+    /// Of flow 0; the others count on from its source.
+    pub(super) first: Ends,
     pub(super) zero: u32,
 }
 
-/// The start of the frame: TCP, or UDP with twelve bytes of data.
-#[derive(Clone, Copy)]
-#[repr(C, packed(2))]
-pub(super) struct Headers {
-    pub(super) ethernet: Ethernet,
-    pub(super) ip: Ipv4,
-    pub(super) ports: Ports,
-    pub(super) rest: [u16; 8],
+/// What differs from flow to flow; of IPv6 addresses the last four bytes.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(super) struct Ends {
+    pub(super) source: Be32,
+    pub(super) destination: Be32,
+    pub(super) source_port: Be16,
+    pub(super) destination_port: Be16,
 }
 
-const _: () = assert!(size_of::<Headers>() == 54 && align_of::<Headers>() == 2);
-const _: () = assert!(size_of::<Orders>() == 5 * 8 + 64);
+/// Whole frames, data included, so that each is written with stores of fixed places.
+pub(crate) const SHORT: usize = 64;
+pub(crate) const LONG: usize = 96;
+
+pub(super) const IPV4: u64 = 0;
+/// Behind one VLAN tag.
+pub(super) const IPV4_TAGGED: u64 = 1;
+pub(super) const IPV6: u64 = 2;
+
+const _: () = assert!(size_of::<Ends>() == 12);
+const _: () = assert!(size_of::<Orders>() == 8 * 8 + LONG + 16);

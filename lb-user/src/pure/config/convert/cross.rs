@@ -1,22 +1,28 @@
 //! What tables and services mean for each other: one owner per name and address, and room for all of them.
 
 use std::{
-    collections::HashMap,
-    net::{Ipv4Addr, SocketAddrV4},
+    collections::{HashMap, HashSet},
+    net::IpAddr,
 };
 
 use lb_common::limits;
 
-use super::service::{Draft, unique};
+use super::{
+    precedence::{self, is_wildcard},
+    server::Target,
+    service::Draft,
+    unique,
+};
 use crate::pure::config::{
     error::{Findings, Span, Spanned, quote},
-    model::{Cluster, Datapath, Protocol, Secret},
+    model::{Cluster, Datapath, Forward, Secret},
+    network::{Family, Network},
 };
 
 pub(super) fn services(drafts: &[Draft], findings: &mut Findings) {
     let names = drafts.iter().filter_map(|draft| draft.name.as_ref());
     unique(names, findings, |name| format!("the service name {}", quote(name)));
-    unique_keys(drafts, findings);
+    precedence::check(drafts, findings);
     no_loops(drafts, findings);
     room(drafts, findings);
 }
@@ -42,40 +48,16 @@ pub(super) fn secret(cluster: &Cluster, at: Span, findings: &mut Findings) {
     }
 }
 
-/// A packet's address, port and protocol select one service.
-fn unique_keys(drafts: &[Draft], findings: &mut Findings) {
-    let mut owners: HashMap<(SocketAddrV4, Protocol), (&Draft, Span)> = HashMap::new();
-    for draft in drafts {
-        let Some(port) = draft.port else { continue };
-        for address in &draft.addresses {
-            let vip = SocketAddrV4::new(address.value, port);
-            for protocol in &draft.protocols {
-                let Some((owner, at)) = owners.insert((vip, *protocol), (draft, address.at)) else {
-                    continue;
-                };
-                let message = format!(
-                    "service {} takes {vip}/{} from service {} ({})",
-                    draft.label(),
-                    protocol.name(),
-                    owner.label(),
-                    findings.place(at),
-                );
-                findings.error(address.at, message, "change the address, port or protocol of one of the two");
-            }
-        }
-    }
-}
-
 /// A service's address is the balancer's own: a packet sent there would come back.
 fn no_loops(drafts: &[Draft], findings: &mut Findings) {
-    let mut vips: HashMap<Ipv4Addr, (&Draft, Span)> = HashMap::new();
+    let mut vips: HashMap<IpAddr, (&Draft, Span)> = HashMap::new();
     for draft in drafts {
-        for address in &draft.addresses {
-            vips.entry(address.value).or_insert((draft, address.at));
+        for typed in draft.addresses.iter().filter(|typed| typed.value.is_host()) {
+            vips.entry(typed.value.address()).or_insert((draft, typed.at));
         }
     }
     let servers = drafts.iter().flat_map(|draft| &draft.servers).filter_map(|server| server.address.as_ref());
-    for Spanned { at, value: (address, _) } in servers {
+    for Spanned { at, value: Target { address, .. } } in servers {
         if let Some((owner, vip_at)) = vips.get(address) {
             let place = findings.place(*vip_at);
             findings.error(
@@ -93,13 +75,9 @@ fn no_loops(drafts: &[Draft], findings: &mut Findings) {
 /// Each limit is reported once, at the service that exceeds it.
 fn room(drafts: &[Draft], findings: &mut Findings) {
     let mut used = [0; LIMITS.len()];
+    let mut networks = HashSet::new();
     for draft in drafts {
-        let needs: [u64; LIMITS.len()] = [
-            1,
-            (draft.addresses.len() * draft.protocols.len()) as u64,
-            draft.servers.len() as u64,
-            draft.slots.unwrap_or_default().into(),
-        ];
+        let needs = needs(draft, &mut networks);
         for ((used, need), (max, noun, remedy)) in used.iter_mut().zip(needs).zip(LIMITS) {
             let before = *used;
             *used += need;
@@ -112,13 +90,43 @@ fn room(drafts: &[Draft], findings: &mut Findings) {
     }
 }
 
+/// In the order of `LIMITS`. `networks`: those of the services before.
+fn needs(draft: &Draft, networks: &mut HashSet<Network>) -> [u64; LIMITS.len()] {
+    let wildcard = |network: &Network| draft.ports.is_some_and(|ports| is_wildcard(*network, ports));
+    let (wide, exact): (Vec<Network>, Vec<Network>) =
+        draft.addresses.iter().map(|typed| typed.value).partition(wildcard);
+    let new = wide.into_iter().filter(|network| networks.insert(*network)).count();
+    let access = draft.access.as_ref().map_or(0, |access| access.allow.len() + access.deny.len());
+    let own_family = draft.forward.is_some_and(Forward::keeps_family);
+    let rings =
+        if own_family && Family::ALL.iter().all(|&family| draft.first_of(family).is_some()) { 2 } else { 1 };
+    [
+        1,
+        (exact.len() * draft.protocols.len()) as u64,
+        new as u64,
+        access as u64,
+        draft.servers.len() as u64,
+        u64::from(draft.slots.unwrap_or_default()) * rings,
+    ]
+}
+
 /// Sums over all services: the most, what, and how to need fewer.
-const LIMITS: [(u64, &str, &str); 4] = [
+const LIMITS: [(u64, &str, &str); 6] = [
     (limits::SERVICES_MAX as u64, "entries", "remove services"),
     (
         limits::SERVICE_KEYS_MAX as u64,
         "addresses (each protocol of an address counts)",
         "remove addresses, or name one protocol instead of \"both\"",
+    ),
+    (
+        limits::WILDCARD_NETWORKS_MAX as u64,
+        "networks, or addresses with more than one port",
+        "remove some, or write shorter prefixes that hold several",
+    ),
+    (
+        limits::ACCESS_NETWORKS_MAX as u64,
+        "networks in `allow` and `deny`",
+        "write shorter prefixes that hold several",
     ),
     // Id 0 means "no server".
     (limits::SERVERS_MAX as u64 - 1, "servers", "remove servers"),

@@ -2,14 +2,25 @@
 //!
 //! A conversion returns None only after it has put the reason into the findings.
 
+mod check;
 mod cross;
+mod own;
+mod precedence;
+mod server;
 mod service;
 
-use std::{collections::HashSet, fmt::Display, hash::Hash, net::Ipv4Addr, path::PathBuf};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Display,
+    hash::Hash,
+    path::PathBuf,
+    time::Duration,
+};
 
 use lb_common::limits;
 
 use super::{
+    address,
     error::{Findings, Span, Spanned, nearest, quote},
     model::{Cluster, Config, Datapath, Global, Log, Secret, XdpMode},
     raw::{self, Field, List, Number, Raw, Text},
@@ -87,7 +98,7 @@ fn datapath(raw: raw::Datapath, findings: &mut Findings) -> Option<Datapath> {
     });
     let nat_source = raw.nat_source.or(Vec::new(), |list| {
         bounded(&list, "nat_source", limits::NAT_SOURCES_MAX, findings);
-        addresses(list, findings).map(values)
+        unique_list(list, "address", findings, address::address).map(values)
     });
     let pin = raw.pin.or(PIN.into(), |typed| checked(&typed, findings, |text| value::pin(text, PATH_MAX)));
     Some(Datapath { interfaces: interfaces?, mode: mode?, flows: flows?, nat_source: nat_source?, pin: pin? })
@@ -157,15 +168,69 @@ where
     value
 }
 
+fn within(
+    typed: &Text,
+    key: &str,
+    (min_text, min): (&str, Duration),
+    (max_text, max): (&str, Duration),
+    findings: &mut Findings,
+) -> Option<Duration> {
+    checked(typed, findings, |text| {
+        let duration = value::duration(text)?;
+        if (min..=max).contains(&duration) {
+            return Ok(duration);
+        }
+        Err(fault(
+            format!("`{key}` is out of range: {}", quote(text)),
+            format!("write {min_text} to {max_text}"),
+        ))
+    })
+}
+
+/// Names both places of every value that comes again.
+fn unique<'a, T: Eq + Hash + 'a>(
+    typed: impl Iterator<Item = &'a Spanned<T>>,
+    findings: &mut Findings,
+    what: impl Fn(&T) -> String,
+) {
+    let mut first_at: HashMap<&T, Span> = HashMap::new();
+    for entry in typed {
+        match first_at.get(&entry.value) {
+            None => {
+                first_at.insert(&entry.value, entry.at);
+            }
+            Some(first) => {
+                let message =
+                    format!("{} is taken: {} has it already", what(&entry.value), findings.place(*first));
+                findings.error(entry.at, message, "change or remove one of the two");
+            }
+        }
+    }
+}
+
+fn required<T>(
+    field: Field<T>,
+    key: &'static str,
+    example: &str,
+    owner: Span,
+    findings: &mut Findings,
+) -> Option<T> {
+    if matches!(field, Field::Absent) {
+        findings.missing(owner, key, format!("`{key}` is missing here"), format!("add `{key} = {example}`"));
+    }
+    field.given()
+}
+
+fn name(raw: Field<Text>, owner: Span, findings: &mut Findings) -> Option<Spanned<String>> {
+    let typed = required(raw, "name", "\"web\"", owner, findings)?;
+    checked(&typed, findings, value::name).map(|name| Spanned::new(typed.at, name))
+}
+
 fn bounded(list: &List, key: &str, max: usize, findings: &mut Findings) {
     if let Some(first_over) = list.value.get(max) {
         let message = format!("`{key}` has {} entries", list.value.len());
         findings.error(first_over.at, message, format!("keep at most {max}"));
     }
-}
-
-fn addresses(list: List, findings: &mut Findings) -> Option<Vec<Spanned<Ipv4Addr>>> {
-    unique_list(list, "address", findings, value::address)
 }
 
 /// Every entry is looked at; one wrong entry makes the list wrong.

@@ -1,61 +1,61 @@
-//! One `[[service]]`: its values and defaults, and what its own keys mean for each other.
+//! One `[[service]]`: its values and defaults.
 
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    net::{Ipv4Addr, SocketAddrV4},
-    time::Duration,
-};
+use std::time::Duration;
 
 use lb_common::limits;
 
-use super::{addresses, checked, choice, number};
+use super::{
+    check::check, checked, choice, name, number, own, required, server::DraftServer, unique_list, values,
+    within,
+};
 use crate::pure::config::{
+    address,
     error::{Findings, Span, Spanned, quote},
-    model::{Check, CheckKind, Forward, IdleTimeout, NoServer, Protocol, Server, Service},
-    raw::{self, Field, List, Port, Text},
-    value::{self, fault},
+    model::{Access, Balance, Check, Forward, IdleTimeout, NoServer, Protocol, Service},
+    network::{Family, Network, Ports},
+    raw::{self, Field, List, Number, Port, Text},
+    value,
 };
 
 /// A service with its positions; what is None or empty is wrong, and a finding says so.
 pub(super) struct Draft {
     pub(super) at: Span,
     pub(super) name: Option<Spanned<String>>,
-    pub(super) addresses: Vec<Spanned<Ipv4Addr>>,
-    pub(super) port: Option<u16>,
+    pub(super) addresses: Vec<Spanned<Network>>,
+    pub(super) ports: Option<Ports>,
     pub(super) protocols: Vec<Protocol>,
+    pub(super) forward: Option<Forward>,
     pub(super) slots: Option<u32>,
+    pub(super) access: Option<Access>,
     pub(super) servers: Vec<DraftServer>,
-    forward: Option<Forward>,
+    pub(super) check: Option<Check>,
+    balance: Option<Balance>,
+    persistence: Option<Option<Duration>>,
     idle: Option<IdleTimeout>,
+    mss: Option<Option<u16>>,
     no_server: Option<NoServer>,
-    check: Option<Check>,
-}
-
-pub(super) struct DraftServer {
-    pub(super) name: Option<Spanned<String>>,
-    pub(super) address: Option<Spanned<(Ipv4Addr, Option<u16>)>>,
-    weight: Option<u16>,
 }
 
 impl Draft {
     pub(super) fn new(raw: Spanned<raw::Service>, findings: &mut Findings) -> Draft {
         let Spanned { at, value: raw } = raw;
-        let protocols = protocols(raw.protocol, findings);
-        let forward = required(raw.forward, "forward", "\"nat\"", at, findings)
-            .and_then(|typed| choice(&typed, "forward", &FORWARDS, &FORWARDS_UNBUILT, findings));
-        // `balance` has one value so far: it is checked, not kept.
-        let _ = raw.balance.or((), |typed| {
-            choice(&typed, "balance", &[("maglev", ())], &["source", "roundrobin", "leastconn"], findings)
-        });
         let no_servers = [("reset", NoServer::Reset), ("drop", NoServer::Drop)];
+        let protocols = protocols(raw.protocol, findings);
         let draft = Draft {
             at,
             name: name(raw.name, at, findings),
             addresses: service_addresses(raw.address, at, findings),
-            port: required(raw.port, "port", "80", at, findings).and_then(|typed| port(&typed, findings)),
-            protocols,
+            ports: required(raw.port, "port", "80", at, findings).and_then(|typed| ports(&typed, findings)),
+            forward: required(raw.forward, "forward", "\"nat\"", at, findings)
+                .and_then(|typed| choice(&typed, "forward", &FORWARDS, &[], findings)),
+            balance: raw
+                .balance
+                .or(Balance::Maglev, |typed| choice(&typed, "balance", &BALANCES, &[], findings)),
+            persistence: raw.persistence.or(None, |typed| persistence(&typed, findings)),
             slots: raw.slots.or(limits::SLOTS_DEFAULT, |typed| slots(&typed, findings)),
+            mss: raw.mss.or(None, |typed| mss(&typed, &protocols, findings)),
+            protocols,
+            access: access(raw.allow, raw.deny, findings),
             servers: raw
                 .servers
                 .given()
@@ -63,31 +63,32 @@ impl Draft {
                 .into_iter()
                 .map(|server| DraftServer::new(server, findings))
                 .collect(),
-            forward,
             idle: idle(raw.idle_timeout, findings),
             no_server: raw
                 .no_server
                 .or(NoServer::Reset, |typed| choice(&typed, "no_server", &no_servers, &[], findings)),
             check: check(raw.check.map(|table| table.value).unwrap_or_default(), findings),
         };
-        draft.unique_servers(findings);
-        draft.keeps_port(findings);
-        draft.warn(findings);
+        own::check(&draft, findings);
         draft
     }
 
     pub(super) fn finish(self) -> Option<Service> {
-        let port = self.port?;
-        let servers = self.servers.into_iter().map(|server| server.finish(port));
+        let ports = self.ports?;
+        let servers = self.servers.into_iter().map(|server| server.finish(ports));
         Some(Service {
             name: self.name?.value,
             addresses: self.addresses.into_iter().map(|address| address.value).collect(),
-            port,
+            ports,
             protocols: self.protocols,
             forward: self.forward?,
+            balance: self.balance?,
+            persistence: self.persistence?,
             slots: self.slots?,
             idle: self.idle?,
+            mss: self.mss?,
             no_server: self.no_server?,
+            access: self.access?,
             check: self.check?,
             servers: servers.collect::<Option<Vec<_>>>()?,
         })
@@ -98,146 +99,71 @@ impl Draft {
         self.name.as_ref().map_or_else(|| "without a name".into(), |name| quote(&name.value))
     }
 
-    fn unique_servers(&self, findings: &mut Findings) {
-        let names = self.servers.iter().filter_map(|server| server.name.as_ref());
-        unique(names, findings, |name| format!("the server name {}", quote(name)));
-
-        let resolved: Vec<_> = self
-            .servers
-            .iter()
-            .filter_map(|server| server.address.as_ref())
-            .filter_map(|typed| {
-                let (address, port) = typed.value;
-                Some(Spanned::new(typed.at, SocketAddrV4::new(address, port.or(self.port)?)))
-            })
-            .collect();
-        unique(resolved.iter(), findings, |address| format!("the server address `{address}`"));
-    }
-
-    fn keeps_port(&self, findings: &mut Findings) {
-        let (Some(Forward::Dsr), Some(service_port)) = (self.forward, self.port) else { return };
-        for typed in self.servers.iter().filter_map(|server| server.address.as_ref()) {
-            if let (address, Some(port)) = typed.value
-                && port != service_port
-            {
-                findings.error(
-                    typed.at,
-                    format!("`dsr` cannot change the port from {service_port} to {port}"),
-                    format!("write \"{address}\" and let the server listen on {service_port}, or use `forward = \"nat\"`"),
-                );
-            }
-        }
-    }
-
-    fn warn(&self, findings: &mut Findings) {
-        let at = self.name.as_ref().map_or(self.at, |name| name.at);
-        if self.servers.is_empty() {
-            let message = format!("service {} has no servers: its clients are refused", self.label());
-            findings.warning(at, message, "add `server = [{ name = \"..\", address = \"..\" }]`");
-        }
-        let is_tcp_check = matches!(self.check, Some(Check { kind: CheckKind::Tcp, port: None, .. }));
-        if self.protocols == [Protocol::Udp] && is_tcp_check {
-            findings.warning(
-                at,
-                format!(
-                    "service {} is udp only, and its servers are checked with tcp connections",
-                    self.label()
-                ),
-                "set `type = \"none\"` in [service.check], or `port` to a tcp port of the servers",
-            );
-        }
+    /// The first address of a family.
+    pub(super) fn first_of(&self, family: Family) -> Option<&Spanned<Network>> {
+        self.addresses.iter().find(|address| address.value.family() == family)
     }
 }
 
-impl DraftServer {
-    fn new(raw: Spanned<raw::Server>, findings: &mut Findings) -> DraftServer {
-        let Spanned { at, value: raw } = raw;
-        DraftServer {
-            name: name(raw.name, at, findings),
-            address: required(raw.address, "address", "\"10.0.5.91:8888\"", at, findings).and_then(|typed| {
-                checked(&typed, findings, value::server_address).map(|value| Spanned::new(typed.at, value))
-            }),
-            weight: raw.weight.or(1, |typed| number(&typed, "weight", 0, u16::MAX, findings)),
-        }
-    }
-
-    fn finish(self, service_port: u16) -> Option<Server> {
-        let (address, port) = self.address?.value;
-        Some(Server {
-            name: self.name?.value,
-            address: SocketAddrV4::new(address, port.unwrap_or(service_port)),
-            weight: self.weight?,
-        })
-    }
-}
-
-/// Names both places of every value that comes again.
-pub(super) fn unique<'a, T: Eq + Hash + 'a>(
-    typed: impl Iterator<Item = &'a Spanned<T>>,
-    findings: &mut Findings,
-    what: impl Fn(&T) -> String,
-) {
-    let mut first_at: HashMap<&T, Span> = HashMap::new();
-    for entry in typed {
-        match first_at.get(&entry.value) {
-            None => {
-                first_at.insert(&entry.value, entry.at);
-            }
-            Some(first) => {
-                let message =
-                    format!("{} is taken: {} has it already", what(&entry.value), findings.place(*first));
-                findings.error(entry.at, message, "change or remove one of the two");
-            }
-        }
-    }
-}
-
-fn required<T>(
-    field: Field<T>,
-    key: &'static str,
-    example: &str,
-    owner: Span,
-    findings: &mut Findings,
-) -> Option<T> {
-    if matches!(field, Field::Absent) {
-        findings.missing(owner, key, format!("`{key}` is missing here"), format!("add `{key} = {example}`"));
-    }
-    field.given()
-}
-
-fn name(raw: Field<Text>, owner: Span, findings: &mut Findings) -> Option<Spanned<String>> {
-    let typed = required(raw, "name", "\"web\"", owner, findings)?;
-    checked(&typed, findings, value::name).map(|name| Spanned::new(typed.at, name))
-}
-
-fn service_addresses(raw: Field<List>, owner: Span, findings: &mut Findings) -> Vec<Spanned<Ipv4Addr>> {
+fn service_addresses(raw: Field<List>, owner: Span, findings: &mut Findings) -> Vec<Spanned<Network>> {
     let example = "\"10.0.5.96\"";
     let Some(list) = required(raw, "address", example, owner, findings) else { return Vec::new() };
     if list.value.is_empty() {
         findings.error(list.at, "`address` is empty", format!("write at least one: `address = {example}`"));
     }
-    addresses(list, findings).unwrap_or_default()
+    unique_list(list, "address", findings, address::service_network).unwrap_or_default()
 }
 
-fn port(typed: &Spanned<Port>, findings: &mut Findings) -> Option<u16> {
-    let text = match &typed.value {
+fn ports(typed: &Spanned<Port>, findings: &mut Findings) -> Option<Ports> {
+    match &typed.value {
         Port::Number(port) => {
-            return number(&Spanned::new(typed.at, *port), "port", 1, u16::MAX, findings);
+            let port = Spanned::new(typed.at, *port);
+            number(&port, "port", 1, u16::MAX, findings).map(Ports::exact)
         }
-        Port::Text(text) => text,
-    };
-    let fault = match text.parse::<u16>() {
-        Ok(port) => {
-            fault("`port` must be an integer, not a string", format!("write `port = {}`", port.max(1)))
-        }
-        Err(_) if value::port_range(text) => fault(
-            format!("port ranges and \"any\" are not built yet: {}", quote(text)),
-            "write one port from 1 to 65535",
-        ),
-        Err(_) => fault(format!("{} is not a port", quote(text)), "write one port from 1 to 65535"),
-    };
-    findings.error(typed.at, fault.message, fault.remedy);
-    None
+        Port::Text(text) => checked(&Spanned::new(typed.at, text.clone()), findings, address::ports),
+    }
+}
+
+fn persistence(typed: &Text, findings: &mut Findings) -> Option<Option<Duration>> {
+    if value::duration(&typed.value) == Ok(Duration::ZERO) {
+        return Some(None);
+    }
+    within(typed, "persistence", ("0s, or 1s", IDLE_MIN), ("24h", IDLE_MAX), findings).map(Some)
+}
+
+fn mss(typed: &Number, protocols: &[Protocol], findings: &mut Findings) -> Option<Option<u16>> {
+    if typed.value == 0 {
+        return Some(None);
+    }
+    if !(i64::from(MSS_MIN)..=i64::from(MSS_MAX)).contains(&typed.value) {
+        let message = format!("`mss` is out of range: {}", typed.value);
+        findings.error(typed.at, message, format!("write {MSS_MIN} to {MSS_MAX}, or 0 to leave it alone"));
+        return None;
+    }
+    if protocols == [Protocol::Udp] {
+        findings.warning(typed.at, "`mss` means nothing to a service that is udp only", "remove `mss`");
+    }
+    u16::try_from(typed.value).ok().map(Some)
+}
+
+fn access(allow: Field<List>, deny: Field<List>, findings: &mut Findings) -> Option<Access> {
+    let mut networks = |list| unique_list(list, "network", findings, address::network);
+    let deny = deny.or(Vec::new(), &mut networks);
+    let allow = allow.or(None, |list| {
+        let at = list.at;
+        networks(list).map(|networks| Some(Spanned::new(at, networks)))
+    });
+    let (allow, deny) = (allow?, deny?);
+    let Some(allow) = allow else { return Some(Access { allow: Vec::new(), deny: values(deny) }) };
+    if allow.value.is_empty() {
+        findings.error(
+            allow.at,
+            "`allow` is empty: nobody could connect",
+            "list the client networks, or remove `allow` to admit everyone",
+        );
+        return None;
+    }
+    Some(Access { allow: values(allow.value), deny: values(deny) })
 }
 
 fn protocols(raw: Field<Text>, findings: &mut Findings) -> Vec<Protocol> {
@@ -246,7 +172,7 @@ fn protocols(raw: Field<Text>, findings: &mut Findings) -> Vec<Protocol> {
     raw.or(&[tcp][..], |typed| choice(&typed, "protocol", &words, &[], findings)).unwrap_or_default().to_vec()
 }
 
-fn slots(typed: &raw::Number, findings: &mut Findings) -> Option<u32> {
+fn slots(typed: &Number, findings: &mut Findings) -> Option<u32> {
     let slots = number(typed, "slots", limits::SLOTS_MIN, limits::SLOTS_MAX, findings)?;
     if !slots.is_power_of_two() {
         let above = slots.next_power_of_two();
@@ -267,66 +193,26 @@ fn idle(raw: Field<Text>, findings: &mut Findings) -> Option<IdleTimeout> {
     })
 }
 
-fn check(raw: raw::Check, findings: &mut Findings) -> Option<Check> {
-    let kind =
-        raw.kind.or(CheckKind::Tcp, |typed| choice(&typed, "type", &CHECKS, &CHECKS_UNBUILT, findings));
-    let interval = raw.interval.or(CHECK_INTERVAL, |typed| {
-        within(&typed, "interval", ("10ms", CHECK_INTERVAL_MIN), ("1h", CHECK_INTERVAL_MAX), findings)
-    });
-    let timeout_default = interval.map_or(CHECK_TIMEOUT, |interval| interval.min(CHECK_TIMEOUT));
-    let timeout = raw.timeout.or(timeout_default, |typed| {
-        let timeout =
-            within(&typed, "timeout", ("1ms", CHECK_TIMEOUT_MIN), ("1h", CHECK_INTERVAL_MAX), findings)?;
-        if interval.is_some_and(|interval| timeout > interval) {
-            findings.error(
-                typed.at,
-                "`timeout` is longer than `interval`: the next check would start before this one ends",
-                "shorten `timeout`, or lengthen `interval`",
-            );
-            return None;
-        }
-        Some(timeout)
-    });
-    let rise = raw.rise.or(CHECK_COUNT, |typed| number(&typed, "rise", 1, CHECK_COUNT_MAX, findings));
-    let fall = raw.fall.or(CHECK_COUNT, |typed| number(&typed, "fall", 1, CHECK_COUNT_MAX, findings));
-    let port = raw.port.or(None, |typed| port(&typed, findings).map(Some));
-    Some(Check { kind: kind?, interval: interval?, timeout: timeout?, rise: rise?, fall: fall?, port: port? })
-}
-
-fn within(
-    typed: &Text,
-    key: &str,
-    (min_text, min): (&str, Duration),
-    (max_text, max): (&str, Duration),
-    findings: &mut Findings,
-) -> Option<Duration> {
-    checked(typed, findings, |text| {
-        let duration = value::duration(text)?;
-        if (min..=max).contains(&duration) {
-            return Ok(duration);
-        }
-        Err(fault(
-            format!("`{key}` is out of range: {}", quote(text)),
-            format!("write {min_text} to {max_text}"),
-        ))
-    })
-}
-
-const FORWARDS: [(&str, Forward); 2] = [("nat", Forward::Nat), ("dsr", Forward::Dsr)];
-const FORWARDS_UNBUILT: [&str; 3] = ["gateway", "ipip", "gue"];
-const CHECKS: [(&str, CheckKind); 2] = [("tcp", CheckKind::Tcp), ("none", CheckKind::None)];
-const CHECKS_UNBUILT: [&str; 9] = ["http", "https", "tls", "udp", "dns", "grpc", "icmp", "script", "agent"];
+const FORWARDS: [(&str, Forward); 5] = [
+    ("nat", Forward::Nat),
+    ("gateway", Forward::Gateway),
+    ("dsr", Forward::Dsr),
+    ("ipip", Forward::Ipip),
+    ("gue", Forward::Gue),
+];
+const BALANCES: [(&str, Balance); 4] = [
+    ("maglev", Balance::Maglev),
+    ("source", Balance::Source),
+    ("roundrobin", Balance::RoundRobin),
+    ("leastconn", Balance::LeastConn),
+];
 
 const IDLE_TCP: Duration = Duration::from_secs(15 * 60);
 const IDLE_UDP: Duration = Duration::from_secs(30);
 const IDLE_MIN: Duration = Duration::from_secs(1);
 const IDLE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-const CHECK_INTERVAL: Duration = Duration::from_secs(2);
-const CHECK_INTERVAL_MIN: Duration = Duration::from_millis(10);
-const CHECK_INTERVAL_MAX: Duration = Duration::from_secs(60 * 60);
-const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
-const CHECK_TIMEOUT_MIN: Duration = Duration::from_millis(1);
-/// `rise` and `fall`.
-const CHECK_COUNT: u32 = 3;
-const CHECK_COUNT_MAX: u32 = 255;
+/// What every host takes without having said so (RFC 9293, section 3.7.1).
+const MSS_MIN: u16 = 536;
+/// No link carries more: jumbo frames have 9 000 bytes with their headers.
+const MSS_MAX: u16 = 9_000;

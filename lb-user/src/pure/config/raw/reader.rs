@@ -58,6 +58,13 @@ impl<'t, 'f> Reader<'t, 'f> {
         })
     }
 
+    pub(super) fn flag(&mut self, key: &'static str) -> Field<bool> {
+        self.field(key, |reader, at, value| match value {
+            DeValue::Boolean(flag) => Field::Given(*flag),
+            other => reader.wrong_type(key, at, other, "true or false", "true"),
+        })
+    }
+
     pub(super) fn port(&mut self, key: &'static str, example: &str) -> Field<Spanned<Port>> {
         self.field(key, |reader, at, value| match value {
             DeValue::String(text) => Field::Given(Spanned::new(at, Port::Text(text.to_string()))),

@@ -1,11 +1,9 @@
 //! `[[service]]` as typed, with its servers and its check.
 
-use std::time::Duration;
-
 use toml::de::DeValue;
 
-use super::{Field, List, Number, Port, Text, is_empty_list, never, reader::Reader};
-use crate::pure::config::{error::Spanned, value};
+use super::{Field, List, Number, Port, Text, never, reader::Reader};
+use crate::pure::config::error::Spanned;
 
 #[derive(Default)]
 pub struct Service {
@@ -15,9 +13,13 @@ pub struct Service {
     pub protocol: Field<Text>,
     pub forward: Field<Text>,
     pub balance: Field<Text>,
+    pub persistence: Field<Text>,
     pub idle_timeout: Field<Text>,
     pub slots: Field<Number>,
+    pub mss: Field<Number>,
     pub no_server: Field<Text>,
+    pub allow: Field<List>,
+    pub deny: Field<List>,
     pub servers: Field<Vec<Spanned<Server>>>,
     pub check: Option<Spanned<Check>>,
 }
@@ -27,6 +29,7 @@ pub struct Server {
     pub name: Field<Text>,
     pub address: Field<Text>,
     pub weight: Field<Number>,
+    pub backup: Field<bool>,
 }
 
 #[derive(Default)]
@@ -48,9 +51,13 @@ impl Service {
             protocol: table.text("protocol", "\"tcp\""),
             forward: table.text("forward", "\"nat\""),
             balance: table.text("balance", "\"maglev\""),
+            persistence: table.duration("persistence", "\"10m\""),
             idle_timeout: table.duration("idle_timeout", "\"15m\""),
             slots: table.number("slots", "16_384"),
+            mss: table.number("mss", "1400"),
             no_server: table.text("no_server", "\"reset\""),
+            allow: table.text_or_texts("allow", "[\"10.0.0.0/8\"]"),
+            deny: table.text_or_texts("deny", "[\"10.0.0.0/8\"]"),
             servers: table.tables(
                 "server",
                 "`server`",
@@ -59,10 +66,6 @@ impl Service {
             ),
             check: table.table("check", "[service.check]", Check::read),
         };
-        table.not_built("persistence", is_zero_duration);
-        table.not_built("mss", is_zero);
-        table.not_built("allow", is_everyone);
-        table.not_built("deny", is_empty_list);
         table.finish();
         service
     }
@@ -74,8 +77,8 @@ impl Server {
             name: table.text("name", "\"web1\""),
             address: table.text("address", "\"10.0.5.91:8888\""),
             weight: table.number("weight", "1"),
+            backup: table.flag("backup"),
         };
-        table.not_built("backup", is_false);
         table.finish();
         server
     }
@@ -100,26 +103,6 @@ impl Check {
     }
 }
 
-fn is_zero_duration(value: &DeValue<'_>) -> bool {
-    value.as_str().is_some_and(|text| value::duration(text) == Ok(Duration::ZERO))
-}
-
-fn is_zero(value: &DeValue<'_>) -> bool {
-    value.as_integer().is_some_and(|number| number.as_str() == "0")
-}
-
-fn is_false(value: &DeValue<'_>) -> bool {
-    value.as_bool() == Some(false)
-}
-
 fn is_direct(value: &DeValue<'_>) -> bool {
     value.as_str() == Some("direct")
-}
-
-fn is_everyone(value: &DeValue<'_>) -> bool {
-    let is_everyone = |network: &str| ["0.0.0.0/0", "::/0"].contains(&network);
-    value.as_array().is_some_and(|networks| {
-        networks.iter().any(|network| network.get_ref().as_str() == Some("0.0.0.0/0"))
-            && networks.iter().all(|network| network.get_ref().as_str().is_some_and(is_everyone))
-    })
 }

@@ -1,24 +1,6 @@
-//! One fault at a time: where it is reported, and how.
+//! One fault at a time: where it is reported, and how. Those of a service's own keys are in `services`.
 
-use super::{BASE, DNS, refused, shown, with};
-
-/// Name, a part of the base, what it becomes, `line:column: message`.
-type Case = (&'static str, &'static str, &'static str, &'static str);
-
-fn check(cases: &[Case]) {
-    for (name, old, new, expected) in cases {
-        only(name, &with(old, new), expected);
-    }
-}
-
-/// The text has this fault and no other.
-fn only(name: &str, text: &str, expected: &str) {
-    let errors = refused(text);
-    let found: Vec<String> =
-        errors.iter().map(|error| format!("{}:{}: {}", error.line, error.column, error.message)).collect();
-    assert_eq!(found, [expected], "{name}:\n{}", shown(&errors));
-    assert!(!errors[0].remedy.is_empty(), "{name}: no next step");
-}
+use super::{BASE, DNS, check, only};
 
 #[test]
 fn text_and_keys() {
@@ -232,82 +214,6 @@ idle_timeout = "2d""#,
             r#""10.0.5.92" }"#,
             r#""10.0.5.92", weight = 65536 }"#,
             "16:49: `weight` is out of range: 65536",
-        ),
-    ]);
-}
-
-#[test]
-fn addresses() {
-    check(&[
-        (
-            "address no address",
-            r#""10.0.5.96""#,
-            r#""www.example.com""#,
-            "11:11: `www.example.com` is not an IPv4 address",
-        ),
-        (
-            "address with port",
-            r#""10.0.5.96""#,
-            r#""10.0.5.96:8080""#,
-            "11:11: `10.0.5.96:8080` has a port, which does not belong here",
-        ),
-        (
-            "address twice",
-            r#""10.0.5.96""#,
-            r#"["10.0.5.96", "10.0.5.96"]"#,
-            "11:25: the address `10.0.5.96` is given twice",
-        ),
-        (
-            "address unspecified",
-            r#""10.0.5.96""#,
-            r#""0.0.0.0""#,
-            "11:11: `0.0.0.0` is the unspecified address",
-        ),
-        ("address loopback", r#""10.0.5.96""#, r#""127.0.0.1""#, "11:11: `127.0.0.1` is a loopback address"),
-        (
-            "address multicast",
-            r#""10.0.5.96""#,
-            r#""224.0.0.18""#,
-            "11:11: `224.0.0.18` is a multicast address",
-        ),
-        (
-            "address broadcast",
-            r#""10.0.5.96""#,
-            r#""255.255.255.255""#,
-            "11:11: `255.255.255.255` is the broadcast address",
-        ),
-        ("server address a name", r#""10.0.5.92""#, r#""node2:80""#, "16:27: `node2` is not an IPv4 address"),
-        ("server port zero", r#""10.0.5.92""#, r#""10.0.5.92:0""#, "16:27: `0` is not a port"),
-        ("server loopback", r#""10.0.5.92""#, r#""127.0.0.2""#, "16:27: `127.0.0.2` is a loopback address"),
-        (
-            "server name twice",
-            r#""b""#,
-            r#""a""#,
-            "16:12: the server name `a` is taken: steelyard.toml:15 has it already",
-        ),
-        (
-            "server address twice",
-            r#""10.0.5.92""#,
-            r#""10.0.5.91:8888""#,
-            "16:27: the server address `10.0.5.91:8888` is taken: steelyard.toml:15 has it already",
-        ),
-        (
-            "server address twice by default port",
-            r#""10.0.5.91:8888""#,
-            r#""10.0.5.92:80""#,
-            "16:27: the server address `10.0.5.92:80` is taken: steelyard.toml:15 has it already",
-        ),
-        (
-            "server is the vip",
-            r#""10.0.5.92""#,
-            r#""10.0.5.96""#,
-            "16:27: the server address `10.0.5.96` is the address of service `web` (steelyard.toml:11)",
-        ),
-        (
-            "dsr with another port",
-            r#""nat""#,
-            r#""dsr""#,
-            "15:27: `dsr` cannot change the port from 80 to 8888",
         ),
     ]);
 }

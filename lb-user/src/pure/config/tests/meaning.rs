@@ -1,18 +1,19 @@
 //! What a correct text means, what it only warns of, and how many faults are told at once.
 
-use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use lb_common::limits;
 use proptest::prelude::*;
 
 use super::{BASE, DNS, accepted, refused, shown, with};
 use crate::pure::config::{
-    Source,
+    Parsed, Source,
     error::{DIAGNOSTICS_MAX, Severity},
     model::{
-        Check, CheckKind, Cluster, Config, Datapath, Forward, Global, IdleTimeout, Log, NoServer, Protocol,
-        Secret, Server, Service, XdpMode,
+        Access, Balance, Check, CheckKind, Cluster, Config, Datapath, Forward, Global, IdleTimeout, Log,
+        NoServer, Protocol, Secret, Server, Service, XdpMode,
     },
+    network::{Family, Network, Ports},
     parse_files,
 };
 
@@ -41,13 +42,17 @@ fn a_service_fills_in_its_defaults() {
     let text = with("\n[service.check]\ninterval = \"2s\"", "");
     let expected = Service {
         name: "web".into(),
-        addresses: vec![Ipv4Addr::new(10, 0, 5, 96)],
-        port: 80,
+        addresses: vec![host("10.0.5.96")],
+        ports: Ports::exact(80),
         protocols: vec![Protocol::Tcp],
         forward: Forward::Nat,
+        balance: Balance::Maglev,
+        persistence: None,
         slots: limits::SLOTS_DEFAULT,
         idle: IdleTimeout { tcp: Duration::from_secs(900), udp: Duration::from_secs(30) },
+        mss: None,
         no_server: NoServer::Reset,
+        access: Access::default(),
         check: check(2_000, 1_000),
         servers: vec![server("a", "10.0.5.91:8888", 1), server("b", "10.0.5.92:80", 1)],
     };
@@ -61,36 +66,62 @@ fn a_service_says_everything() {
 interfaces = ["eth0", "eth1"]
 mode = "native"
 flows = 1_048_576
-nat_source = ["10.0.5.93"]
+nat_source = ["10.0.5.93", "2001:db8::93"]
 pin = "/run/bpf/lb"
 [cluster]
 secret_file = "/etc/steelyard/secret"
 [[service]]
 name = "dns"
-address = ["10.0.5.97", "10.0.5.98"]
+address = ["10.0.5.97", "10.0.6.0/24", "2001:db8::97"]
 port = 53
 protocol = "both"
 forward = "dsr"
-balance = "maglev"
+balance = "leastconn"
+persistence = "1h"
+mss = 1400
+allow = ["10.0.0.0/8", "2001:db8::/32"]
+deny = ["10.6.6.6"]
 idle_timeout = "1m30s"
 slots = 512
 no_server = "drop"
-server = [{ name = "a", address = "10.0.5.91:53", weight = 0 }]
+server = [
+  { name = "a", address = "10.0.5.91:53", weight = 0 },
+  { name = "b", address = "2001:db8::91", backup = true },
+]
 check = { type = "none", interval = "500ms", timeout = "250ms", rise = 1, fall = 255, port = 8080 }
 "#;
     let parsed = accepted(text);
     let minute_and_half = Duration::from_secs(90);
     let expected = Service {
         name: "dns".into(),
-        addresses: vec![Ipv4Addr::new(10, 0, 5, 97), Ipv4Addr::new(10, 0, 5, 98)],
-        port: 53,
+        addresses: vec![
+            host("10.0.5.97"),
+            Network::around("10.0.6.0".parse().unwrap(), 24).unwrap(),
+            host("2001:db8::97"),
+        ],
+        ports: Ports::exact(53),
         protocols: vec![Protocol::Tcp, Protocol::Udp],
         forward: Forward::Dsr,
+        balance: Balance::LeastConn,
+        persistence: Some(Duration::from_secs(3_600)),
         slots: 512,
         idle: IdleTimeout { tcp: minute_and_half, udp: minute_and_half },
+        mss: Some(1_400),
         no_server: NoServer::Drop,
+        access: Access {
+            allow: ["10.0.0.0", "2001:db8::"]
+                .map(|address| {
+                    Network::around(address.parse().unwrap(), if address.contains(':') { 32 } else { 8 })
+                        .unwrap()
+                })
+                .into(),
+            deny: vec![host("10.6.6.6")],
+        },
         check: Check { kind: CheckKind::None, rise: 1, fall: 255, port: Some(8080), ..check(500, 250) },
-        servers: vec![server("a", "10.0.5.91:53", 0)],
+        servers: vec![
+            server("a", "10.0.5.91:53", 0),
+            Server { backup: true, ..server("b", "[2001:db8::91]:53", 1) },
+        ],
     };
     assert_eq!(parsed.config.services, [expected]);
     assert_eq!(parsed.config.cluster.secret, Secret::File(PathBuf::from("/etc/steelyard/secret")));
@@ -98,7 +129,7 @@ check = { type = "none", interval = "500ms", timeout = "250ms", rise = 1, fall =
         interfaces: vec!["eth0".into(), "eth1".into()],
         mode: XdpMode::Native,
         flows: 1_048_576,
-        nat_source: vec![Ipv4Addr::new(10, 0, 5, 93)],
+        nat_source: vec![IpAddr::from([10, 0, 5, 93]), "2001:db8::93".parse().unwrap()],
         pin: "/run/bpf/lb".into(),
     };
     assert_eq!(parsed.config.datapath, datapath);
@@ -112,10 +143,77 @@ fn the_default_timeout_fits_a_short_interval() {
 }
 
 #[test]
-fn the_example_is_correct() {
-    let parsed = accepted(include_str!("../../../../../examples/steelyard.toml"));
-    assert_eq!(parsed.warnings, []);
-    assert!(!parsed.config.services.is_empty());
+fn the_examples_are_correct() {
+    for (name, text) in EXAMPLES {
+        let parsed = accepted(text);
+        assert_eq!(parsed.warnings, [], "{name}");
+        assert!(!parsed.config.services.is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn a_server_without_a_port_keeps_the_packets() {
+    let cases = [
+        ("one port", r#"port = 80"#, r#"forward = "nat""#, 80),
+        ("a range", r#"port = "8000-8999""#, r#"forward = "gateway""#, 0),
+        ("any port", r#"port = "any""#, r#"forward = "nat""#, 0),
+        ("one port, encapsulated", r#"port = 80"#, r#"forward = "gue""#, 80),
+        ("any port, encapsulated", r#"port = "any""#, r#"forward = "ipip""#, 0),
+        ("a range, dsr", r#"port = "8000-8999""#, r#"forward = "dsr""#, 0),
+    ];
+    for (name, port, forward, expected) in cases {
+        let text = BASE
+            .replace(":8888", "")
+            .replace("port = 80", port)
+            .replace(r#"forward = "nat""#, forward)
+            .replace(r#"interval = "2s""#, r#"type = "none""#);
+        let service = &accepted(&text).config.services[0];
+        assert_eq!(service.servers[1].address.port(), expected, "{name}");
+    }
+    let with_port = with("port = 80", r#"port = "any""#).replace("10.0.5.92", "10.0.5.92:443");
+    let service = &accepted(&with_port).config.services[0];
+    assert_eq!(service.servers.iter().map(|server| server.address.port()).collect::<Vec<_>>(), [8_888, 443]);
+}
+
+#[test]
+fn packets_stay_in_their_family_or_not() {
+    let both = |forward: &str| {
+        let text = with(r#""10.0.5.96""#, r#"["10.0.5.96", "2001:db8::96"]"#)
+            .replace(":8888", "")
+            .replace("10.0.5.92", "2001:db8::92")
+            .replace("\"nat\"", &format!("\"{forward}\""));
+        accepted(&text)
+    };
+    for (forward, rings) in [("nat", 2), ("gateway", 2), ("dsr", 2), ("ipip", 1), ("gue", 1)] {
+        let Parsed { config, warnings } = both(forward);
+        assert_eq!(warnings, [], "{forward}");
+        assert_eq!(config.services[0].rings().len(), rings, "{forward}");
+    }
+    for (service, server) in [("10.0.5.96", "2001:db8::91"), ("2001:db8::96", "10.0.5.91")] {
+        let text = BASE
+            .replace("10.0.5.96", service)
+            .replace("\"10.0.5.91:8888\"", &format!("\"{server}\""))
+            .replace(", address = \"10.0.5.92\"", ", address = \"10.0.5.92\", weight = 0")
+            .replace("\"nat\"", "\"gue\"");
+        assert_eq!(accepted(&text).warnings, [], "{service} to {server}");
+    }
+}
+
+#[test]
+fn access_is_open_to_those_it_does_not_name() {
+    let cases = [
+        ("", true, true),
+        (r#"allow = "0.0.0.0/0""#, true, false),
+        (r#"allow = ["0.0.0.0/0", "::/0"]"#, true, true),
+        (r#"allow = ["10.0.0.0/8", "::/0"]"#, false, true),
+        (r#"deny = ["10.0.0.0/8"]"#, false, true),
+        (r#"deny = []"#, true, true),
+        ("allow = [\"0.0.0.0/0\", \"::/0\"]\ndeny = [\"2001:db8::1\"]", true, false),
+    ];
+    for (keys, v4, v6) in cases {
+        let access = &accepted(&with("port = 80", &format!("port = 80\n{keys}"))).config.services[0].access;
+        assert_eq!((access.is_open(Family::V4), access.is_open(Family::V6)), (v4, v6), "{keys}");
+    }
 }
 
 #[test]
@@ -127,6 +225,25 @@ fn warnings() {
             "no servers",
             format!("{BASE}{}", DNS.replace("{ name = \"a\", address = \"10.0.5.95\" }", "")),
             "21:8: service `dns` has no servers",
+        ),
+        (
+            "no server of a family",
+            with(r#""10.0.5.96""#, r#"["10.0.5.96", "2001:db8::96"]"#),
+            "11:25: clients of 2001:db8::96 are refused: service `web` has no IPv6 server",
+        ),
+        (
+            "no allowed client of a family",
+            with(
+                "\"10.0.5.96\"\nport = 80\nforward = \"nat\"",
+                "[\"10.0.5.96\", \"2001:db8::96\"]\nport = 80\nforward = \"ipip\"\nallow = [\"10.0.0.0/8\"]",
+            )
+            .replace(":8888", ""),
+            "11:25: clients of 2001:db8::96 are refused: `allow` has no IPv6 network",
+        ),
+        (
+            "mss of udp",
+            format!("{BASE}{}check = {{ type = \"none\" }}\nmss = 1400\n", DNS.replace("both", "udp")),
+            "28:7: `mss` means nothing",
         ),
         ("udp by tcp", format!("{BASE}{}", DNS.replace("both", "udp")), "21:8: service `dns` is udp only"),
     ];
@@ -159,7 +276,7 @@ fn many_faults_at_once_in_order() {
         .replace("\"hush\"", "hush")
         .replace("[\"eth0\"]", "[]")
         .replace("port = 80", "port = 0\nslots = 3")
-        .replace("\"nat\"", "\"gue\"")
+        .replace("\"nat\"", "\"gre\"")
         .replace("\"b\"", "\"a\"")
         .replace("interval", "intervall");
     let lines: Vec<usize> = refused(&text).iter().map(|error| error.line).collect();
@@ -286,7 +403,14 @@ fn answered(text: &str) {
     }
 }
 
-const PIECES: [&str; 32] = [
+const EXAMPLES: [(&str, &str); 4] = [
+    ("steelyard", include_str!("../../../../../examples/steelyard.toml")),
+    ("gateway", include_str!("../../../../../examples/gateway.toml")),
+    ("ipip", include_str!("../../../../../examples/ipip.toml")),
+    ("gue", include_str!("../../../../../examples/gue.toml")),
+];
+
+const PIECES: [&str; 38] = [
     "[global]",
     "[cluster]",
     "[datapath]",
@@ -313,6 +437,12 @@ const PIECES: [&str; 32] = [
     "\"",
     "\"web\"",
     "\"10.0.5.96\"",
+    "\"2001:db8::/32\"",
+    "\"80-90\"",
+    "forward",
+    "\"ipip\"",
+    "allow",
+    "true",
     "80",
     "\"2s\"",
     "\"\"\"",
@@ -333,5 +463,10 @@ fn check(interval_ms: u64, timeout_ms: u64) -> Check {
 }
 
 fn server(name: &str, address: &str, weight: u16) -> Server {
-    Server { name: name.into(), address: address.parse().expect("an address with a port"), weight }
+    let address = address.parse().expect("an address with a port");
+    Server { name: name.into(), address, weight, backup: false }
+}
+
+fn host(address: &str) -> Network {
+    Network::host(address.parse().expect("an address"))
 }

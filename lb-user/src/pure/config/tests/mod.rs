@@ -2,6 +2,8 @@
 
 mod faults;
 mod meaning;
+mod precedence;
+mod services;
 mod unbuilt;
 
 use super::{Parsed, error::Diagnostic, parse};
@@ -54,4 +56,22 @@ fn shown(diagnostics: &[Diagnostic]) -> String {
 fn with(old: &str, new: &str) -> String {
     assert_eq!(BASE.matches(old).count(), 1, "{old:?} is in the base once");
     BASE.replace(old, new)
+}
+
+/// Name, a part of the base, what it becomes, `line:column: message`.
+type Case = (&'static str, &'static str, &'static str, &'static str);
+
+fn check(cases: &[Case]) {
+    for (name, old, new, expected) in cases {
+        only(name, &with(old, new), expected);
+    }
+}
+
+/// The text has this fault and no other.
+fn only(name: &str, text: &str, expected: &str) {
+    let errors = refused(text);
+    let found: Vec<String> =
+        errors.iter().map(|error| format!("{}:{}: {}", error.line, error.column, error.message)).collect();
+    assert_eq!(found, [expected], "{name}:\n{}", shown(&errors));
+    assert!(!errors[0].remedy.is_empty(), "{name}: no next step");
 }
