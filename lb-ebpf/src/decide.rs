@@ -137,8 +137,9 @@ pub(crate) fn known<F: Family>(
     if !slot.lookup() {
         return present(slot.current()).map(Some);
     }
-    let now = tables.now();
     let Some((flow, _, owner)) = flow_table::owner(tables, &request.key()) else { return Ok(None) };
+    // The clock only now: the CPU reads it while it waits for the record.
+    let now = tables.now();
     if !counts(tables, &owner, now, request) {
         return Ok(None);
     }

@@ -57,7 +57,7 @@ pub(crate) fn request<F: Stages>(
         return Outcome::drop(Counter::DropMalformed);
     };
     let request = Request::new(globals.hash_key(), &parsed, &service);
-    let visit = Visit { now: tables.now(), arrival, opened: task.kind == Kind::Opened };
+    let visit = Visit { arrival, opened: task.kind == Kind::Opened };
     match recorded(tables, &request, visit) {
         Some(path) => to_server(packet, tables, &request, Path { recorded: task.value != 0, ..path }),
         // Taken away in the moment it was made: the table is full.
@@ -177,7 +177,6 @@ fn mss_of<F: Family>(tables: &(impl Tables + FamilyTables<F>), ends: Tuple<F>, p
 /// A packet meets the record of its flow.
 #[derive(Clone, Copy)]
 struct Visit {
-    now: Ticks,
     arrival: Arrival,
     /// The record was made for this packet: nothing makes it void.
     opened: bool,
@@ -188,11 +187,13 @@ struct Visit {
 fn recorded<F: Family>(
     tables: &(impl Tables + FamilyTables<F>),
     request: &Request<'_, F>,
-    Visit { now, arrival, opened }: Visit,
+    Visit { arrival, opened }: Visit,
 ) -> Option<Path<F>> {
     let key = &request.parsed.flow_key();
     let (flow, index, owner) = flow_table::owner(tables, key)?;
     let found = flow_table::nat(tables, index)?;
+    // The clock only now: the CPU reads it while it waits for the record.
+    let now = tables.now();
     let is_void = !opened && is_void(tables, key, found, owner, request, now);
     if owner.state & NAT_REQUEST == 0 || is_void {
         if twin(tables, key, found).is_some() {

@@ -71,6 +71,8 @@ pub struct State {
     by_address: BTreeMap<IpAddr, BTreeSet<ServerId>>,
     pub(super) reaches: BTreeMap<IpAddr, Reach>,
     nat_sources: Vec<IpAddr>,
+    /// Servers that are gone and that the last round found nowhere.
+    unnamed: BTreeSet<ServerId>,
     /// What the tables hold once the last plan is carried out.
     pub(super) installed: Tables,
     pub(super) flows: u64,
@@ -159,6 +161,7 @@ impl State {
             reaches: BTreeMap::new(),
             nat_sources: way::nat_sources(&config.datapath, &pinned.nat_sources)
                 .ok_or(PlaceError::NatSources(pinned.nat_sources.len()))?,
+            unnamed: BTreeSet::new(),
             flows: 0,
             now: Ticks::default(),
             refused: None,
@@ -304,8 +307,11 @@ impl State {
         let kept = |id: &ServerId, server: &ServerState| {
             !gone(server) || named.contains(id) || in_slots.contains(id)
         };
-        let released: Vec<_> =
+        let unnamed: BTreeSet<_> =
             self.servers.iter().filter(|(id, server)| !kept(id, server)).map(|(&id, _)| id).collect();
+        // A packet may record a server behind the round that is about to end: two rounds must agree.
+        let released: Vec<_> = unnamed.intersection(&self.unnamed).copied().collect();
+        self.unnamed = unnamed;
         for id in released {
             if let Some(server) = self.servers.remove(&id)
                 && let Some(others) = self.by_address.get_mut(&server.address.ip())

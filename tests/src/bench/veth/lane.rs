@@ -86,7 +86,12 @@ impl Lane {
 impl Links {
     fn new(number: usize) -> Result<Links> {
         let tag = janitor::fresh_tag()?;
-        let namespace = |role: &str| Namespace::create(&format!("{tag}-{role}"));
+        let namespace = |role: &str| -> Result<Namespace> {
+            let namespace = Namespace::create(&format!("{tag}-{role}"))?;
+            // No frame but the generator's: every one is counted.
+            namespace.set(&[("ipv6/conf/all/disable_ipv6", "1"), ("ipv6/conf/default/disable_ipv6", "1")])?;
+            Ok(namespace)
+        };
         let links = Links {
             clients: namespace("clients")?,
             balancer: namespace("balancer")?,
