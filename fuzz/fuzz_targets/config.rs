@@ -21,7 +21,7 @@ fuzz_target!(|text: &str| {
             return;
         }
     };
-    let slots: u32 = parsed.config.services.iter().map(|service| service.slots * service.rings()).sum();
+    let slots: u32 = parsed.config.services.iter().map(|service| service.slots * service.rings().len() as u32).sum();
     if slots > SLOTS_MAX {
         return;
     }
