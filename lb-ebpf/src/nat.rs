@@ -8,7 +8,7 @@ use lb_common::{
     entry::{Globals, Mode, ServerEntry, ServiceKey, Tags},
     flow::{
         ARRIVAL, FIN, Flow, FlowKey, FlowView, NAT_REPLY, NAT_REQUEST, NatFlow, OPENING, Owner, RST, Ticks,
-        Tuple, nat_idle_ticks, nat_port, nat_source_index,
+        Tuple, UNCONFIRMED, nat_idle_ticks, nat_port, nat_source_index,
     },
     flow_table::{self, InsertError},
     hash,
@@ -272,8 +272,8 @@ fn is_void<F: Family>(
     }
     let idle = request.service.idle_ticks;
     let silent = now.since(owner.seen);
-    let closed = owner.state & (FIN | RST | OPENING) != 0;
-    if !request.parsed.is_syn() && !closed && silent < idle {
+    let in_doubt = owner.state & (FIN | RST | OPENING | UNCONFIRMED) != 0;
+    if !request.parsed.is_syn() && !in_doubt && silent < idle {
         return false;
     }
     let Some(twin) = twin(tables, key, found).map(|twin| twin.flow.owner()) else { return true };
