@@ -330,16 +330,22 @@ fn pair<F: Family>(
     let Some(entry) = tables.server(id) else { return Err(Outcome::drop(Counter::DropTables)) };
     let nat_source = source_index(entry, spread(request));
     let half = Half { request, arrival, now: tables.now(), server: id, nat_source };
-    let rewrite = reserve(tables, globals, entry, &half)?;
+    let Reserved { rewrite, made } = reserve(tables, globals, entry, &half)?;
     let key = &request.parsed.flow_key();
     let result = half.insert(tables, key, NAT_REQUEST, rewrite);
     if matches!(result, Ok(true)) {
         tables.count(Counter::FlowRecorded);
         opened(tables, request.service, id);
-    } else {
+    } else if made {
         remove_twin(tables, key, &rewrite);
     }
     result
+}
+
+/// What requests become, and whether the reply half was made for it: one that was there may be another CPU's.
+struct Reserved<F: Family> {
+    rewrite: Tuple<F>,
+    made: bool,
 }
 
 /// What both halves of a pair have in common.
@@ -363,24 +369,30 @@ impl<F: Family> Half<'_, F> {
         rewrite: Tuple<F>,
     ) -> Result<bool, Outcome> {
         let fill = |index| {
-            let Some(found) = flow_table::nat(tables, index) else { return };
-            found.fill(&FlowView {
-                seen: self.now,
-                state: direction | self.request.state() | self.arrival.digest(),
-                rewrite,
-                peer_mac: self.arrival.peer_mac.0,
-                own_mac: self.arrival.own_mac.0,
-                interface: self.arrival.interface,
-                tags: self.arrival.tags.0,
-                server: self.server.0,
-                nat_source: self.nat_source,
-            });
+            if let Some(found) = flow_table::nat(tables, index) {
+                self.fill(found, direction, rewrite);
+            }
         };
         match flow_table::insert(tables, key, self.now, fill) {
             Ok(()) => Ok(true),
             Err(InsertError::Exists) => Ok(false),
             Err(InsertError::Full) => Err(Outcome::drop(Counter::DropFlowsFull)),
         }
+    }
+
+    #[inline(always)]
+    fn fill(&self, found: NatFlow<'_, F>, direction: u32, rewrite: Tuple<F>) {
+        found.fill(&FlowView {
+            seen: self.now,
+            state: direction | self.request.state() | self.arrival.digest(),
+            rewrite,
+            peer_mac: self.arrival.peer_mac.0,
+            own_mac: self.arrival.own_mac.0,
+            interface: self.arrival.interface,
+            tags: self.arrival.tags.0,
+            server: self.server.0,
+            nat_source: self.nat_source,
+        });
     }
 }
 
@@ -391,7 +403,7 @@ fn reserve<F: Family>(
     globals: &Globals,
     entry: &ServerEntry,
     half: &Half<'_, F>,
-) -> Result<Tuple<F>, Outcome> {
+) -> Result<Reserved<F>, Outcome> {
     let request = half.request;
     let reply = request.parsed.tuple.reversed();
     let Parsed { tuple, protocol, .. } = *request.parsed;
@@ -403,12 +415,13 @@ fn reserve<F: Family>(
     let key = request.parsed.flow_key();
     if request.service.mode == Mode::Gateway {
         let twin = key.twin(rewrite);
-        let free = half.insert(tables, &twin, NAT_REPLY, reply)?;
-        // Its own half may have outlived the other.
-        return match free || is_half_of(tables, &twin, reply) {
-            true => Ok(rewrite),
-            false => Err(Outcome::drop(Counter::DropNatPorts)),
-        };
+        let made = half.insert(tables, &twin, NAT_REPLY, reply)?;
+        if !made {
+            // The flow's own half, which outlived the other, or another flow's.
+            let found = half_of(tables, &twin, reply).ok_or(Outcome::drop(Counter::DropNatPorts))?;
+            half.fill(found, NAT_REPLY, reply);
+        }
+        return Ok(Reserved { rewrite, made });
     }
     let start = spread(request);
     let (_, sources) = entry.nat_range();
@@ -423,16 +436,21 @@ fn reserve<F: Family>(
             continue;
         }
         if half.insert(tables, &key.twin(rewrite), NAT_REPLY, reply)? {
-            return Ok(rewrite);
+            return Ok(Reserved { rewrite, made: true });
         }
     }
     Err(Outcome::drop(Counter::DropNatPorts))
 }
 
+/// The half with this key, if that is what its packets become.
 #[inline(always)]
-fn is_half_of<F: Family>(tables: &impl FamilyTables<F>, key: &FlowKey<F>, rewrite: Tuple<F>) -> bool {
-    let found = flow_table::find(tables, key).and_then(|index| flow_table::nat(tables, index));
-    found.is_some_and(|found| found.rewrites_to(rewrite))
+fn half_of<'a, F: Family>(
+    tables: &'a impl FamilyTables<F>,
+    key: &FlowKey<F>,
+    rewrite: Tuple<F>,
+) -> Option<NatFlow<'a, F>> {
+    let found = flow_table::nat(tables, flow_table::find(tables, key)?)?;
+    found.rewrites_to(rewrite).then_some(found)
 }
 
 // Not inlined: the verifier follows its probes once, not for every port that is tried.

@@ -1,7 +1,11 @@
 //! `nat`: the life of a recorded pair.
 
+use std::net::SocketAddr;
+
 use lb_common::{
-    counter::Counter::{AnswerTtl, DropMalformed, FlowRecorded, ForwardNatReply, ForwardNatRequest},
+    counter::Counter::{
+        AnswerTtl, DropMalformed, DropNatPorts, FlowRecorded, ForwardNatReply, ForwardNatRequest,
+    },
     entry::Mode,
     flow::{
         CLOSED_TICKS, CLOSING_TICKS, FIN, NAT_REPLY, NAT_REQUEST, OPENING, OPENING_TICKS, RESET_TICKS, RST,
@@ -14,6 +18,8 @@ use lb_common::{
 use super::{
     Case,
     expected::expired,
+    host::records::{Record, Rewrite},
+    modes::Way,
     nat::{answer, candidate, pair, translated},
     packet::Datagram,
     shape::{ack, fin, rst, syn, tcp, udp},
@@ -23,15 +29,15 @@ use super::{
 };
 
 pub(super) fn cases(now: Ticks) -> Vec<Case> {
-    let groups: [Vec<Case>; 6] =
-        [kept(now), renewed(now), marked(now), unconfirmed(now), learned(now), odd(now)];
+    let groups: [Vec<Case>; 7] =
+        [kept(now), renewed(now), marked(now), unconfirmed(now), learned(now), odd(now), orphans(now)];
     groups.into_iter().flatten().collect()
 }
 
 /// States and ages, in ticks, of the request's and the reply's half.
 pub(super) type Halves = [(u32, u32); 2];
 
-pub(super) fn aged(vip: std::net::SocketAddr, halves: Halves, now: Ticks) -> Pair {
+pub(super) fn aged(vip: SocketAddr, halves: Halves, now: Ticks) -> Pair {
     let [(request, request_age), (reply, reply_age)] = halves;
     Pair {
         request: Half::new(ago(now, request_age), NAT_REQUEST | request),
@@ -282,3 +288,25 @@ fn odd(now: Ticks) -> Vec<Case> {
 }
 
 const TCP_FLAGS: usize = 14 + 20 + 13;
+
+/// `gateway` cannot look for another port: a half that outlived the other serves again, one of another flow does not.
+fn orphans(now: Ticks) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for way in Way::all().into_iter().filter(|way| way.mode == Mode::Gateway) {
+        let packet = syn().of(way.vip);
+        let [_, (key, reply)] = way.pair(&packet, now).records();
+        for (name, state, age) in
+            [("young", 0, 1), ("that saw a FIN", FIN, 900), ("long silent", 0, TCP_IDLE)]
+        {
+            let old = Record { seen: ago(now, age), state: NAT_REPLY | state, ..reply };
+            let name = format!("a reply's half {name} is taken up again");
+            cases.push(way.forwards(&name, way.world(now).flow(key, old), &packet, now));
+        }
+        let rewrite = reply.rewrite.expect("a half");
+        let elsewhere = SocketAddr::new(rewrite.source.ip(), rewrite.source.port() + 1);
+        let other = Record { rewrite: Some(Rewrite { source: elsewhere, ..rewrite }), ..reply };
+        let name = format!("{}: another flow would look the same to the server", way.name());
+        cases.push(Case::new(&name, way.world(now).flow(key, other), &packet).drops(DropNatPorts));
+    }
+    cases
+}
