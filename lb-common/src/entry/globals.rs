@@ -1,0 +1,156 @@
+//! Values that all services share.
+
+use core::net::IpAddr;
+
+use super::{address, words};
+use crate::{
+    hash::{self, HashKey},
+    limits::NAT_SOURCES_MAX,
+    net::{Be32, Be128, Family, V4, V6},
+    word::{SharedWords, Word},
+};
+
+/// Values that all services share: the one entry of its map.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Globals {
+    hash_key: [Word; 2],
+    flags: Word,
+    /// `hash::address_bit` of every NAT source, and of every server of `gateway`: other packets need no flow lookup
+    /// to tell that they are no replies.
+    filters: [Word; 2],
+    /// Buckets of the IPv4 flow table, and of the IPv6 one.
+    flow_buckets: [Word; 2],
+    flow_seed: Word,
+    nat_sources: [[Word; 2]; NAT_SOURCES_MAX],
+}
+
+const WILDCARDS: u64 = 1;
+
+impl Globals {
+    #[inline(always)]
+    pub fn hash_key(&self) -> HashKey {
+        HashKey([self.hash_key[0].get(), self.hash_key[1].get()])
+    }
+
+    pub fn set_hash_key(&self, key: HashKey) {
+        self.hash_key.store(key.0);
+    }
+
+    /// Whether there are services that are not found by address, port and protocol.
+    #[inline(always)]
+    pub fn has_wildcards(&self) -> bool {
+        self.flags.get() & WILDCARDS != 0
+    }
+
+    pub fn set_wildcards(&self, present: bool) {
+        self.flags.set(if present { WILDCARDS } else { 0 });
+    }
+
+    /// Whether a packet may be a server's answer.
+    #[inline(always)]
+    pub fn may_be_reply<F: Family>(&self, source: F::Address, destination: F::Address) -> bool {
+        let nat = self.filters[0].get() & hash::address_bit::<F>(destination);
+        let gateway = self.filters[1].get() & hash::address_bit::<F>(source);
+        nat | gateway != 0
+    }
+
+    /// The filters only grow: replies of a flow whose source or server is no longer in use must still find it.
+    pub fn expect_replies_to(&self, address: IpAddr) {
+        self.filters[0].set(self.filters[0].get() | bit(address));
+    }
+
+    /// See `expect_replies_to`.
+    pub fn expect_replies_from(&self, address: IpAddr) {
+        self.filters[1].set(self.filters[1].get() | bit(address));
+    }
+
+    #[inline(always)]
+    pub fn flow_buckets(&self, is_v6: bool) -> u32 {
+        self.flow_buckets[is_v6 as usize].get() as u32
+    }
+
+    #[inline(always)]
+    pub fn flow_seed(&self) -> u64 {
+        self.flow_seed.get()
+    }
+
+    pub fn set_flow_table(&self, buckets: u32, seed: u64) {
+        self.flow_buckets.store([buckets.into(); 2]);
+        self.flow_seed.set(seed);
+    }
+
+    /// Everything but the flow tables' size and seed, as `other` has it.
+    pub fn copy_from(&self, other: &Globals) {
+        self.hash_key.store(other.hash_key.load());
+        self.flags.set(other.flags.get());
+        self.filters.store(other.filters.load());
+        for (place, source) in self.nat_sources.iter().zip(&other.nat_sources) {
+            place.store(source.load());
+        }
+    }
+
+    /// None only for an index that no server entry may hold.
+    #[inline(always)]
+    pub fn nat_source<F: Family>(&self, index: u32) -> Option<F::Address> {
+        Some(address::<F>(self.nat_sources.get(index as usize)?))
+    }
+
+    pub fn set_nat_source(&self, index: usize, address: IpAddr) {
+        if let Some(place) = self.nat_sources.get(index) {
+            place.store(words(address));
+        }
+    }
+
+    /// As they were set; the first that is unspecified ends them.
+    pub fn nat_sources(&self) -> impl Iterator<Item = IpAddr> {
+        let load = |place: &[Word; 2]| match place.load() {
+            [0, 0] => None,
+            [low, 0] if low >> 32 == 0 => Some(IpAddr::V4(Be32(low as u32).into())),
+            words => Some(IpAddr::V6(Be128(words).into())),
+        };
+        self.nat_sources.iter().map_while(load)
+    }
+}
+
+fn bit(address: IpAddr) -> u64 {
+    match address {
+        IpAddr::V4(address) => hash::address_bit::<V4>(address.into()),
+        IpAddr::V6(address) => hash::address_bit::<V6>(address.into()),
+    }
+}
+
+impl Default for Globals {
+    fn default() -> Self {
+        Globals {
+            hash_key: SharedWords::ZERO,
+            flags: Word::new(0),
+            filters: SharedWords::ZERO,
+            flow_buckets: SharedWords::ZERO,
+            flow_seed: Word::new(0),
+            nat_sources: [const { [const { Word::new(0) }; 2] }; NAT_SOURCES_MAX],
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Globals>() == 64 + 16 * NAT_SOURCES_MAX);
+const _: () = assert!(NAT_SOURCES_MAX <= u8::MAX as usize);
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::vec::Vec;
+
+    use super::*;
+
+    #[test]
+    fn nat_sources_are_those_that_were_set() {
+        let globals = Globals::default();
+        let sources = ["10.0.0.1", "2001:db8::1", "::1:2"].map(|text| text.parse().expect("valid"));
+        for (index, &source) in sources.iter().enumerate() {
+            globals.set_nat_source(index, source);
+        }
+        assert_eq!(globals.nat_sources().collect::<Vec<_>>(), sources);
+    }
+}
