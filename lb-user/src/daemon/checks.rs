@@ -1,14 +1,15 @@
 //! Runs health checks when they are due and sends what came of them.
 
-use std::{collections::HashMap, time::Instant};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use lb_common::slot::ServerId;
 use tokio::{select, sync::mpsc, task::JoinSet, time};
 
 use crate::{
-    io::probe::{self, Outcome, ProbeResult},
+    io::probe,
     pure::{
         health::{CheckId, Schedule},
+        report::Report,
         state::{CheckTask, Event},
     },
 };
@@ -28,9 +29,9 @@ pub(super) async fn run(tasks: Vec<CheckTask>, events: mpsc::Sender<Event>) {
             () = until(deadline) => continue,
             () = events.closed() => return,
         };
-        if let Ok((id, result)) = finished {
+        if let Ok((id, report)) = finished {
             checks.schedule.done(id, Instant::now());
-            if events.send(event(id, result)).await.is_err() {
+            if events.send(Event::Checked { server: ServerId(id.0), report }).await.is_err() {
                 return;
             }
         }
@@ -38,9 +39,9 @@ pub(super) async fn run(tasks: Vec<CheckTask>, events: mpsc::Sender<Event>) {
 }
 
 struct Checks {
-    tasks: HashMap<CheckId, CheckTask>,
+    tasks: HashMap<CheckId, Arc<CheckTask>>,
     schedule: Schedule,
-    running: JoinSet<(CheckId, ProbeResult)>,
+    running: JoinSet<(CheckId, Report)>,
 }
 
 impl Checks {
@@ -51,7 +52,7 @@ impl Checks {
         for task in tasks {
             let id = CheckId(task.server.0);
             schedule.add(id, task.check.interval, now, id.phase());
-            by_id.insert(id, task);
+            by_id.insert(id, Arc::new(task));
         }
         Checks { tasks: by_id, schedule, running: JoinSet::new() }
     }
@@ -59,9 +60,8 @@ impl Checks {
     fn start_due(&mut self) {
         let room = RUNNING_MAX.saturating_sub(self.running.len());
         for id in self.schedule.due(Instant::now(), room) {
-            if let Some(task) = self.tasks.get(&id) {
-                let (target, limit) = (task.target, task.check.timeout);
-                self.running.spawn(async move { (id, probe::tcp::check(target, limit).await) });
+            if let Some(task) = self.tasks.get(&id).cloned() {
+                self.running.spawn(async move { (id, probe::run(&task).await) });
             }
         }
     }
@@ -71,15 +71,5 @@ async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => time::sleep_until(deadline.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-fn event(id: CheckId, result: ProbeResult) -> Event {
-    let server = ServerId(id.0);
-    let detail = result.to_string();
-    match result.outcome {
-        Outcome::Passed => Event::Checked { server, passed: true, detail },
-        Outcome::Failed(_) => Event::Checked { server, passed: false, detail },
-        Outcome::NotRun(_) => Event::NotChecked { server, detail },
     }
 }

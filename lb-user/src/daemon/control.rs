@@ -22,8 +22,9 @@ use crate::{
     },
     pure::{
         config::model::XdpMode,
+        notice::Notice,
         snapshot::Snapshot,
-        state::{Event, Notice, State},
+        state::{Event, State},
     },
 };
 

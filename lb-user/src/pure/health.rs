@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::config::model::{Check, CheckKind};
+use super::config::model::check::Check;
 
 /// One server's health.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,10 +51,11 @@ impl Health {
         Health::with_state(check, State::Unchecked)
     }
 
-    /// A server whose state was found at the start: it stays until `rise` or `fall` results say otherwise.
-    pub fn adopted(check: &Check, up: bool) -> Health {
+    /// A server whose state was found at the start: it stays until `rise` or `fall` results say otherwise. `check`:
+    /// None when nobody asks any more.
+    pub fn adopted(check: Option<&Check>, up: bool) -> Health {
         let state = if up { State::Up { failures: 0 } } else { State::Down { successes: 0 } };
-        Health::with_state(check, state)
+        check.map_or(Health { state, rise: 1, fall: 1 }, |check| Health::with_state(check, state))
     }
 
     /// Takes the result of one check; answers only when the server becomes usable or unusable.
@@ -115,10 +116,7 @@ impl Health {
     }
 
     fn with_state(check: &Check, state: State) -> Health {
-        let state = match check.kind {
-            CheckKind::None => State::NoCheck,
-            CheckKind::Tcp => state,
-        };
+        let state = if check.kind.is_none() { State::NoCheck } else { state };
         Health { state, rise: check.rise, fall: check.fall }
     }
 }

@@ -17,7 +17,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
 };
 
 use lb_common::{
@@ -38,14 +37,16 @@ pub(in crate::pure) use self::{
 };
 use super::{
     config::{
-        model::{self, Balance, Config, Forward, Protocol},
+        model::{self, Balance, Config, Forward, Protocol, check::Check},
         network::{Family, shown},
     },
     health::{Change, Health},
     hop::Reach,
     ids::{ServerIds, ServerKey},
+    notice::Notice,
     place::{self, Place, PlaceError},
     plan::{Step, Tables, diff},
+    report::{Outcome, Report},
 };
 
 /// What the daemon starts from.
@@ -110,13 +111,7 @@ pub(super) struct ServerState {
 pub enum Event {
     Checked {
         server: ServerId,
-        passed: bool,
-        detail: String,
-    },
-    /// A check that could not be made says nothing about the server.
-    NotChecked {
-        server: ServerId,
-        detail: String,
+        report: Report,
     },
     Reached {
         address: IpAddr,
@@ -129,21 +124,14 @@ pub enum Event {
     },
 }
 
-/// Something an operator should read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Notice {
-    Up { server: String, detail: String },
-    Down { server: String, detail: String },
-    Unreachable { server: String, reason: &'static str },
-    NotChecked { server: String, detail: String },
-}
-
 /// A check to run again and again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckTask {
     pub server: ServerId,
+    pub service_name: String,
+    pub server_name: String,
     pub target: SocketAddr,
-    pub check: model::Check,
+    pub check: Arc<Check>,
 }
 
 impl State {
@@ -189,13 +177,13 @@ impl State {
             let address = SocketAddr::new(server.address, server.port.get());
             self.ids.adopt(id, ServerKey { service: server.service, address });
             let index = by_id.get(&server.service).copied();
-            let check = index.map_or(UNCHECKED, |index| self.config.services[index].check);
+            let check = index.map(|index| &self.config.services[index].check);
             let known = ServerState {
                 address,
                 service: server.service,
                 index,
                 position: None,
-                health: Health::adopted(&check, server.hop.lives),
+                health: Health::adopted(check, server.hop.lives),
                 detail: "as before the restart".to_owned(),
                 pinned: Some(*server),
             };
@@ -219,7 +207,7 @@ impl State {
                 pinned: None,
             });
             known.position = Some(position);
-            if configured.check.kind == model::CheckKind::None {
+            if configured.check.kind.is_none() {
                 known.detail = "counts as up".to_owned();
             }
             ids.push(id);
@@ -230,15 +218,7 @@ impl State {
     /// Takes an event in; `plan` says what follows from it.
     pub fn handle(&mut self, event: Event) -> Option<Notice> {
         match event {
-            Event::Checked { server, passed, detail } => self.checked(server, passed, detail),
-            Event::NotChecked { server, detail } => {
-                let known = self.servers.get_mut(&server)?;
-                if known.detail == detail {
-                    return None;
-                }
-                known.detail.clone_from(&detail);
-                Some(Notice::NotChecked { server: self.name(server), detail })
-            }
+            Event::Checked { server, report } => self.checked(server, &report),
             Event::Reached { address, reach } => self.reached(address, reach),
             Event::Swept { records, named } => {
                 self.flows = records;
@@ -248,9 +228,17 @@ impl State {
         }
     }
 
-    fn checked(&mut self, server: ServerId, passed: bool, detail: String) -> Option<Notice> {
+    fn checked(&mut self, server: ServerId, report: &Report) -> Option<Notice> {
         let known = self.servers.get_mut(&server)?;
-        known.detail.clone_from(&detail);
+        let detail = report.to_string();
+        let before = std::mem::replace(&mut known.detail, detail.clone());
+        let passed = match &report.outcome {
+            Outcome::Passed | Outcome::Advised(_) => true,
+            Outcome::Failed(_) => false,
+            Outcome::NotRun(_) => {
+                return (before != detail).then(|| Notice::NotChecked { server: self.name(server), detail });
+            }
+        };
         let change = known.health.handle(passed)?;
         self.stale = true;
         let server = self.name(server);
@@ -456,12 +444,21 @@ impl State {
 
     /// The checks the configuration asks for, and those of servers it no longer has.
     pub fn checks(&self) -> Vec<CheckTask> {
+        let checks: Vec<_> =
+            self.config.services.iter().map(|service| Arc::new(service.check.clone())).collect();
         let task = |(&server, known): (&ServerId, &ServerState)| {
-            let check = self.config.services[known.index?].check;
+            let index = known.index?;
+            let check = Arc::clone(&checks[index]);
             // A server that is gone may have had no port of its own: nothing to connect to.
             let port = check.port.or(Some(known.address.port()).filter(|&port| port != 0))?;
-            let target = SocketAddr::new(known.address.ip(), port);
-            (check.kind != model::CheckKind::None).then_some(CheckTask { server, target, check })
+            let target = SocketAddr::new(check.address.unwrap_or(known.address.ip()), port);
+            let service = &self.config.services[index];
+            let server_name = match known.position {
+                Some(position) => service.servers[position].name.clone(),
+                None => shown(known.address),
+            };
+            let service_name = service.name.clone();
+            (!check.kind.is_none()).then_some(CheckTask { server, service_name, server_name, target, check })
         };
         self.servers.iter().filter_map(task).collect()
     }
@@ -537,16 +534,6 @@ fn broken(service: &model::Service, mode: Mode, old: &entry::Service) -> Option<
 fn derive(secret: &[u8], purpose: u64) -> u64 {
     SipHasher24::new_with_keys(purpose, DERIVATION).hash(secret)
 }
-
-/// Of a server whose service is gone: nobody asks any more.
-const UNCHECKED: model::Check = model::Check {
-    kind: model::CheckKind::Tcp,
-    interval: Duration::from_secs(1),
-    timeout: Duration::from_secs(1),
-    rise: 1,
-    fall: 1,
-    port: None,
-};
 
 const DERIVATION: u64 = u64::from_be_bytes(*b"steelyrd");
 

@@ -2,43 +2,34 @@
 //!
 //! A reset instead of a close, because a check every second would leave a TIME_WAIT socket every second.
 
-use std::{
-    io,
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{io, net::SocketAddr};
 
-use tokio::{
-    net::{TcpSocket, TcpStream},
-    time,
-};
+use tokio::net::{TcpSocket, TcpStream};
 
-use super::{Outcome, ProbeResult};
+use super::{Failure, Trace};
+use crate::pure::{report::Step, state::CheckTask};
 
-/// Connects to `address` from an ephemeral port. Never takes longer than `timeout`; dropping the future ends
-/// the attempt.
-pub async fn check(address: SocketAddr, timeout: Duration) -> ProbeResult {
-    let started = Instant::now();
-    let outcome = match socket(address) {
-        Ok(socket) => attempt(socket, address, timeout).await,
-        Err(error) => Outcome::NotRun(local_fault(&error)),
-    };
-    ProbeResult { outcome, elapsed: started.elapsed() }
+/// Connects from an ephemeral port.
+pub(super) async fn check(trace: &mut Trace, task: &CheckTask) -> Result<(), Failure> {
+    connect(trace, task).await.map(drop)
+}
+
+/// Dropping the stream resets the connection.
+pub(super) async fn connect(trace: &mut Trace, task: &CheckTask) -> Result<TcpStream, Failure> {
+    trace.step(Step::Connect);
+    let address = task.target;
+    let socket = socket(address).map_err(|error| Failure::Local(local_fault(&error)))?;
+    let stream = socket.connect(address).await.map_err(|error| refusal(&error))?;
+    if is_own_echo(&stream, address) {
+        return Err(Failure::Server("connection refused".to_owned()));
+    }
+    Ok(stream)
 }
 
 fn socket(towards: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if towards.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_zero_linger()?;
     Ok(socket)
-}
-
-async fn attempt(socket: TcpSocket, address: SocketAddr, timeout: Duration) -> Outcome {
-    match time::timeout(timeout, socket.connect(address)).await {
-        Err(_) => Outcome::Failed(format!("timeout after {timeout:?}")),
-        Ok(Err(error)) => refusal(&error),
-        Ok(Ok(stream)) if is_own_echo(&stream, address) => Outcome::Failed("connection refused".to_owned()),
-        Ok(Ok(_)) => Outcome::Passed,
-    }
 }
 
 /// TCP's simultaneous open lets a socket connect to itself when the kernel picks the checked port as the
@@ -48,15 +39,15 @@ fn is_own_echo(stream: &TcpStream, address: SocketAddr) -> bool {
     stream.local_addr().is_ok_and(|local| (local.ip(), local.port()) == (address.ip(), address.port()))
 }
 
-fn refusal(error: &io::Error) -> Outcome {
+fn refusal(error: &io::Error) -> Failure {
     match error.raw_os_error() {
-        Some(libc::ECONNREFUSED) => Outcome::Failed("connection refused".to_owned()),
-        Some(libc::ECONNRESET) => Outcome::Failed("connection reset".to_owned()),
-        Some(libc::ETIMEDOUT) => Outcome::Failed("timeout of the kernel's connection attempts".to_owned()),
+        Some(libc::ECONNREFUSED) => Failure::Server("connection refused".to_owned()),
+        Some(libc::ECONNRESET) => Failure::Server("connection reset".to_owned()),
+        Some(libc::ETIMEDOUT) => Failure::Server("timeout of the kernel's connection attempts".to_owned()),
         Some(libc::EHOSTUNREACH) => {
-            Outcome::Failed("no route to host, or its next hop does not answer".to_owned())
+            Failure::Server("no route to host, or its next hop does not answer".to_owned())
         }
-        Some(libc::ENETUNREACH) => Outcome::Failed("no route to its network".to_owned()),
+        Some(libc::ENETUNREACH) => Failure::Server("no route to its network".to_owned()),
         Some(
             libc::EADDRNOTAVAIL
             | libc::EADDRINUSE
@@ -66,8 +57,8 @@ fn refusal(error: &io::Error) -> Outcome {
             | libc::ENOBUFS
             | libc::ENOMEM
             | libc::ENETDOWN,
-        ) => Outcome::NotRun(local_fault(error)),
-        _ => Outcome::Failed(error.to_string()),
+        ) => Failure::Local(local_fault(error)),
+        _ => Failure::Server(error.to_string()),
     }
 }
 
@@ -93,12 +84,24 @@ mod tests {
     use std::{
         fs,
         net::{IpAddr, Ipv4Addr, Ipv6Addr},
+        time::Duration,
     };
 
-    use super::*;
+    use super::{
+        super::{run, testing},
+        *,
+    };
     use crate::io::testbed::{FAR_PORT, in_either_family, in_namespaces, set_sysctl};
+    use crate::pure::{
+        config::model::check::CheckKind,
+        report::{Outcome, Report},
+    };
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    async fn check(target: SocketAddr, timeout: Duration) -> Report {
+        run(&testing::task(CheckKind::Tcp(Vec::new()), target, timeout)).await
+    }
 
     #[test]
     fn errors_name_whose_fault_it_is() {
@@ -113,17 +116,9 @@ mod tests {
         ];
         for (code, server) in cases {
             let outcome = refusal(&io::Error::from_raw_os_error(code));
-            assert_eq!(matches!(outcome, Outcome::Failed(_)), server, "{code}: {outcome:?}");
+            assert_eq!(matches!(outcome, Failure::Server(_)), server, "{code}: {outcome:?}");
         }
         assert!(local_fault(&io::Error::from_raw_os_error(libc::EMFILE)).contains("LimitNOFILE"));
-    }
-
-    #[test]
-    fn results_read_as_sentences() {
-        let result = |outcome| ProbeResult { outcome, elapsed: Duration::from_micros(310) }.to_string();
-        assert_eq!(result(Outcome::Passed), "connected in 0.3 ms");
-        assert_eq!(result(Outcome::Failed("connection refused".into())), "connection refused");
-        assert_eq!(result(Outcome::NotRun("no free local port".into())), "check not run: no free local port");
     }
 
     #[test]
@@ -132,7 +127,7 @@ mod tests {
             let address = SocketAddr::new(who.far, FAR_PORT);
             let result = check(address, 5 * SECOND).await;
             assert_eq!(result.outcome, Outcome::Passed);
-            assert!(result.elapsed < 5 * SECOND);
+            assert!(result.elapsed() < 5 * SECOND);
             for table in ["tcp", "tcp6"] {
                 let sockets = fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap();
                 assert_eq!(sockets.lines().count(), 1, "only the heading: {sockets}");
@@ -152,7 +147,7 @@ mod tests {
             for (address, port, timeout, reason) in cases {
                 let result = check(SocketAddr::new(address, port), timeout).await;
                 assert_eq!(result.outcome, Outcome::Failed(reason.to_owned()));
-                assert!(result.elapsed < timeout + SECOND);
+                assert!(result.elapsed() < timeout + SECOND);
             }
         });
     }

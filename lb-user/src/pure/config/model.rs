@@ -3,12 +3,15 @@
 //! Owns the types the rest of the program reads. Must not know TOML, files or positions: those end in
 //! `raw` and `error`.
 
+pub mod check;
+
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
 
+use self::check::Check;
 use super::network::{Family, Network, Ports};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,28 +161,19 @@ pub struct Server {
     pub weight: u16,
     /// Takes connections only while no other server can.
     pub backup: bool,
+    /// As an operator set it while the daemon ran; a file says nothing of it.
+    pub admin: Admin,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Check {
-    pub kind: CheckKind,
-    /// From the start of one check to the start of the next.
-    pub interval: Duration,
-    /// Never longer than `interval`.
-    pub timeout: Duration,
-    /// Successes in a row that bring a server up; at least 1.
-    pub rise: u32,
-    /// Failures in a row that take it down; at least 1.
-    pub fall: u32,
-    /// None: the server's own port, which then is not 0.
-    pub port: Option<u16>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CheckKind {
-    /// The server always counts as up.
-    None,
-    Tcp,
+/// What an operator, or an agent, wants of a server, whatever its checks say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Admin {
+    #[default]
+    Ready,
+    /// Its connections go on; it takes no new ones.
+    Drain,
+    /// Nothing is sent to it.
+    Maintenance,
 }
 
 impl std::fmt::Debug for Secret {

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
+use crate::pure::config::model::check::CheckKind;
 
 #[test]
 fn every_state_takes_every_result() {
@@ -35,16 +36,16 @@ fn every_state_takes_every_result() {
 
 #[test]
 fn with_rise_and_fall_of_one_a_single_result_decides() {
-    let mut health = Health::adopted(&check(1, 1), true);
+    let mut health = Health::adopted(Some(&check(1, 1)), true);
     assert_eq!(health.handle(false), Some(Change::WentDown));
     assert_eq!(health.handle(true), Some(Change::WentUp));
 }
 
 #[test]
 fn an_adopted_state_stays_until_checks_say_otherwise() {
-    let mut up = Health::adopted(&check(2, 3), true);
+    let mut up = Health::adopted(Some(&check(2, 3)), true);
     assert_eq!([false, false, false].map(|passed| up.handle(passed)), [None, None, Some(Change::WentDown)]);
-    let mut down = Health::adopted(&check(2, 3), false);
+    let mut down = Health::adopted(Some(&check(2, 3)), false);
     assert!(!down.usable());
     assert_eq!([true, true].map(|passed| down.handle(passed)), [None, Some(Change::WentUp)]);
 }
@@ -53,7 +54,7 @@ fn an_adopted_state_stays_until_checks_say_otherwise() {
 fn names_and_details_are_what_an_operator_reads() {
     let cases = [
         (Health::new(&no_check()), "no-check", true, None),
-        (Health::adopted(&no_check(), false), "no-check", true, None),
+        (Health::adopted(Some(&no_check()), false), "no-check", true, None),
         (Health::new(&check(3, 3)), "unchecked", true, None),
         (after(&[true]), "up", true, None),
         (after(&[true, false]), "up", true, Some("going down 1/3")),
@@ -226,7 +227,7 @@ proptest! {
         rise in 1..6_u32, fall in 1..6_u32, adopted: Option<bool>, results in vec(any::<bool>(), 0..200),
     ) {
         let check = check(rise, fall);
-        let mut health = adopted.map_or_else(|| Health::new(&check), |up| Health::adopted(&check, up));
+        let mut health = adopted.map_or_else(|| Health::new(&check), |up| Health::adopted(Some(&check), up));
         let mut in_a_row = 0;
         for (index, &passed) in results.iter().enumerate() {
             in_a_row = if index > 0 && results[index - 1] == passed { in_a_row + 1 } else { 1 };
@@ -322,11 +323,11 @@ fn after(results: &[bool]) -> Health {
 }
 
 fn check(rise: u32, fall: u32) -> Check {
-    Check { kind: CheckKind::Tcp, interval: ms(2_000), timeout: ms(1_000), rise, fall, port: None }
+    Check { rise, fall, ..Check::of(CheckKind::Tcp(Vec::new())) }
 }
 
 fn no_check() -> Check {
-    Check { kind: CheckKind::None, ..check(3, 3) }
+    Check::of(CheckKind::None)
 }
 
 fn ms(ms: u64) -> Duration {

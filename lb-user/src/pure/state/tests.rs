@@ -61,7 +61,12 @@ fn running(forward: &str, pinned: Tables) -> State {
 }
 
 fn checked(state: &State, position: usize, passed: bool) -> Event {
-    Event::Checked { server: state.services[0].servers[position], passed, detail: String::new() }
+    result(state.services[0].servers[position], passed)
+}
+
+fn result(server: ServerId, passed: bool) -> Event {
+    let outcome = if passed { Outcome::Passed } else { Outcome::Failed("refused".into()) };
+    Event::Checked { server, report: Report { outcome, steps: Vec::new(), answer: None, warning: None } }
 }
 
 fn slots(state: &State) -> Vec<Slot> {
@@ -299,7 +304,7 @@ fn a_removed_server_is_checked_on() {
     let mut state = start(config(&service("dsr", &THREE[1..])), before.installed.clone());
     assert!(state.checks().iter().any(|task| task.server == removed));
     state.plan();
-    let down = Event::Checked { server: removed, passed: false, detail: String::new() };
+    let down = result(removed, false);
     assert!(matches!(state.handle(down), Some(Notice::Down { .. })));
     state.plan();
     assert!(!state.installed.servers[&removed].hop.lives);

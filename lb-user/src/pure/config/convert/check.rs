@@ -5,13 +5,13 @@ use std::time::Duration;
 use super::{checked, choice, number, within};
 use crate::pure::config::{
     error::{Findings, Spanned, quote},
-    model::{Check, CheckKind},
+    model::check::{COUNT, Check, CheckKind, INTERVAL, TIMEOUT},
     raw::{self, Port},
     value::{Fault, fault},
 };
 
 pub(super) fn check(raw: raw::Check, findings: &mut Findings) -> Option<Check> {
-    let kind = raw.kind.or(CheckKind::Tcp, |typed| choice(&typed, "type", &KINDS, &KINDS_UNBUILT, findings));
+    let kind = raw.kind.or(false, |typed| choice(&typed, "type", &KINDS, &KINDS_UNBUILT, findings));
     let interval = raw.interval.or(INTERVAL, |typed| {
         within(&typed, "interval", ("10ms", INTERVAL_MIN), ("1h", INTERVAL_MAX), findings)
     });
@@ -31,7 +31,18 @@ pub(super) fn check(raw: raw::Check, findings: &mut Findings) -> Option<Check> {
     let rise = raw.rise.or(COUNT, |typed| number(&typed, "rise", 1, COUNT_MAX, findings));
     let fall = raw.fall.or(COUNT, |typed| number(&typed, "fall", 1, COUNT_MAX, findings));
     let port = raw.port.or(None, |typed| port(&typed, findings).map(Some));
-    Some(Check { kind: kind?, interval: interval?, timeout: timeout?, rise: rise?, fall: fall?, port: port? })
+    let kind = if kind? { CheckKind::None } else { CheckKind::Tcp(Vec::new()) };
+    let interval = interval?;
+    Some(Check {
+        interval,
+        fast_interval: interval,
+        down_interval: interval,
+        timeout: timeout?,
+        rise: rise?,
+        fall: fall?,
+        port: port?,
+        ..Check::of(kind)
+    })
 }
 
 fn port(typed: &Spanned<Port>, findings: &mut Findings) -> Option<u16> {
@@ -51,14 +62,12 @@ fn not_a_number(text: &str) -> Result<u16, Fault> {
     })
 }
 
-const KINDS: [(&str, CheckKind); 2] = [("tcp", CheckKind::Tcp), ("none", CheckKind::None)];
+/// Whether there is none.
+const KINDS: [(&str, bool); 2] = [("tcp", false), ("none", true)];
 const KINDS_UNBUILT: [&str; 9] = ["http", "https", "tls", "udp", "dns", "grpc", "icmp", "script", "agent"];
 
-const INTERVAL: Duration = Duration::from_secs(2);
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
 const INTERVAL_MAX: Duration = Duration::from_secs(60 * 60);
-const TIMEOUT: Duration = Duration::from_secs(1);
 const TIMEOUT_MIN: Duration = Duration::from_millis(1);
-/// `rise` and `fall`.
-const COUNT: u32 = 3;
+/// Of `rise` and `fall`.
 const COUNT_MAX: u32 = 255;

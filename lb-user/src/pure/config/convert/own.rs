@@ -3,7 +3,7 @@
 use super::{server::Target, service::Draft, unique};
 use crate::pure::config::{
     error::{Findings, Spanned, quote},
-    model::{Check, CheckKind, Protocol},
+    model::{Protocol, check::Check},
     network::{Family, shown},
 };
 
@@ -90,7 +90,10 @@ fn keeps_family(draft: &Draft, findings: &mut Findings) {
 
 /// A check needs one port to connect to. Told once: one remedy serves all servers.
 fn check_port(draft: &Draft, findings: &mut Findings) {
-    let Some(Check { kind: CheckKind::Tcp, port: None, .. }) = draft.check else { return };
+    let needs_port = |check: &Check| check.kind.is_stream() && check.port.is_none();
+    if !draft.check.as_ref().is_some_and(needs_port) {
+        return;
+    }
     let Some(ports) = draft.ports.filter(|ports| !ports.is_exact()) else { return };
     if let Some(typed) = targets(draft).find(|typed| typed.value.port.is_none()) {
         let own = match draft.forward {
@@ -126,7 +129,8 @@ fn warn(draft: &Draft, findings: &mut Findings) {
         let message = format!("service {} has no servers: its clients are refused", draft.label());
         findings.warning(at, message, "add `server = [{ name = \"..\", address = \"..\" }]`");
     }
-    let is_tcp_check = matches!(draft.check, Some(Check { kind: CheckKind::Tcp, port: None, .. }));
+    let is_tcp_check =
+        draft.check.as_ref().is_some_and(|check| check.kind.is_stream() && check.port.is_none());
     if draft.protocols == [Protocol::Udp] && is_tcp_check {
         findings.warning(
             at,

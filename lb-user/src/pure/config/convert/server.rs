@@ -6,7 +6,7 @@ use super::{checked, name, number, required};
 use crate::pure::config::{
     address,
     error::{Findings, Spanned},
-    model::Server,
+    model::{Admin, Server},
     network::Ports,
     raw,
 };
@@ -47,6 +47,7 @@ impl DraftServer {
             address: self.address?.value.resolved(ports),
             weight: self.weight?,
             backup: self.backup,
+            admin: Admin::Ready,
         })
     }
 }

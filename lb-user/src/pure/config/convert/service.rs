@@ -11,7 +11,7 @@ use super::{
 use crate::pure::config::{
     address,
     error::{Findings, Span, Spanned, quote},
-    model::{Access, Balance, Check, Forward, IdleTimeout, NoServer, Protocol, Service},
+    model::{Access, Balance, Forward, IdleTimeout, NoServer, Protocol, Service, check::Check},
     network::{Family, Network, Ports},
     raw::{self, Field, List, Number, Port, Text},
     value,

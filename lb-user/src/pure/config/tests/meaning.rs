@@ -10,8 +10,9 @@ use crate::pure::config::{
     Parsed, Source,
     error::{DIAGNOSTICS_MAX, Severity},
     model::{
-        Access, Balance, Check, CheckKind, Cluster, Config, Datapath, Forward, Global, IdleTimeout, Log,
-        NoServer, Protocol, Secret, Server, Service, XdpMode,
+        Access, Admin, Balance, Cluster, Config, Datapath, Forward, Global, IdleTimeout, Log, NoServer,
+        Protocol, Secret, Server, Service, XdpMode,
+        check::{Check, CheckKind},
     },
     network::{Family, Network, Ports},
     parse_files,
@@ -452,19 +453,19 @@ const PIECES: [&str; 38] = [
 ];
 
 fn check(interval_ms: u64, timeout_ms: u64) -> Check {
+    let interval = Duration::from_millis(interval_ms);
     Check {
-        kind: CheckKind::Tcp,
-        interval: Duration::from_millis(interval_ms),
+        interval,
+        fast_interval: interval,
+        down_interval: interval,
         timeout: Duration::from_millis(timeout_ms),
-        rise: 3,
-        fall: 3,
-        port: None,
+        ..Check::of(CheckKind::Tcp(Vec::new()))
     }
 }
 
 fn server(name: &str, address: &str, weight: u16) -> Server {
     let address = address.parse().expect("an address with a port");
-    Server { name: name.into(), address, weight, backup: false }
+    Server { name: name.into(), address, weight, backup: false, admin: Admin::Ready }
 }
 
 fn host(address: &str) -> Network {
