@@ -22,7 +22,7 @@ use lb_common::limits;
 use super::{
     address,
     error::{Findings, Span, Spanned, nearest, quote},
-    model::{Cluster, Config, Datapath, Global, Log, Secret, XdpMode},
+    model::{Cluster, Config, Datapath, Global, Log, Notify, Secret, XdpMode},
     raw::{self, Field, List, Number, Raw, Text},
     value::{self, Fault, fault},
 };
@@ -48,13 +48,27 @@ pub(super) fn config(raw: Raw, findings: &mut Findings) -> Option<Config> {
     cross::services(&drafts, findings);
 
     let services = drafts.into_iter().map(service::Draft::finish).collect::<Option<Vec<_>>>();
-    Some(Config { global: global?, cluster: cluster?, datapath: datapath?, log: log?, services: services? })
+    let notify = Notify {
+        command: Vec::new(),
+        webhook: None,
+        mail: None,
+        timeout: NOTIFY_TIMEOUT,
+        per_minute: NOTIFY_PER_MINUTE,
+    };
+    Some(Config {
+        global: global?,
+        cluster: cluster?,
+        datapath: datapath?,
+        log: log?,
+        notify,
+        services: services?,
+    })
 }
 
 fn global(raw: raw::Global, findings: &mut Findings) -> Option<Global> {
     let node = raw.node.or(None, |typed| checked(&typed, findings, value::name).map(Some));
     let admin_socket = path(raw.admin_socket, ADMIN_SOCKET, SOCKET_PATH_MAX, findings);
-    Some(Global { node: node?, admin_socket: admin_socket? })
+    Some(Global { node: node?, admin_socket: admin_socket?, state: STATE.into() })
 }
 
 fn cluster(raw: raw::Cluster, findings: &mut Findings) -> Option<Cluster> {
@@ -101,7 +115,14 @@ fn datapath(raw: raw::Datapath, findings: &mut Findings) -> Option<Datapath> {
         unique_list(list, "address", findings, address::address).map(values)
     });
     let pin = raw.pin.or(PIN.into(), |typed| checked(&typed, findings, |text| value::pin(text, PATH_MAX)));
-    Some(Datapath { interfaces: interfaces?, mode: mode?, flows: flows?, nat_source: nat_source?, pin: pin? })
+    Some(Datapath {
+        interfaces: interfaces?,
+        mode: mode?,
+        flows: flows?,
+        nat_source: nat_source?,
+        pin: pin?,
+        watchdog: None,
+    })
 }
 
 fn log(raw: raw::Log, findings: &mut Findings) -> Option<Log> {
@@ -264,6 +285,9 @@ fn values<T>(list: Vec<Spanned<T>>) -> Vec<T> {
 }
 
 const ADMIN_SOCKET: &str = "/run/steelyard/admin.sock";
+const STATE: &str = "/var/lib/steelyard";
+const NOTIFY_TIMEOUT: Duration = Duration::from_secs(10);
+const NOTIFY_PER_MINUTE: u32 = 60;
 const PIN: &str = "/sys/fs/bpf/steelyard";
 /// sockaddr_un holds 108 bytes, one of them the final NUL.
 const SOCKET_PATH_MAX: usize = 107;

@@ -90,6 +90,10 @@ impl Draft {
             no_server: self.no_server?,
             access: self.access?,
             check: self.check?,
+            slow_start: None,
+            panic: 0,
+            damping: None,
+            suspect_after: SUSPECT_AFTER,
             servers: servers.collect::<Option<Vec<_>>>()?,
         })
     }
@@ -216,3 +220,4 @@ const IDLE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 const MSS_MIN: u16 = 536;
 /// No link carries more: jumbo frames have 9 000 bytes with their headers.
 const MSS_MAX: u16 = 9_000;
+const SUSPECT_AFTER: u32 = 5;

@@ -11,7 +11,7 @@ use crate::pure::config::{
     error::{DIAGNOSTICS_MAX, Severity},
     model::{
         Access, Admin, Balance, Cluster, Config, Datapath, Forward, Global, IdleTimeout, Log, NoServer,
-        Protocol, Secret, Server, Service, XdpMode,
+        Notify, Protocol, Secret, Server, Service, XdpMode,
         check::{Check, CheckKind},
     },
     network::{Family, Network, Ports},
@@ -22,7 +22,11 @@ use crate::pure::config::{
 fn nothing_means_the_defaults() {
     let parsed = accepted("");
     let expected = Config {
-        global: Global { node: None, admin_socket: "/run/steelyard/admin.sock".into() },
+        global: Global {
+            node: None,
+            admin_socket: "/run/steelyard/admin.sock".into(),
+            state: "/var/lib/steelyard".into(),
+        },
         cluster: Cluster { secret: Secret::Unset },
         datapath: Datapath {
             interfaces: Vec::new(),
@@ -30,8 +34,16 @@ fn nothing_means_the_defaults() {
             flows: limits::FLOWS_DEFAULT,
             nat_source: Vec::new(),
             pin: "/sys/fs/bpf/steelyard".into(),
+            watchdog: None,
         },
         log: Log { level: "info".into() },
+        notify: Notify {
+            command: Vec::new(),
+            webhook: None,
+            mail: None,
+            timeout: Duration::from_secs(10),
+            per_minute: 60,
+        },
         services: Vec::new(),
     };
     assert_eq!(parsed.config, expected);
@@ -55,6 +67,10 @@ fn a_service_fills_in_its_defaults() {
         no_server: NoServer::Reset,
         access: Access::default(),
         check: check(2_000, 1_000),
+        slow_start: None,
+        panic: 0,
+        damping: None,
+        suspect_after: 5,
         servers: vec![server("a", "10.0.5.91:8888", 1), server("b", "10.0.5.92:80", 1)],
     };
     assert_eq!(accepted(&text).config.services, [expected]);
@@ -119,6 +135,10 @@ check = { type = "none", interval = "500ms", timeout = "250ms", rise = 1, fall =
             deny: vec![host("10.6.6.6")],
         },
         check: Check { kind: CheckKind::None, rise: 1, fall: 255, port: Some(8080), ..check(500, 250) },
+        slow_start: None,
+        panic: 0,
+        damping: None,
+        suspect_after: 5,
         servers: vec![
             server("a", "10.0.5.91:53", 0),
             Server { backup: true, ..server("b", "[2001:db8::91]:53", 1) },
@@ -132,6 +152,7 @@ check = { type = "none", interval = "500ms", timeout = "250ms", rise = 1, fall =
         flows: 1_048_576,
         nat_source: vec![IpAddr::from([10, 0, 5, 93]), "2001:db8::93".parse().unwrap()],
         pin: "/run/bpf/lb".into(),
+        watchdog: None,
     };
     assert_eq!(parsed.config.datapath, datapath);
     assert_eq!(parsed.warnings, []);
