@@ -88,6 +88,7 @@ impl CliError {
             CliError::Config(_)
             | CliError::File(_)
             | CliError::Run(RunError::File(_))
+            | CliError::Client(ClientError::Faulty(_))
             | CliError::Decap(DecapError::TooMany(_)) => USAGE,
             CliError::Client(ClientError::NoDaemon { .. }) => NO_DAEMON,
             CliError::Run(_)

@@ -7,7 +7,7 @@ use std::{
 };
 
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Method, Request, body::Bytes, client::conn::http1, header::HeaderValue};
+use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1, header::HeaderValue};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
@@ -22,6 +22,9 @@ pub enum ClientError {
     Forbidden { path: PathBuf },
     #[error("{0}")]
     Refused(String),
+    /// A configuration with faults.
+    #[error("{0}")]
+    Faulty(String),
     #[error("the daemon at {path} did not answer within {limit_s} s: see its log")]
     Timeout { path: PathBuf, limit_s: u64 },
     #[error("the daemon at {path} gave no usable answer ({reason}): is it of the same version?")]
@@ -81,9 +84,11 @@ async fn ask<T: DeserializeOwned>(socket: &Path, request: Built) -> Result<T, Cl
     };
     if !status.is_success() {
         let refusal: Result<Refusal, _> = serde_json::from_slice(&body);
-        return Err(ClientError::Refused(
-            refusal.map_or_else(|_| status.to_string(), |refusal| refusal.error),
-        ));
+        let error = refusal.map_or_else(|_| status.to_string(), |refusal| refusal.error);
+        return Err(match status {
+            StatusCode::UNPROCESSABLE_ENTITY => ClientError::Faulty(error),
+            _ => ClientError::Refused(error),
+        });
     }
     serde_json::from_slice(&body).map_err(|error| answer(error.to_string()))
 }
