@@ -51,6 +51,8 @@ fn addresses_resolve_as_the_kernel_routes_them() {
     in_either_family(async |bed, who| {
         let net = Net::new().unwrap();
         until_up(&net, "near0").await;
+        // The kernel enters an IPv6 address into its routes a moment after the link came up.
+        until(async || net.resolve(who.near).await.unwrap() == Reach::Local).await;
         let kinds = [RouteType::BlackHole, RouteType::Unreachable, RouteType::Prohibit, RouteType::Throw];
         for kind in kinds {
             bed.install(bed.route(who.behind, who.host, kind, who.far)).await;
@@ -58,8 +60,6 @@ fn addresses_resolve_as_the_kernel_routes_them() {
             bed.near.route().del(bed.route(who.behind, who.host, kind, who.far)).execute().await.unwrap();
         }
         assert_eq!(net.resolve(who.behind).await.unwrap(), Reach::NoRoute);
-        assert_eq!(net.resolve(who.near).await.unwrap(), Reach::Local);
-
         let on_link = NextHop {
             interface: bed.near_index,
             interface_mac: net.interface("near0").await.unwrap().mac.unwrap(),
