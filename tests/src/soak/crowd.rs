@@ -167,12 +167,11 @@ fn ask(socket: &UdpSocket) -> Result<String> {
     Ok(String::from_utf8_lossy(&name[..size]).into_owned())
 }
 
-/// Both ends of every connection are in this process and its children, which inherit the limit.
+/// The client's ends are in this process; servers, which have a part of the others each, inherit the limit.
 pub(super) fn allow_descriptors(count: u64) -> Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let wanted = count.max(soft);
-    setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted))
-        .with_context(|| format!("raising the limit of open files to {wanted}; run as root"))
+    setrlimit(Resource::RLIMIT_NOFILE, count.max(soft), count.max(hard))
+        .with_context(|| format!("raising the limit of open files from {hard} to {count}"))
 }
 
 const OPENERS: usize = 4;
