@@ -5,6 +5,7 @@
 mod check;
 mod command;
 mod cross;
+mod life;
 mod notify;
 mod own;
 mod precedence;

@@ -10,21 +10,14 @@ use crate::pure::config::{
     address,
     error::{Findings, Span, Spanned, quote},
     model::{Mail, Notify},
-    raw::{self, Field, List, Text},
+    raw::{self, Field, Text},
     value::{Fault, fault},
 };
 
 pub(super) fn notify(raw: raw::Notify, at: Span, findings: &mut Findings) -> Option<Notify> {
     let command = raw.command.or(Vec::new(), |list| command::command(list, findings));
     let webhook = raw.webhook.or(None, |typed| checked(&typed, findings, webhook).map(Some));
-    let mail = match raw.email {
-        Field::Absent => {
-            mail_to_nobody([&raw.email_from, &raw.smtp_server], findings);
-            Some(None)
-        }
-        Field::Wrong => None,
-        Field::Given(list) => mail(list, raw.email_from, raw.smtp_server, at, findings).map(Some),
-    };
+    let mail = mail(raw.mail, at, findings);
     let timeout = raw.timeout.or(TIMEOUT, |typed| {
         within(&typed, "timeout", ("100ms", TIMEOUT_MIN), ("10m", TIMEOUT_MAX), findings)
     });
@@ -39,30 +32,32 @@ pub(super) fn notify(raw: raw::Notify, at: Span, findings: &mut Findings) -> Opt
     })
 }
 
-/// A mail needs all three: a sender or a server that was guessed would lose it without a word.
-fn mail(to: List, from: Field<Text>, server: Field<Text>, at: Span, findings: &mut Findings) -> Option<Mail> {
-    if to.value.is_empty() {
-        findings.error(to.at, "`email` is empty", "write at least one address, or remove the key");
-        return None;
-    }
+/// A mail needs all three keys: a sender or a server that was guessed would lose it without a word.
+fn mail(raw: raw::Mail, at: Span, findings: &mut Findings) -> Option<Option<Mail>> {
+    let to = match raw.email {
+        Field::Absent => {
+            mail_to_nobody([raw.email_from, raw.smtp_server], findings);
+            return Some(None);
+        }
+        Field::Wrong => return None,
+        Field::Given(to) if to.value.is_empty() => {
+            findings.error(to.at, "`email` is empty", "write at least one address, or remove the key");
+            return None;
+        }
+        Field::Given(to) => to,
+    };
     bounded(&to, "email", RECIPIENTS_MAX, findings);
     let to = unique_list(to, "address", findings, mail_address).map(values);
-    let from = required(from, "email_from", "\"lb1@example.com\"", at, findings)
+    let from = required(raw.email_from, "email_from", "\"lb1@example.com\"", at, findings)
         .and_then(|typed| checked(&typed, findings, mail_address));
-    let server = required(server, "smtp_server", "\"192.0.2.25\"", at, findings)
+    let server = required(raw.smtp_server, "smtp_server", "\"192.0.2.25\"", at, findings)
         .and_then(|typed| checked(&typed, findings, address::mail_server));
-    Some(Mail { server: server?, from: from?, to: to? })
+    Some(Some(Mail { server: server?, from: from?, to: to? }))
 }
 
-fn mail_to_nobody(keys: [&Field<Text>; 2], findings: &mut Findings) {
-    for key in keys {
-        if let Field::Given(Spanned { at, .. }) = key {
-            findings.warning(
-                *at,
-                "no mail is sent: `email` is missing",
-                "add `email = [\"ops@example.com\"]`",
-            );
-        }
+fn mail_to_nobody(keys: [Field<Text>; 2], findings: &mut Findings) {
+    for Spanned { at, .. } in keys.into_iter().filter_map(Field::given) {
+        findings.warning(at, "no mail is sent: `email` is missing", "add `email = [\"ops@example.com\"]`");
     }
 }
 

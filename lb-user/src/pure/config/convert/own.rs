@@ -1,10 +1,6 @@
 //! One `[[service]]`: what its own keys mean for each other.
 
-use super::{
-    server::Target,
-    service::{Draft, sees_replies},
-    unique,
-};
+use super::{life::sees_replies, server::Target, service::Draft, unique};
 use crate::pure::config::{
     error::{Findings, Span, Spanned, quote},
     model::{
@@ -121,7 +117,7 @@ fn check_port(draft: &Draft, findings: &mut Findings) {
 /// What goes as the service's packets do needs a mode in which packets keep the service's address.
 fn check_through(draft: &Draft, findings: &mut Findings) {
     let (Some(forward), Some(drafted)) = (draft.forward, &draft.check) else { return };
-    let Some(at) = drafted.at("through") else { return };
+    let Some(at) = drafted.typed.at("through") else { return };
     if drafted.check.through == Through::Datapath && !forward.keeps_port() {
         findings.error(
             at,
@@ -134,7 +130,7 @@ fn check_through(draft: &Draft, findings: &mut Findings) {
 /// Packets cannot leave from an address of another family than they go to.
 fn check_source(draft: &Draft, findings: &mut Findings) {
     let Some(drafted) = &draft.check else { return };
-    let (Some(source), Some(at)) = (drafted.check.source, drafted.at("source")) else { return };
+    let (Some(source), Some(at)) = (drafted.check.source, drafted.typed.at("source")) else { return };
     let ends: Vec<_> = match (drafted.check.through, drafted.check.address) {
         (Through::Datapath, _) => draft.addresses.iter().map(|vip| vip.value.address()).collect(),
         (Through::Direct, Some(address)) => vec![address],
@@ -150,7 +146,8 @@ fn check_source(draft: &Draft, findings: &mut Findings) {
 }
 
 fn suspects(draft: &Draft, findings: &mut Findings) {
-    let (Some(forward), Some(Some(typed))) = (draft.forward, &draft.suspect_after) else { return };
+    let (Some(forward), Some(life)) = (draft.forward, &draft.life) else { return };
+    let Some(typed) = &life.suspect_after else { return };
     if typed.value > 0 && !sees_replies(forward) {
         findings.error(
             typed.at,

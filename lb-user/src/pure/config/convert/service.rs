@@ -5,13 +5,13 @@ use std::time::Duration;
 use lb_common::limits;
 
 use super::{
-    DAY, check, check::DraftCheck, checked, choice, name, number, or_never, own, required,
+    DAY, check, check::DraftCheck, checked, choice, life::Life, name, number, or_never, own, required,
     server::DraftServer, unique_list, values, within,
 };
 use crate::pure::config::{
     address,
     error::{Findings, Span, Spanned, quote},
-    model::{Access, Balance, Damping, Forward, IdleTimeout, NoServer, Protocol, Service},
+    model::{Access, Balance, Forward, IdleTimeout, NoServer, Protocol, Service},
     network::{Family, Network, Ports},
     raw::{self, Field, List, Number, Port, Text},
 };
@@ -28,15 +28,12 @@ pub(super) struct Draft {
     pub(super) access: Option<Access>,
     pub(super) servers: Vec<DraftServer>,
     pub(super) check: Option<DraftCheck>,
-    pub(super) suspect_after: Option<Option<Spanned<u32>>>,
+    pub(super) life: Option<Life>,
     balance: Option<Balance>,
     persistence: Option<Option<Duration>>,
     idle: Option<IdleTimeout>,
     mss: Option<Option<u16>>,
     no_server: Option<NoServer>,
-    slow_start: Option<Option<Duration>>,
-    panic: Option<u8>,
-    damping: Option<Option<Damping>>,
 }
 
 impl Draft {
@@ -72,15 +69,7 @@ impl Draft {
             no_server: raw
                 .no_server
                 .or(NoServer::Reset, |typed| choice(&typed, "no_server", &no_servers, &[], findings)),
-            slow_start: raw.slow_start.or(None, |typed| {
-                or_never(&typed, "slow_start", ("1s", SLOW_START_MIN), ("24h", DAY), findings)
-            }),
-            panic: raw.panic.or(0, |typed| number(&typed, "panic", 0, 100, findings)),
-            damping: raw.damping.map_or(Some(None), |table| damping(table.value, findings).map(Some)),
-            suspect_after: raw.suspect_after.or(None, |typed| {
-                let count = number(&typed, "suspect_after", 0, SUSPECT_AFTER_MAX, findings)?;
-                Some(Some(Spanned::new(typed.at, count)))
-            }),
+            life: Life::new(raw.life, findings),
             check: check::check(raw.check, at, findings),
         };
         own::check(&draft, findings);
@@ -88,7 +77,7 @@ impl Draft {
     }
 
     pub(super) fn finish(self) -> Option<Service> {
-        let (ports, forward) = (self.ports?, self.forward?);
+        let (ports, forward, life) = (self.ports?, self.forward?, self.life?);
         let servers = self.servers.into_iter().map(|server| server.finish(ports));
         Some(Service {
             name: self.name?.value,
@@ -104,14 +93,10 @@ impl Draft {
             no_server: self.no_server?,
             access: self.access?,
             check: self.check?.check,
-            slow_start: self.slow_start?,
-            panic: self.panic?,
-            damping: self.damping?,
-            suspect_after: match self.suspect_after? {
-                Some(typed) => typed.value,
-                None if sees_replies(forward) => SUSPECT_AFTER,
-                None => 0,
-            },
+            slow_start: life.slow_start,
+            panic: life.panic,
+            damping: life.damping,
+            suspect_after: life.suspect_after(forward),
             servers: servers.collect::<Option<Vec<_>>>()?,
         })
     }
@@ -124,13 +109,6 @@ impl Draft {
     /// The first address of a family.
     pub(super) fn first_of(&self, family: Family) -> Option<&Spanned<Network>> {
         self.addresses.iter().find(|address| address.value.family() == family)
-    }
-}
-
-pub(super) fn sees_replies(forward: Forward) -> bool {
-    match forward {
-        Forward::Nat | Forward::Gateway => true,
-        Forward::Dsr | Forward::Ipip | Forward::Gue => false,
     }
 }
 
@@ -215,17 +193,6 @@ fn idle(raw: Field<Text>, findings: &mut Findings) -> Option<IdleTimeout> {
     })
 }
 
-fn damping(raw: raw::Damping, findings: &mut Findings) -> Option<Damping> {
-    let changes =
-        raw.changes.or(DAMPING.changes, |typed| number(&typed, "changes", 1, CHANGES_MAX, findings));
-    let mut time = |field: Field<Text>, key, default| {
-        field.or(default, |typed| within(&typed, key, ("1s", DAMPING_MIN), ("24h", DAY), findings))
-    };
-    let within = time(raw.within, "within", DAMPING.within);
-    let hold = time(raw.hold, "hold", DAMPING.hold);
-    Some(Damping { changes: changes?, within: within?, hold: hold? })
-}
-
 const FORWARDS: [(&str, Forward); 5] = [
     ("nat", Forward::Nat),
     ("gateway", Forward::Gateway),
@@ -248,12 +215,3 @@ const IDLE_MIN: Duration = Duration::from_secs(1);
 const MSS_MIN: u16 = 536;
 /// No link carries more: jumbo frames have 9 000 bytes with their headers.
 const MSS_MAX: u16 = 9_000;
-
-const SLOW_START_MIN: Duration = Duration::from_secs(1);
-/// What `damping` leaves out.
-const DAMPING: Damping =
-    Damping { changes: 4, within: Duration::from_secs(60), hold: Duration::from_secs(2 * 60) };
-const DAMPING_MIN: Duration = Duration::from_secs(1);
-const CHANGES_MAX: u32 = 255;
-const SUSPECT_AFTER: u32 = 5;
-const SUSPECT_AFTER_MAX: u32 = 1_000;

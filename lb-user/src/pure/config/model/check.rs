@@ -22,7 +22,8 @@ pub struct Check {
     pub fall: u32,
     /// What a server counts as before its first result.
     pub start: StartState,
-    /// Percent of the interval by which each run is moved at random.
+    /// Percent of the interval by which each run is moved at random, 50 at most. With 0 too the first runs of all
+    /// servers are spread over the interval.
     pub spread: u8,
     /// None: the server's own address.
     pub address: Option<IpAddr>,

@@ -9,8 +9,8 @@ mod reader;
 mod service;
 
 pub use check::{Check, Own, Request, Said, Times, Tls};
-pub use notify::Notify;
-pub use service::{Damping, Server, Service};
+pub use notify::{Mail, Notify};
+pub use service::{Damping, Life, Server, Service};
 use toml::de::{DeTable, DeValue};
 
 use self::reader::Reader;

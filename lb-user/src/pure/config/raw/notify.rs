@@ -6,11 +6,16 @@ use super::{Field, List, Number, Text, reader::Reader};
 pub struct Notify {
     pub command: Field<List>,
     pub webhook: Field<Text>,
+    pub mail: Mail,
+    pub timeout: Field<Text>,
+    pub per_minute: Field<Number>,
+}
+
+#[derive(Default)]
+pub struct Mail {
     pub email: Field<List>,
     pub email_from: Field<Text>,
     pub smtp_server: Field<Text>,
-    pub timeout: Field<Text>,
-    pub per_minute: Field<Number>,
 }
 
 impl Notify {
@@ -18,9 +23,11 @@ impl Notify {
         let notify = Notify {
             command: table.words("command", "[\"/usr/local/bin/notify\"]"),
             webhook: table.text("webhook", "\"https://hooks.example.com/lb\""),
-            email: table.text_or_texts("email", "[\"ops@example.com\"]"),
-            email_from: table.text("email_from", "\"lb1@example.com\""),
-            smtp_server: table.text("smtp_server", "\"192.0.2.25\""),
+            mail: Mail {
+                email: table.text_or_texts("email", "[\"ops@example.com\"]"),
+                email_from: table.text("email_from", "\"lb1@example.com\""),
+                smtp_server: table.text("smtp_server", "\"192.0.2.25\""),
+            },
             timeout: table.duration("timeout", "\"10s\""),
             per_minute: table.number("per_minute", "60"),
         };

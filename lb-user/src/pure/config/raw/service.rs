@@ -18,10 +18,7 @@ pub struct Service {
     pub no_server: Field<Text>,
     pub allow: Field<List>,
     pub deny: Field<List>,
-    pub slow_start: Field<Text>,
-    pub panic: Field<Number>,
-    pub damping: Option<Spanned<Damping>>,
-    pub suspect_after: Field<Number>,
+    pub life: Life,
     pub servers: Field<Vec<Spanned<Server>>>,
     pub check: Option<Spanned<Check>>,
 }
@@ -32,6 +29,15 @@ pub struct Server {
     pub address: Field<Text>,
     pub weight: Field<Number>,
     pub backup: Field<bool>,
+}
+
+/// How servers come and go beside their checks.
+#[derive(Default)]
+pub struct Life {
+    pub slow_start: Field<Text>,
+    pub panic: Field<Number>,
+    pub damping: Option<Spanned<Damping>>,
+    pub suspect_after: Field<Number>,
 }
 
 #[derive(Default)]
@@ -57,10 +63,7 @@ impl Service {
             no_server: table.text("no_server", "\"reset\""),
             allow: table.text_or_texts("allow", "[\"10.0.0.0/8\"]"),
             deny: table.text_or_texts("deny", "[\"10.0.0.0/8\"]"),
-            slow_start: table.duration("slow_start", "\"1m\""),
-            panic: table.number("panic", "50"),
-            damping: table.table("damping", "[service.damping]", Damping::read),
-            suspect_after: table.number("suspect_after", "5"),
+            life: Life::read(&mut table),
             servers: table.tables(
                 "server",
                 "`server`",
@@ -85,6 +88,17 @@ impl Server {
         };
         table.finish();
         server
+    }
+}
+
+impl Life {
+    fn read(table: &mut Reader<'_, '_>) -> Life {
+        Life {
+            slow_start: table.duration("slow_start", "\"1m\""),
+            panic: table.number("panic", "50"),
+            damping: table.table("damping", "[service.damping]", Damping::read),
+            suspect_after: table.number("suspect_after", "5"),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The types of a check: their names, their keys, and what each makes of them.
 
-use super::{checked, dialogue, dns, http, identity, payload, place, tls};
+use super::{Typed, checked, dialogue, dns, http, identity, payload, tls};
 use crate::pure::{
     config::{
         convert::{command, required},
@@ -85,14 +85,7 @@ impl Owners {
     }
 }
 
-/// `typed` are the keys of the check, `at` is its table.
-pub(super) fn convert(
-    kind: Kind,
-    own: Own,
-    typed: &[(&'static str, Span)],
-    at: Span,
-    findings: &mut Findings,
-) -> Option<CheckKind> {
+pub(super) fn convert(kind: Kind, own: Own, typed: &Typed, findings: &mut Findings) -> Option<CheckKind> {
     Some(match kind {
         Kind::None => CheckKind::None,
         Kind::Icmp => CheckKind::Icmp,
@@ -101,9 +94,9 @@ pub(super) fn convert(
         Kind::Https => CheckKind::Http(http::http(own.request, own.said, Some(own.tls), findings)?),
         Kind::Tls => CheckKind::Tls(tls::tls(own.tls, findings)?),
         Kind::Udp => CheckKind::Udp(udp(own, findings)?),
-        Kind::Dns => CheckKind::Dns(dns::dns(own, at, findings)?),
+        Kind::Dns => CheckKind::Dns(dns::dns(own, typed.at, findings)?),
         Kind::Grpc => CheckKind::Grpc(grpc(own, typed, findings)?),
-        Kind::Script => CheckKind::Script(script(own, at, findings)?),
+        Kind::Script => CheckKind::Script(script(own, typed.at, findings)?),
         Kind::Agent => {
             let send = payload::bytes(own.said.send, Field::Absent, findings)?;
             CheckKind::Agent { send: send.unwrap_or_default() }
@@ -118,7 +111,7 @@ pub(super) fn convert(
             CheckKind::Tcp(ready_made::mysql(user?.as_deref()))
         }
         Kind::Postgresql => {
-            let user = required(own.user, "user", "\"steelyard\"", at, findings)?;
+            let user = required(own.user, "user", "\"steelyard\"", typed.at, findings)?;
             CheckKind::Tcp(ready_made::postgresql(&checked(&user, findings, identity)?))
         }
     })
@@ -135,14 +128,14 @@ fn udp(own: Own, findings: &mut Findings) -> Option<Udp> {
     Some(Udp { send: send?.unwrap_or_default(), expect: expect?.map(|pattern| pattern.value) })
 }
 
-fn grpc(own: Own, typed: &[(&'static str, Span)], findings: &mut Findings) -> Option<Grpc> {
+fn grpc(own: Own, typed: &Typed, findings: &mut Findings) -> Option<Grpc> {
     let service = own.service.or(String::new(), |typed| checked(&typed, findings, payload::text));
     let is_encrypted = own.is_encrypted.or(false, Some)?;
     if is_encrypted {
         return Some(Grpc { tls: Some(tls::of_grpc(own.tls, findings)?), service: service? });
     }
     for key in tls::KEYS {
-        if let Some(at) = place(typed, key) {
+        if let Some(at) = typed.at(key) {
             let message = format!("`{key}` means nothing to a grpc check in clear");
             findings.error(at, message, format!("add `tls = true`, or remove `{key}`"));
         }

@@ -14,7 +14,7 @@ use super::{checked, choice, number, within};
 use crate::pure::config::{
     address,
     error::{Findings, Span, Spanned, quote},
-    model::check::{COUNT, Check, CheckKind, INTERVAL, ProxyHeader, StartState, TIMEOUT, Through},
+    model::check::{COUNT, Check, INTERVAL, ProxyHeader, StartState, TIMEOUT, Through},
     raw::{self, Field, Port, Text},
     value::{self, Fault, fault},
 };
@@ -22,13 +22,21 @@ use crate::pure::config::{
 /// A check with the places of its keys.
 pub(super) struct DraftCheck {
     pub(super) check: Check,
-    typed: Vec<(&'static str, Span)>,
+    pub(super) typed: Typed,
 }
 
-impl DraftCheck {
-    /// Where the value of a key is; None: it was not typed.
+/// What was typed, and where.
+pub(super) struct Typed {
+    /// The table.
+    at: Span,
+    /// Each key with the place of its value.
+    keys: Vec<(&'static str, Span)>,
+}
+
+impl Typed {
+    /// None: the key was not typed.
     pub(super) fn at(&self, key: &str) -> Option<Span> {
-        place(&self.typed, key)
+        self.keys.iter().find(|(name, _)| *name == key).map(|(_, at)| *at)
     }
 }
 
@@ -39,12 +47,12 @@ pub(super) fn check(
     findings: &mut Findings,
 ) -> Option<DraftCheck> {
     let Spanned { at, value: raw } = raw.unwrap_or_else(|| Spanned::new(owner, raw::Check::default()));
-    let typed = raw.typed;
+    let typed = Typed { at, keys: raw.typed };
     let kinds = Kind::ALL.map(|kind| (kind.name(), kind));
     let kind = raw.kind.or(Kind::Tcp, |word| choice(&word, "type", &kinds, &[], findings));
     if let Some(kind) = kind {
         belongs(kind, &typed, findings);
-        agent_port(kind, &typed, at, findings);
+        agent_port(kind, &typed, findings);
     }
     let through = through(raw.through, kind, &typed, findings);
     let times = times(raw.times, findings);
@@ -59,10 +67,10 @@ pub(super) fn check(
     let versions = [("v1", ProxyHeader::V1), ("v2", ProxyHeader::V2)];
     let proxy_header =
         raw.proxy_header.or(None, |word| choice(&word, "proxy_header", &versions, &[], findings).map(Some));
-    let kind = kind.and_then(|kind| kind::convert(kind, raw.own, &typed, at, findings));
-    let (times, kind): (Times, CheckKind) = (times?, kind?);
+    let kind = kind.and_then(|kind| kind::convert(kind, raw.own, &typed, findings));
+    let times = times?;
     let check = Check {
-        kind,
+        kind: kind?,
         through: through?,
         interval: times.interval,
         fast_interval: times.fast_interval,
@@ -81,8 +89,8 @@ pub(super) fn check(
 }
 
 /// A key of another type is refused: it would be read as if it did something.
-fn belongs(kind: Kind, typed: &[(&'static str, Span)], findings: &mut Findings) {
-    for &(key, at) in typed {
+fn belongs(kind: Kind, typed: &Typed, findings: &mut Findings) {
+    for &(key, at) in &typed.keys {
         let Some((_, owners)) = kind::KEYS.iter().find(|(owned, _)| *owned == key) else { continue };
         if owners.has(kind) {
             continue;
@@ -102,10 +110,10 @@ fn belongs(kind: Kind, typed: &[(&'static str, Span)], findings: &mut Findings) 
 }
 
 /// The port of the server is its service's, where no agent listens.
-fn agent_port(kind: Kind, typed: &[(&'static str, Span)], at: Span, findings: &mut Findings) {
-    if kind == Kind::Agent && place(typed, "port").is_none() {
+fn agent_port(kind: Kind, typed: &Typed, findings: &mut Findings) {
+    if kind == Kind::Agent && typed.at("port").is_none() {
         findings.missing(
-            at,
+            typed.at,
             "port",
             "`port` is missing here: an agent has one of its own",
             "add `port = 5555`",
@@ -113,12 +121,7 @@ fn agent_port(kind: Kind, typed: &[(&'static str, Span)], at: Span, findings: &m
     }
 }
 
-fn through(
-    raw: Field<Text>,
-    kind: Option<Kind>,
-    typed: &[(&'static str, Span)],
-    findings: &mut Findings,
-) -> Option<Through> {
+fn through(raw: Field<Text>, kind: Option<Kind>, typed: &Typed, findings: &mut Findings) -> Option<Through> {
     raw.or(Through::Direct, |word| {
         let ways = [("direct", Through::Direct), ("datapath", Through::Datapath)];
         let way = choice(&word, "through", &ways, &[], findings)?;
@@ -132,7 +135,7 @@ fn through(
                 "remove it, or choose a type that checks over TCP or UDP",
             );
         }
-        if let Some(at) = place(typed, "address") {
+        if let Some(at) = typed.at("address") {
             let place = findings.place(word.at);
             findings.error(
                 at,
@@ -212,10 +215,6 @@ fn identity(text: &str) -> Result<String, Fault> {
         ));
     }
     Ok(text.into())
-}
-
-fn place(typed: &[(&'static str, Span)], key: &str) -> Option<Span> {
-    typed.iter().find(|(name, _)| *name == key).map(|(_, at)| *at)
 }
 
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
