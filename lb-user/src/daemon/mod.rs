@@ -13,6 +13,8 @@ mod checks;
 mod control;
 pub mod decap;
 mod interfaces;
+mod keeper;
+mod orders;
 mod start;
 
 pub use self::start::{Options, RunError, run};

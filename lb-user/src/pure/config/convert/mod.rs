@@ -22,6 +22,7 @@ use std::{
 
 use lb_common::limits;
 
+pub(in crate::pure) use self::server::added_server;
 use super::{
     address,
     error::{Findings, Span, Spanned, nearest, quote},

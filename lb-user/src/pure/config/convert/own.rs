@@ -96,8 +96,7 @@ fn keeps_family(draft: &Draft, findings: &mut Findings) {
 
 /// A check needs one port to connect to. Told once: one remedy serves all servers.
 fn check_port(draft: &Draft, findings: &mut Findings) {
-    let Some(Check { kind, port: None, .. }) = draft.check.as_ref().map(|check| &check.check) else { return };
-    if !kind.has_port() {
+    if !draft.check.as_ref().is_some_and(|drafted| drafted.check.needs_port()) {
         return;
     }
     let Some(ports) = draft.ports.filter(|ports| !ports.is_exact()) else { return };

@@ -205,6 +205,11 @@ impl Check {
             proxy_header: None,
         }
     }
+
+    /// Whether it goes to a port that only the server can name.
+    pub fn needs_port(&self) -> bool {
+        self.kind.has_port() && self.port.is_none()
+    }
 }
 
 pub const INTERVAL: Duration = Duration::from_secs(2);
