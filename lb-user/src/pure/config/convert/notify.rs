@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hyper::{Uri, http::uri::Scheme};
+use http::{Uri, uri::Scheme};
 use lettre::Address;
 
 use super::{bounded, checked, command, number, required, unique_list, values, within};

@@ -2,10 +2,10 @@
 
 use std::ops::RangeInclusive;
 
-use hyper::{
+use http::{
     Method,
     header::{self, HeaderName, HeaderValue},
-    http::uri::{Authority, PathAndQuery},
+    uri::{Authority, PathAndQuery},
 };
 
 use super::{checked, payload, tls};

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use hyper::http::uri::Authority;
+use http::uri::Authority;
 use rustls::pki_types::DnsName;
 
 use super::{checked, choice, within};
