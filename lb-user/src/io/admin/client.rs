@@ -50,7 +50,7 @@ pub async fn send<T: DeserializeOwned>(
     exchange(socket, request.body(Full::from(body)), TIMEOUT_OF_CHANGES).await
 }
 
-type Built = Result<Request<Full<Bytes>>, hyper::http::Error>;
+type Built = Result<Request<Full<Bytes>>, http::Error>;
 
 async fn exchange<T: DeserializeOwned>(
     socket: &Path,

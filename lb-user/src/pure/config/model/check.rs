@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
-use regex::bytes::Regex;
+use regex::bytes::{Regex, RegexBuilder};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
@@ -22,7 +22,8 @@ pub struct Check {
     pub fall: u32,
     /// What a server counts as before its first result.
     pub start: StartState,
-    /// Percent of the interval by which each run is moved at random.
+    /// Percent of the interval by which each run is moved at random, 50 at most. With 0 too the first runs of all
+    /// servers are spread over the interval.
     pub spread: u8,
     /// None: the server's own address.
     pub address: Option<IpAddr>,
@@ -159,7 +160,7 @@ pub struct Pattern(Regex);
 
 impl Pattern {
     pub fn new(expression: &str) -> Result<Pattern, regex::Error> {
-        Regex::new(expression).map(Pattern)
+        RegexBuilder::new(expression).size_limit(PATTERN_MAX).dfa_size_limit(PATTERN_MAX).build().map(Pattern)
     }
 
     /// Matches the text itself.
@@ -205,9 +206,9 @@ impl Check {
         }
     }
 
-    /// Whether it connects to a port that only the server can name.
+    /// Whether it goes to a port that only the server can name.
     pub fn needs_port(&self) -> bool {
-        self.kind.is_stream() && self.port.is_none()
+        self.kind.has_port() && self.port.is_none()
     }
 }
 
@@ -215,6 +216,8 @@ pub const INTERVAL: Duration = Duration::from_secs(2);
 pub const TIMEOUT: Duration = Duration::from_secs(1);
 /// `rise` and `fall`.
 pub const COUNT: u32 = 3;
+/// Bytes of a compiled expression: every service may have one.
+const PATTERN_MAX: usize = 1 << 20;
 
 impl CheckKind {
     /// Whether there is anything to run.
@@ -236,5 +239,10 @@ impl CheckKind {
             | CheckKind::Icmp
             | CheckKind::Script(_) => false,
         }
+    }
+
+    /// Whether it goes to a port.
+    pub fn has_port(&self) -> bool {
+        self.is_stream() || matches!(self, CheckKind::Udp(_) | CheckKind::Dns(_))
     }
 }

@@ -3,10 +3,14 @@
 //! Owns which keys exist, in which table, of which type, and which of them are not built yet. Must not know
 //! ranges, defaults, or how one key limits another: that is `convert`.
 
+mod check;
+mod notify;
 mod reader;
 mod service;
 
-pub use service::{Check, Server, Service};
+pub use check::{Check, Own, Request, Said, Times, Tls};
+pub use notify::{Mail, Notify};
+pub use service::{Damping, Life, Server, Service};
 use toml::de::{DeTable, DeValue};
 
 use self::reader::Reader;
@@ -22,6 +26,7 @@ pub struct Raw {
     pub cluster: Option<Spanned<Cluster>>,
     pub datapath: Option<Spanned<Datapath>>,
     pub log: Option<Spanned<Log>>,
+    pub notify: Option<Spanned<Notify>>,
     pub services: Vec<Spanned<Service>>,
 }
 
@@ -64,6 +69,7 @@ pub struct Datapath {
     pub flows: Field<Number>,
     pub nat_source: Field<List>,
     pub pin: Field<Text>,
+    pub watchdog: Field<Text>,
 }
 
 #[derive(Default)]
@@ -99,6 +105,8 @@ impl Raw {
         once(&mut self.datapath, datapath, "[datapath]", root.findings);
         let log = root.table("log", "[log]", Log::read);
         once(&mut self.log, log, "[log]", root.findings);
+        let notify = root.table("notify", "[notify]", Notify::read);
+        once(&mut self.notify, notify, "[notify]", root.findings);
 
         let remedy = "begin each service with the line `[[service]]`, in two brackets";
         if let Field::Given(services) = root.tables("service", "[[service]]", remedy, Service::read) {
@@ -124,6 +132,9 @@ impl Global {
         table.not_built("threads", never);
         table.not_built("maxconn", never);
         table.not_built("user", never);
+        table.foreign("[global]", &[("router_id", "node")]);
+        table.foreign("[notify]", &notify::WORDS);
+        table.foreign("[notify]", &[("smtp_server", "smtp_server")]);
         table.finish();
         global
     }
@@ -148,6 +159,7 @@ impl Datapath {
             flows: table.number("flows", "262_144"),
             nat_source: table.texts("nat_source", "[\"10.0.5.93\"]"),
             pin: table.text("pin", "\"/sys/fs/bpf/steelyard\""),
+            watchdog: table.duration("watchdog", "\"60s\""),
         };
         table.finish();
         datapath
