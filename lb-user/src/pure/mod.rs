@@ -5,6 +5,7 @@ pub mod config;
 pub mod decap;
 pub mod explain;
 pub mod flows;
+pub mod grpc;
 pub mod health;
 pub mod hop;
 pub mod ids;
