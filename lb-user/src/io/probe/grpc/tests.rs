@@ -187,7 +187,7 @@ fn servers_without_manners_fail_in_time() {
             ("garbage", Manner::Endless(settings.clone(), vec![0xff; 65_536]), None),
             ("drip", Manner::Drips(settings.clone()), Some("timeout after 400ms")),
             ("endless header", Manner::Endless(continued, continuation), None),
-            ("endless pings", Manner::Endless(settings, b"\0\0\x08\x06\0\0\0\0\012345678".to_vec()), None),
+            ("endless pings", Manner::Endless(settings, b"\0\0\x08\x06\0\0\0\0\0ping-me!".to_vec()), None),
         ];
         for (name, manner, reason) in cases {
             println!("{name}");
