@@ -18,47 +18,54 @@ use rustls::{
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
 };
-use tokio::{sync::OnceCell, task};
+use tokio::{sync::watch, task};
 
 use crate::pure::config::model::check::Verify;
 
 /// Says what to do when there is none.
 pub(super) async fn config(verify: &Verify, alpn: &[String]) -> Result<Arc<ClientConfig>, String> {
-    let made = cached(verify, alpn, Instant::now());
-    let make = async || {
-        let (verify, alpn) = (verify.clone(), alpn.to_vec());
-        match task::spawn_blocking(move || make(&verify, &alpn)).await {
-            Ok(made) => made.map_err(|error| error.to_string()),
-            Err(ended) => Err(ended.to_string()),
-        }
-    };
-    made.get_or_init(make).await.clone()
+    let mut made = cached(verify, alpn, Instant::now());
+    match made.wait_for(Option::is_some).await.as_deref() {
+        Ok(Some(made)) => made.clone(),
+        _ => Err("the check's authorities could not be read".to_owned()),
+    }
 }
 
-type Made = Arc<OnceCell<Result<Arc<ClientConfig>, String>>>;
+type Made = Option<Result<Arc<ClientConfig>, String>>;
 
 struct Cached {
     verify: Verify,
     alpn: Vec<String>,
-    since: Instant,
-    made: Made,
+    begun: Option<Instant>,
+    made: Arc<watch::Sender<Made>>,
 }
 
 static CACHE: Mutex<Vec<Cached>> = Mutex::new(Vec::new());
 
-fn cached(verify: &Verify, alpn: &[String], now: Instant) -> Made {
+/// What is known, and soon what is true: whoever comes after the lifetime has it made again, and takes the last one
+/// meanwhile.
+fn cached(verify: &Verify, alpn: &[String], now: Instant) -> watch::Receiver<Made> {
     // Nothing below leaves the list half changed.
     let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
-    cache.retain(|entry| now.saturating_duration_since(entry.since) < LIFETIME);
-    if let Some(entry) = cache.iter().find(|entry| entry.verify == *verify && entry.alpn == alpn) {
-        return Arc::clone(&entry.made);
+    let known = cache.iter().position(|entry| entry.verify == *verify && entry.alpn == alpn);
+    let at = known.unwrap_or_else(|| {
+        if cache.len() >= CACHED_MAX {
+            cache.remove(0);
+        }
+        let made = Arc::new(watch::Sender::new(None));
+        cache.push(Cached { verify: verify.clone(), alpn: alpn.to_vec(), begun: None, made });
+        cache.len() - 1
+    });
+    let entry = &mut cache[at];
+    if entry.begun.is_none_or(|begun| now.saturating_duration_since(begun) >= LIFETIME) {
+        entry.begun = Some(now);
+        let (verify, alpn, made) = (verify.clone(), alpn.to_vec(), Arc::clone(&entry.made));
+        // Goes on when the check that asked is out of time: the next one finds it done.
+        task::spawn_blocking(move || {
+            made.send_replace(Some(make(&verify, &alpn).map_err(|error| error.to_string())))
+        });
     }
-    if cache.len() >= CACHED_MAX {
-        cache.remove(0);
-    }
-    let made = Made::default();
-    cache.push(Cached { verify: verify.clone(), alpn: alpn.to_vec(), since: now, made: Arc::clone(&made) });
-    made
+    entry.made.subscribe()
 }
 
 fn make(verify: &Verify, alpn: &[String]) -> Result<Arc<ClientConfig>, TrustError> {
@@ -174,3 +181,35 @@ const LIFETIME: Duration = Duration::from_secs(30);
 /// The oldest goes for one too many, and is made again when it is asked for.
 const CACHED_MAX: usize = 256;
 const FILE_MAX: u64 = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+    use tokio::runtime;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_replaced_counts_after_a_while() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("authority.pem");
+        let verify = Verify::File(path.clone());
+        let runtime = runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let begun = Instant::now();
+            assert!(config(&verify, &[]).await.unwrap_err().starts_with("cannot read"));
+
+            let key = KeyPair::generate().unwrap();
+            let certificate = CertificateParams::default().self_signed(&key).unwrap();
+            fs::write(&path, certificate.pem()).unwrap();
+            assert!(config(&verify, &[]).await.is_err());
+
+            let mut made = cached(&verify, &[], begun + 2 * LIFETIME);
+            assert!(made.borrow_and_update().is_some(), "the last one serves meanwhile");
+            if matches!(&*made.borrow(), Some(Err(_))) {
+                made.changed().await.unwrap();
+            }
+            assert!(matches!(&*made.borrow(), Some(Ok(_))));
+        });
+    }
+}
