@@ -6,6 +6,7 @@ pub mod decap;
 pub mod dialogue;
 pub mod explain;
 pub mod flows;
+pub mod grpc;
 pub mod health;
 pub mod hop;
 pub mod ids;

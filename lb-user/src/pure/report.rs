@@ -97,7 +97,9 @@ impl fmt::Display for Report {
                 write!(f, "{answer} in {:.1} ms", milliseconds(self.elapsed()))?;
             }
             Outcome::Failed(reason) => match self.steps.last() {
-                Some((step, _)) if self.steps.len() > 1 => write!(f, "{}: {reason}", step.name())?,
+                Some((step, _)) if self.steps.len() > 1 && !reason.starts_with(step.name()) => {
+                    write!(f, "{}: {reason}", step.name())?;
+                }
                 _ => f.write_str(reason)?,
             },
             Outcome::NotRun(reason) => return write!(f, "check not run: {reason}"),
@@ -137,6 +139,7 @@ mod tests {
             ..passed.clone()
         };
         let failed = Report { outcome: Outcome::Failed("status 503".into()), answer: None, ..asked.clone() };
+        let judged = Report { steps: vec![(Step::Connect, ms(1)), (Step::Status, ms(0))], ..failed.clone() };
         let refused = Report { outcome: Outcome::Failed("connection refused".into()), ..passed.clone() };
         let not_run = Report { outcome: Outcome::NotRun("no free local port".into()), ..passed.clone() };
         let ending = Report { warning: Some("its certificate ends in 3 days".into()), ..passed.clone() };
@@ -144,6 +147,7 @@ mod tests {
             (passed, "connected in 1.0 ms"),
             (asked, "status 200 in 4.0 ms (connect 1.0, reply 3.0 ms)"),
             (failed, "reply: status 503 (connect 1.0, reply 3.0 ms)"),
+            (judged, "status 503 (connect 1.0, status 0.0 ms)"),
             (refused, "connection refused"),
             (not_run, "check not run: no free local port"),
             (ending, "connected in 1.0 ms; its certificate ends in 3 days"),

@@ -8,7 +8,13 @@
 //!               └─ the time limit of the whole
 //! ```
 
+mod grpc;
+mod http;
 mod tcp;
+mod tls;
+
+#[cfg(test)]
+mod peer;
 
 use std::time::{Duration, Instant};
 
@@ -38,11 +44,11 @@ async fn attempt(trace: &mut Trace, task: &CheckTask) -> Result<Option<Advice>, 
     match &task.check.kind {
         CheckKind::None => Ok(None),
         CheckKind::Tcp(_) => tcp::check(trace, task).await.map(|()| None),
-        CheckKind::Http(_)
-        | CheckKind::Tls(_)
-        | CheckKind::Udp(_)
+        CheckKind::Http(http) => http::check(trace, task, http).await.map(|()| None),
+        CheckKind::Tls(tls) => tls::check(trace, task, tls).await.map(|()| None),
+        CheckKind::Grpc(grpc) => grpc::check(trace, task, grpc).await.map(|()| None),
+        CheckKind::Udp(_)
         | CheckKind::Dns(_)
-        | CheckKind::Grpc(_)
         | CheckKind::Icmp
         | CheckKind::Script(_)
         | CheckKind::Agent { .. } => Err(Failure::Local("not built yet".to_owned())),

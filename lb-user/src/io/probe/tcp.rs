@@ -1,27 +1,44 @@
-//! The TCP check: a connection that is opened and reset at once.
+//! The TCP check, and the connection under every check of a stream.
 //!
-//! A reset instead of a close, because a check every second would leave a TIME_WAIT socket every second.
+//! A connection ends by a reset instead of a close, because a check every second would leave a TIME_WAIT socket
+//! every second.
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
 
-use tokio::net::{TcpSocket, TcpStream};
+use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
+use proxy_header::{ProxiedAddress, ProxyHeader};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpSocket, TcpStream},
+};
 
 use super::{Failure, Trace};
-use crate::pure::{report::Step, state::CheckTask};
+use crate::pure::{config::model::check, report::Step, state::CheckTask};
 
-/// Connects from an ephemeral port.
+/// Passes once the connection stands.
 pub(super) async fn check(trace: &mut Trace, task: &CheckTask) -> Result<(), Failure> {
     connect(trace, task).await.map(drop)
 }
 
-/// Dropping the stream resets the connection.
+/// Connects from an ephemeral port, and sends the PROXY header if there is to be one. Dropping the stream resets
+/// the connection.
 pub(super) async fn connect(trace: &mut Trace, task: &CheckTask) -> Result<TcpStream, Failure> {
     trace.step(Step::Connect);
     let address = task.target;
     let socket = socket(address).map_err(|error| Failure::Local(local_fault(&error)))?;
-    let stream = socket.connect(address).await.map_err(|error| refusal(&error))?;
+    if let Some(source) = task.check.source {
+        bind(&socket, source, address)?;
+    }
+    let mut stream = socket.connect(address).await.map_err(|error| refusal(&error))?;
     if is_own_echo(&stream, address) {
         return Err(Failure::Server("connection refused".to_owned()));
+    }
+    if let Some(version) = task.check.proxy_header {
+        let header = proxy_header(&stream, version).map_err(|error| refusal(&error))?;
+        stream.write_all(&header).await.map_err(|error| refusal(&error))?;
     }
     Ok(stream)
 }
@@ -29,7 +46,45 @@ pub(super) async fn connect(trace: &mut Trace, task: &CheckTask) -> Result<TcpSt
 fn socket(towards: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if towards.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_zero_linger()?;
+    // What a check says in parts must not wait for the server's delayed acknowledgement.
+    socket.set_nodelay(true)?;
     Ok(socket)
+}
+
+fn bind(socket: &TcpSocket, source: IpAddr, towards: SocketAddr) -> Result<(), Failure> {
+    if source.is_ipv4() != towards.is_ipv4() {
+        return Err(Failure::Local(format!(
+            "its source {source} is of another family than {}: give the check a source of that family",
+            towards.ip()
+        )));
+    }
+    // The port is chosen with the connection: one port then serves many servers.
+    let bound = setsockopt(socket, IpBindAddressNoPort, &true)
+        .map_err(io::Error::from)
+        .and_then(|()| socket.bind(SocketAddr::new(source, 0)));
+    bound.map_err(|error| {
+        Failure::Local(match error.raw_os_error() {
+            Some(libc::EADDRNOTAVAIL) => {
+                format!("its source {source} is no address of this machine: add it, or change `source`")
+            }
+            _ => local_fault(&error),
+        })
+    })
+}
+
+/// As HAProxy's `check-send-proxy`: the connection is the balancer's own, and the header says so. Version 1 has
+/// no word for that which every server takes, and names the connection's ends.
+fn proxy_header(stream: &TcpStream, version: check::ProxyHeader) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let written = match version {
+        check::ProxyHeader::V1 => {
+            let ends = ProxiedAddress::stream(stream.local_addr()?, stream.peer_addr()?);
+            ProxyHeader::with_address(ends).encode_v1(&mut bytes)
+        }
+        check::ProxyHeader::V2 => ProxyHeader::with_local().encode_v2(&mut bytes),
+    };
+    written.map_err(io::Error::other)?;
+    Ok(bytes)
 }
 
 /// TCP's simultaneous open lets a socket connect to itself when the kernel picks the checked port as the
@@ -39,10 +94,11 @@ fn is_own_echo(stream: &TcpStream, address: SocketAddr) -> bool {
     stream.local_addr().is_ok_and(|local| (local.ip(), local.port()) == (address.ip(), address.port()))
 }
 
-fn refusal(error: &io::Error) -> Failure {
+/// What a connection's error says, and of whom.
+pub(super) fn refusal(error: &io::Error) -> Failure {
     match error.raw_os_error() {
         Some(libc::ECONNREFUSED) => Failure::Server("connection refused".to_owned()),
-        Some(libc::ECONNRESET) => Failure::Server("connection reset".to_owned()),
+        Some(libc::ECONNRESET | libc::EPIPE) => Failure::Server("connection reset".to_owned()),
         Some(libc::ETIMEDOUT) => Failure::Server("timeout of the kernel's connection attempts".to_owned()),
         Some(libc::EHOSTUNREACH) => {
             Failure::Server("no route to host, or its next hop does not answer".to_owned())
@@ -83,21 +139,25 @@ fn local_fault(error: &io::Error) -> String {
 mod tests {
     use std::{
         fs,
-        net::{IpAddr, Ipv4Addr, Ipv6Addr},
+        net::{Ipv4Addr, Ipv6Addr},
+        sync::Arc,
         time::Duration,
     };
+
+    use tokio::io::AsyncReadExt;
 
     use super::{
         super::{run, testing},
         *,
     };
-    use crate::io::testbed::{FAR_PORT, in_either_family, in_namespaces, set_sysctl};
+    use crate::io::testbed::{FAR_PORT, V4, V6, in_either_family, in_namespaces, set_sysctl};
     use crate::pure::{
-        config::model::check::CheckKind,
+        config::model::check::{Check, CheckKind, ProxyHeader},
         report::{Outcome, Report},
     };
 
     const SECOND: Duration = Duration::from_secs(1);
+    const LOOPBACKS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
     async fn check(target: SocketAddr, timeout: Duration) -> Report {
         run(&testing::task(CheckKind::Tcp(Vec::new()), target, timeout)).await
@@ -165,9 +225,88 @@ mod tests {
     fn a_connection_to_oneself_is_no_server() {
         in_namespaces(async |_| {
             set_sysctl("net/ipv4/ip_local_port_range", "40000 40000");
-            for address in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+            for address in LOOPBACKS {
                 let result = check(SocketAddr::new(address, 40_000), SECOND).await;
                 assert_eq!(result.outcome, Outcome::Failed("connection refused".to_owned()));
+            }
+        });
+    }
+
+    /// What a server sees: its peer, itself, and what is said first.
+    async fn seen(address: IpAddr, change: impl FnOnce(&mut Check)) -> (SocketAddr, SocketAddr, Vec<u8>) {
+        let listener = tokio::net::TcpListener::bind((address, 0)).await.unwrap();
+        let target = listener.local_addr().unwrap();
+        let mut task = testing::task(CheckKind::Tcp(Vec::new()), target, SECOND);
+        change(Arc::make_mut(&mut task.check));
+        let stream = connect(&mut Trace::default(), &task).await.unwrap();
+        let (mut server, peer) = listener.accept().await.unwrap();
+        let mut said = vec![0; 128];
+        let length =
+            if task.check.proxy_header.is_some() { server.read(&mut said).await.unwrap() } else { 0 };
+        said.truncate(length);
+        drop(stream);
+        (peer, target, said)
+    }
+
+    #[test]
+    fn a_check_comes_from_its_source() {
+        in_namespaces(async |_| {
+            let other = Ipv4Addr::new(127, 0, 0, 9);
+            for (address, source) in
+                [(LOOPBACKS[0], LOOPBACKS[0]), (LOOPBACKS[0], other.into()), (LOOPBACKS[1], LOOPBACKS[1])]
+            {
+                let (peer, _, _) = seen(address, |check| check.source = Some(source)).await;
+                assert_eq!(peer.ip(), source);
+            }
+        });
+    }
+
+    #[test]
+    fn one_source_port_serves_many_servers() {
+        in_namespaces(async |_| {
+            set_sysctl("net/ipv4/ip_local_port_range", "40000 40000");
+            let here = LOOPBACKS[0];
+            let listeners = [1, 2, 3].map(|port| std::net::TcpListener::bind((here, port)).unwrap());
+            let mut held = Vec::new();
+            for listener in &listeners {
+                let target = listener.local_addr().unwrap();
+                let mut task = testing::task(CheckKind::Tcp(Vec::new()), target, SECOND);
+                Arc::make_mut(&mut task.check).source = Some(here);
+                held.push(connect(&mut Trace::default(), &task).await.unwrap());
+            }
+        });
+    }
+
+    #[test]
+    fn a_source_that_cannot_be_used_is_this_machines_fault() {
+        in_either_family(async |_, who| {
+            let other = if who.near.is_ipv4() { V6 } else { V4 };
+            for (source, reason) in [
+                (who.nobody, "is no address of this machine: add it, or change `source`"),
+                (other.near, "give the check a source of that family"),
+            ] {
+                let target = SocketAddr::new(who.far, FAR_PORT);
+                let mut task = testing::task(CheckKind::Tcp(Vec::new()), target, SECOND);
+                Arc::make_mut(&mut task.check).source = Some(source);
+                match run(&task).await.outcome {
+                    Outcome::NotRun(told) => assert!(told.ends_with(reason), "{told}"),
+                    other => panic!("{other:?}"),
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn a_proxy_header_says_whose_connection_it_is() {
+        in_namespaces(async |_| {
+            for (address, family) in LOOPBACKS.into_iter().zip(["TCP4", "TCP6"]) {
+                let (peer, target, said) =
+                    seen(address, |check| check.proxy_header = Some(ProxyHeader::V1)).await;
+                let ports = format!("{} {}", peer.port(), target.port());
+                assert_eq!(said, format!("PROXY {family} {address} {address} {ports}\r\n").as_bytes());
+
+                let (_, _, said) = seen(address, |check| check.proxy_header = Some(ProxyHeader::V2)).await;
+                assert_eq!(said, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0");
             }
         });
     }
