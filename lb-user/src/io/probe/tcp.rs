@@ -39,10 +39,11 @@ fn is_own_echo(stream: &TcpStream, address: SocketAddr) -> bool {
     stream.local_addr().is_ok_and(|local| (local.ip(), local.port()) == (address.ip(), address.port()))
 }
 
-fn refusal(error: &io::Error) -> Failure {
+/// What a connection's error says, and of whom.
+pub(super) fn refusal(error: &io::Error) -> Failure {
     match error.raw_os_error() {
         Some(libc::ECONNREFUSED) => Failure::Server("connection refused".to_owned()),
-        Some(libc::ECONNRESET) => Failure::Server("connection reset".to_owned()),
+        Some(libc::ECONNRESET | libc::EPIPE) => Failure::Server("connection reset".to_owned()),
         Some(libc::ETIMEDOUT) => Failure::Server("timeout of the kernel's connection attempts".to_owned()),
         Some(libc::EHOSTUNREACH) => {
             Failure::Server("no route to host, or its next hop does not answer".to_owned())
@@ -62,7 +63,7 @@ fn refusal(error: &io::Error) -> Failure {
     }
 }
 
-fn local_fault(error: &io::Error) -> String {
+pub(super) fn local_fault(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::EMFILE) => "too many open files in the daemon: raise LimitNOFILE".to_owned(),
         Some(libc::ENFILE) => "too many open files on this machine: raise fs.file-max".to_owned(),
