@@ -1,5 +1,7 @@
 //! The DNS check: a question over UDP, and over TCP where the answer does not fit.
 
+use std::io;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Failure, Trace, datagram, random, tcp};
@@ -37,7 +39,10 @@ pub(super) async fn check(trace: &mut Trace, task: &CheckTask, dns: &Dns) -> Res
 
 /// Each message follows its length (RFC 1035, 4.2.2).
 async fn over_tcp(trace: &mut Trace, task: &CheckTask, question: &Question) -> Result<(), Failure> {
-    let refusal = |error| tcp::refusal(&error);
+    let refusal = |error: io::Error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => Failure::Server("connection closed without an answer".to_owned()),
+        _ => tcp::refusal(&error),
+    };
     let mut stream = tcp::connect(trace, task).await?;
     trace.step(Step::Send);
     let length = u16::try_from(question.bytes().len()).unwrap_or(u16::MAX);
@@ -98,8 +103,20 @@ mod tests {
         CheckKind::Dns(Dns { query: "www.example.com".to_owned(), record: 1, expect })
     }
 
-    /// A server on both protocols: over UDP it sends what `answers` makes of the question, over TCP an answer whole.
     async fn against(answers: impl Fn(&[u8]) -> Vec<Vec<u8>>, timeout: Duration) -> Report {
+        against_both(answers, |question| framed(&changed(question, |_| ())), timeout).await
+    }
+
+    fn framed(message: &[u8]) -> Vec<u8> {
+        [&u16::try_from(message.len()).unwrap().to_be_bytes(), message].concat()
+    }
+
+    /// A server on both protocols that sends what it makes of the question; over TCP byte by byte, and no more.
+    async fn against_both(
+        answers: impl Fn(&[u8]) -> Vec<Vec<u8>>,
+        bytes: impl Fn(&[u8]) -> Vec<u8>,
+        timeout: Duration,
+    ) -> Report {
         let stream = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = stream.local_addr().unwrap();
         let datagrams = UdpSocket::bind(address).await.unwrap();
@@ -115,9 +132,12 @@ mod tests {
             let mut stream = stream.accept().await.unwrap().0;
             let mut question = vec![0; usize::from(stream.read_u16().await.unwrap())];
             stream.read_exact(&mut question).await.unwrap();
-            let answer = changed(&question, |_| ());
-            stream.write_u16(answer.len().try_into().unwrap()).await.unwrap();
-            stream.write_all(&answer).await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            for byte in bytes(&question) {
+                stream.write_all(&[byte]).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            drop(stream);
             std::future::pending::<()>().await;
         };
         let task = testing::task(kind(), address, timeout);
@@ -197,6 +217,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_comes_over_tcp_is_no_more_trusted() {
+        let cut = |question: &[u8]| changed(question, |message| message.metadata.truncation = true);
+        let cases: [(Stream, &str); 5] = [
+            (&|_| Vec::new(), "connection closed without an answer"),
+            (&|question| framed(question)[..20].to_vec(), "connection closed without an answer"),
+            (&|_| framed(b"garbage"), "bytes that are no DNS message, over tcp"),
+            (&|question| framed(question), "an answer with another id, over tcp"),
+            (&|question| framed(&cut(question)), "an answer that is cut over tcp, too"),
+        ];
+        for (bytes, reason) in cases {
+            assert_eq!(
+                against_both(|question| vec![cut(question)], bytes, LONG).await.outcome,
+                failed(reason)
+            );
+        }
+    }
+
+    #[tokio::test]
     async fn a_server_that_is_not_there_is_named() {
         let gone = UdpSocket::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap();
         let report = run(&testing::task(kind(), gone, LONG)).await;
@@ -204,6 +242,9 @@ mod tests {
         let silent = against(|_| Vec::new(), SHORT).await;
         assert_eq!(silent.outcome, failed("timeout after 200ms"));
     }
+
+    /// What a server sends in answer to a question.
+    type Stream<'a> = &'a dyn Fn(&[u8]) -> Vec<u8>;
 
     const SHORT: Duration = Duration::from_millis(200);
     const LONG: Duration = Duration::from_secs(10);
