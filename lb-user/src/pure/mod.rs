@@ -1,9 +1,13 @@
 //! Logic. Takes `now`, bytes and configuration; returns values. No socket, clock, task, file or random source.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod agent;
 pub mod config;
 pub mod decap;
 pub mod dialogue;
+pub mod dns;
+pub mod echo;
+pub mod excerpt;
 pub mod explain;
 pub mod flows;
 pub mod grpc;

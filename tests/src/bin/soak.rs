@@ -78,8 +78,10 @@ fn run(arguments: &Arguments) -> Result<bool> {
 }
 
 fn deaths(forward: Forward, arguments: &Arguments) -> Result<bool> {
-    let deaths =
-        [false, true].map(|silent| soak::time_to_the_last(forward, silent)).into_iter().collect::<Result<Vec<_>>>()?;
+    let deaths = [false, true]
+        .map(|silent| soak::time_to_the_last(forward, silent))
+        .into_iter()
+        .collect::<Result<Vec<_>>>()?;
     for death in &deaths {
         println!(
             "{} {}: the last connection to a dead server began {:.0} ms after its death (limit {:.0} ms); {} of {} went there",

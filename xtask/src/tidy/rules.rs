@@ -94,6 +94,8 @@ const UNSAFE_ISLANDS: &[&str] = &[
     "lb-ebpf/src/bin",
     // Raw BPF system calls and the mmap of map memory.
     "lb-user/src/io/kernel",
+    // A fork between the daemon and a check's script.
+    "lb-user/src/io/probe/script/leash",
     // A program, a checksum offload, socket options and a namespace that no safe wrapper reaches.
     "tests/src/bed/xdp",
     "tests/src/bed/offload",

@@ -8,15 +8,25 @@
 //!               └─ the time limit of the whole
 //! ```
 
+mod agent;
+mod datagram;
+mod dialogue;
+mod dns;
 mod grpc;
 mod http;
+mod icmp;
+mod script;
 mod tcp;
 mod tls;
+mod udp;
 
 #[cfg(test)]
 mod peer;
 
-use std::time::{Duration, Instant};
+use std::{
+    hash::{BuildHasher, RandomState},
+    time::{Duration, Instant},
+};
 
 use tokio::time;
 
@@ -35,7 +45,7 @@ pub async fn run(task: &CheckTask) -> Report {
         Ok(Ok(Some(advice))) => Outcome::Advised(advice),
         Ok(Err(Failure::Server(reason))) => Outcome::Failed(reason),
         Ok(Err(Failure::Local(reason))) => Outcome::NotRun(reason),
-        Err(_) => Outcome::Failed(format!("timeout after {limit:?}")),
+        Err(_) => Outcome::Failed(trace.timeout(limit)),
     };
     trace.report(outcome)
 }
@@ -43,15 +53,16 @@ pub async fn run(task: &CheckTask) -> Report {
 async fn attempt(trace: &mut Trace, task: &CheckTask) -> Result<Option<Advice>, Failure> {
     match &task.check.kind {
         CheckKind::None => Ok(None),
-        CheckKind::Tcp(_) => tcp::check(trace, task).await.map(|()| None),
+        CheckKind::Tcp(exchanges) if exchanges.is_empty() => tcp::check(trace, task).await.map(|()| None),
+        CheckKind::Tcp(exchanges) => dialogue::check(trace, task, exchanges).await.map(|()| None),
         CheckKind::Http(http) => http::check(trace, task, http).await.map(|()| None),
         CheckKind::Tls(tls) => tls::check(trace, task, tls).await.map(|()| None),
+        CheckKind::Udp(udp) => udp::check(trace, task, udp).await.map(|()| None),
+        CheckKind::Dns(dns) => dns::check(trace, task, dns).await.map(|()| None),
         CheckKind::Grpc(grpc) => grpc::check(trace, task, grpc).await.map(|()| None),
-        CheckKind::Udp(_)
-        | CheckKind::Dns(_)
-        | CheckKind::Icmp
-        | CheckKind::Script(_)
-        | CheckKind::Agent { .. } => Err(Failure::Local("not built yet".to_owned())),
+        CheckKind::Icmp => icmp::check(trace, task).await.map(|()| None),
+        CheckKind::Script(script) => script::check(trace, task, script).await.map(|()| None),
+        CheckKind::Agent { send } => agent::check(trace, task, send).await.map(Some),
     }
 }
 
@@ -86,10 +97,23 @@ impl Trace {
         }
     }
 
+    /// With what the server said until then, which may be why the rest is missing.
+    fn timeout(&self, limit: Duration) -> String {
+        match &self.answer {
+            Some(answer) => format!("timeout after {limit:?}, and until then {answer}"),
+            None => format!("timeout after {limit:?}"),
+        }
+    }
+
     fn report(mut self, outcome: Outcome) -> Report {
         self.end();
         Report { outcome, steps: self.ended, answer: self.answer, warning: self.warning }
     }
+}
+
+/// For ids that nobody should guess: the hasher's keys come from the kernel.
+fn random() -> u64 {
+    RandomState::new().hash_one(())
 }
 
 #[cfg(test)]

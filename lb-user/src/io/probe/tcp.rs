@@ -118,7 +118,7 @@ pub(super) fn refusal(error: &io::Error) -> Failure {
     }
 }
 
-fn local_fault(error: &io::Error) -> String {
+pub(super) fn local_fault(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::EMFILE) => "too many open files in the daemon: raise LimitNOFILE".to_owned(),
         Some(libc::ENFILE) => "too many open files on this machine: raise fs.file-max".to_owned(),

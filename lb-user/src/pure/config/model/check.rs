@@ -84,8 +84,12 @@ pub enum ProxyHeader {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exchange {
     Send(Vec<u8>),
-    /// Bytes are read until they match.
+    /// Sent if what came since the last sending matches.
+    SendIf(Pattern, Vec<u8>),
+    /// Bytes are read until they match, together with what came since the last sending.
     Expect(Pattern),
+    /// Nothing more will be sent, and the server ends the connection in turn: for one that complains of a reset.
+    Finish,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
