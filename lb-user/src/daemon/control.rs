@@ -14,7 +14,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::answers::Situation;
+use super::{answers::Situation, checks::Mailbox};
 use crate::{
     io::{
         kernel::{self, Kernel, Sweep},
@@ -53,6 +53,7 @@ pub(super) struct Control {
     pub snapshot: watch::Sender<Arc<Snapshot>>,
     /// Configured interfaces without the program.
     pub unattached: BTreeSet<String>,
+    pub orders: Arc<Mailbox>,
     /// From a change to its plan.
     pub pause: Duration,
     pub rooms: BTreeMap<&'static str, Room>,
@@ -93,6 +94,7 @@ impl Control {
                     self.attach_missing().await;
                     self.publish();
                 }
+                () = at(self.state.deadline()) => self.state.pass(Instant::now()),
                 () = at(due) => {
                     let started = Instant::now();
                     self.settle();
@@ -100,6 +102,7 @@ impl Control {
                     due = None;
                 }
             }
+            self.follow_up();
             if due.is_none() && self.state.is_stale() {
                 due = Some(Instant::now() + self.pause);
             }
@@ -108,7 +111,19 @@ impl Control {
 
     /// Takes events in, and says what an operator should read of them.
     pub(super) fn handle_all(&mut self, events: impl Iterator<Item = Event>) {
+        self.state.pass(Instant::now());
         let notices: Vec<_> = events.filter_map(|event| self.state.handle(event)).collect();
+        self.say_all(&notices);
+    }
+
+    /// Says what no event told, and hands the checks their orders.
+    fn follow_up(&mut self) {
+        let notices = self.state.take_notices();
+        self.say_all(&notices);
+        self.orders.post(self.state.take_orders());
+    }
+
+    fn say_all(&self, notices: &[Notice]) {
         for notice in notices.iter().take(NOTICES_MAX) {
             say(notice);
         }
@@ -185,6 +200,7 @@ impl Control {
                     memory.set_load(id, if in_pairs { open.pairs } else { open.alone });
                 }
                 self.state.handle(Event::Swept { records: round.records, named: round.named });
+                self.state.handle(Event::Failing { in_a_row: round.signs.in_a_row() });
                 return;
             }
             if started.elapsed() > SWEEP_TIME {
@@ -243,5 +259,12 @@ fn say(notice: &Notice) {
         Notice::Down { server, detail } => warn!("{server} is down: {detail}"),
         Notice::Unreachable { server, reason } => warn!("{server} cannot be reached: {reason}"),
         Notice::NotChecked { server, detail } => warn!("{server}: {detail}"),
+        Notice::Suspect { server, detail } => warn!("{server} is suspect: {detail}; checking it now"),
+        Notice::Panic { service, usable, servers } => {
+            warn!("{service}: {usable} of {servers} servers usable, below its panic threshold: all are used");
+        }
+        Notice::Calm { service, usable, servers } => {
+            info!("{service}: {usable} of {servers} servers usable: only those are used");
+        }
     }
 }

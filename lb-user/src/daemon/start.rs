@@ -142,8 +142,13 @@ impl Daemon {
         let warnings = warnings(&net, &config).await;
         let node = config.global.node.clone().unwrap_or_else(host_name);
         let names = config.datapath.interfaces.iter().cloned().collect();
-        let mut state =
-            State::new(Start { config, secret, pinned: kernel.tables(), ring_slots: kernel.ring_slots() })?;
+        let mut state = State::new(Start {
+            config,
+            secret,
+            pinned: kernel.tables(),
+            ring_slots: kernel.ring_slots(),
+            now: Instant::now(),
+        })?;
         for breaks in state.breaks() {
             warn!("{breaks}");
         }
@@ -165,6 +170,7 @@ impl Daemon {
             situation: Arc::clone(&situation),
             snapshot: publisher,
             unattached: BTreeSet::new(),
+            orders: Arc::default(),
             pause: PLAN_PAUSE_MIN,
             rooms: BTreeMap::new(),
             unrecorded: 0,
@@ -186,9 +192,10 @@ impl Daemon {
 
     /// Until a signal says stop. A task that ends by itself is a fault: better a restart than half a daemon.
     async fn run(&mut self, signals: &mut Signals) -> Result<(), RunError> {
-        let checks = self.control.state.checks();
+        let (_tasks, wanted) = watch::channel(Arc::new(self.control.state.checks()));
         let (inbox, mut events) = mpsc::channel(INBOX);
-        let mut checking = tokio::spawn(checks::run(checks, inbox));
+        let orders = Arc::clone(&self.control.orders);
+        let mut checking = tokio::spawn(checks::run(wanted, orders, inbox));
         let task = select! {
             () = signals.stop() => {
                 info!("stopping");

@@ -14,6 +14,10 @@ pub mod plan;
 pub mod record;
 pub mod report;
 pub mod ring;
+pub mod schedule;
 pub mod snapshot;
 pub mod state;
 pub mod status;
+pub mod suspect;
+#[cfg(test)]
+mod testing;

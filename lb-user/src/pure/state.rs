@@ -11,12 +11,14 @@
 
 mod entries;
 mod rings;
+mod usable;
 mod way;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Instant,
 };
 
 use lb_common::{
@@ -31,6 +33,7 @@ use siphasher::sip::SipHasher24;
 
 pub use self::entries::number;
 use self::entries::{client_ticks, idle_ticks};
+use self::usable::Usage;
 pub(in crate::pure) use self::{
     entries::{keys, rules},
     rings::Ring,
@@ -40,13 +43,14 @@ use super::{
         model::{self, Balance, Config, Forward, Protocol, check::Check},
         network::{Family, shown},
     },
-    health::{Change, Health},
+    health::{Health, Terms},
     hop::Reach,
     ids::{ServerIds, ServerKey},
     notice::Notice,
     place::{self, Place, PlaceError},
     plan::{Step, Tables, diff},
     report::{Outcome, Report},
+    schedule::Orders,
 };
 
 /// What the daemon starts from.
@@ -58,6 +62,7 @@ pub struct Start<'a> {
     pub pinned: Tables,
     /// Slots of the ring map.
     pub ring_slots: u32,
+    pub now: Instant,
 }
 
 pub struct State {
@@ -78,6 +83,13 @@ pub struct State {
     pub(super) installed: Tables,
     pub(super) flows: u64,
     now: Ticks,
+    /// As `pass` last told.
+    clock: Instant,
+    /// When time alone changes something next, or sooner.
+    wake: Option<Instant>,
+    /// Not read yet.
+    notices: Vec<Notice>,
+    orders: Orders,
     /// When the kernel last had no room for a record.
     refused: Option<Ticks>,
     /// Something the tables depend on has changed since the last plan.
@@ -90,6 +102,8 @@ pub(super) struct ServiceState {
     pub(super) servers: Vec<ServerId>,
     /// In the order of `model::Service::rings`.
     pub(super) rings: Vec<Ring>,
+    /// Too few of its servers are usable: all are used.
+    pub(super) panics: bool,
 }
 
 pub(super) struct ServerState {
@@ -102,6 +116,7 @@ pub(super) struct ServerState {
     position: Option<usize>,
     pub(super) health: Health,
     pub(super) detail: String,
+    usage: Usage,
     /// As it was pinned: its way at layer 2 is used until netlink knows better.
     pinned: Option<Server>,
 }
@@ -122,6 +137,10 @@ pub enum Event {
         records: u64,
         named: BTreeSet<ServerId>,
     },
+    /// Connections that failed in a row, of each server with any, at the end of such a round.
+    Failing {
+        in_a_row: BTreeMap<ServerId, u32>,
+    },
 }
 
 /// A check to run again and again.
@@ -136,7 +155,7 @@ pub struct CheckTask {
 
 impl State {
     pub fn new(start: Start<'_>) -> Result<Self, PlaceError> {
-        let Start { config, secret, pinned, ring_slots } = start;
+        let Start { config, secret, pinned, ring_slots, now } = start;
         let places = place::assign(&config, &pinned, ring_slots)?;
         let mut state = State {
             hash_key: HashKey([derive(secret, 0), derive(secret, 1)]),
@@ -152,6 +171,10 @@ impl State {
             unnamed: BTreeSet::new(),
             flows: 0,
             now: Ticks::default(),
+            clock: now,
+            wake: None,
+            notices: Vec::new(),
+            orders: Orders::default(),
             refused: None,
             stale: true,
             installed: pinned,
@@ -161,7 +184,7 @@ impl State {
         for (index, place) in places.into_iter().enumerate() {
             let servers = state.enter_servers(index, place.id)?;
             let rings = vec![Ring::default(); place.rings.len()];
-            state.services.push(ServiceState { place, servers, rings });
+            state.services.push(ServiceState { place, servers, rings, panics: false });
         }
         for (&id, server) in &state.servers {
             state.by_address.entry(server.address.ip()).or_default().insert(id);
@@ -177,14 +200,15 @@ impl State {
             let address = SocketAddr::new(server.address, server.port.get());
             self.ids.adopt(id, ServerKey { service: server.service, address });
             let index = by_id.get(&server.service).copied();
-            let check = index.map(|index| &self.config.services[index].check);
+            let terms = index.map(|index| Terms::of(&self.config.services[index]));
             let known = ServerState {
                 address,
                 service: server.service,
                 index,
                 position: None,
-                health: Health::adopted(check, server.hop.lives),
+                health: Health::adopted(terms.unwrap_or_else(Terms::nobodys), server.hop.lives),
                 detail: "as before the restart".to_owned(),
+                usage: Usage::default(),
                 pinned: Some(*server),
             };
             self.servers.insert(id, known);
@@ -202,8 +226,9 @@ impl State {
                 service,
                 index: Some(index),
                 position: None,
-                health: Health::new(&configured.check),
+                health: Health::new(Terms::of(configured)),
                 detail: "not checked yet".to_owned(),
+                usage: Usage::default(),
                 pinned: None,
             });
             known.position = Some(position);
@@ -225,6 +250,10 @@ impl State {
                 self.release(&named);
                 None
             }
+            Event::Failing { in_a_row } => {
+                self.suspected(&in_a_row);
+                None
+            }
         }
     }
 
@@ -233,19 +262,18 @@ impl State {
         let detail = report.to_string();
         let before = std::mem::replace(&mut known.detail, detail.clone());
         let passed = match &report.outcome {
-            Outcome::Passed | Outcome::Advised(_) => true,
+            Outcome::Passed => true,
+            Outcome::Advised(advice) => {
+                self.advised(server, advice);
+                advice.up != Some(false)
+            }
             Outcome::Failed(_) => false,
             Outcome::NotRun(_) => {
                 return (before != detail).then(|| Notice::NotChecked { server: self.name(server), detail });
             }
         };
-        let change = known.health.handle(passed)?;
-        self.stale = true;
-        let server = self.name(server);
-        Some(match change {
-            Change::WentUp => Notice::Up { server, detail },
-            Change::WentDown => Notice::Down { server, detail },
-        })
+        let change = self.count(server, passed)?;
+        Some(self.changed(server, change, detail))
     }
 
     fn reached(&mut self, address: IpAddr, reach: Reach) -> Option<Notice> {
@@ -341,6 +369,7 @@ impl State {
         if !std::mem::take(&mut self.stale) {
             return Vec::new();
         }
+        self.reconsider();
         let rings: Vec<_> = (0..self.services.len()).map(|index| self.rings(index)).collect();
         let desired = self.desired(rings);
         debug_assert_eq!(desired.dangling(), None);
@@ -514,7 +543,7 @@ impl State {
 impl ServerState {
     /// Not marked down: its records count, and with a weight it takes new connections.
     fn lives(&self) -> bool {
-        self.health.usable()
+        self.health.usable() || self.usage.is_needed()
     }
 }
 

@@ -1,3 +1,5 @@
+mod usable;
+
 use std::collections::HashMap;
 
 use proptest::prelude::*;
@@ -6,6 +8,7 @@ use super::*;
 use crate::pure::{
     config,
     hop::{NextHop, Tags},
+    testing::an_instant,
 };
 
 const SECRET: &[u8] = b"test";
@@ -33,7 +36,8 @@ fn service(forward: &str, servers: &[(&str, u16)]) -> String {
 const THREE: &[(&str, u16)] = &[("10.0.0.1", 1), ("10.0.0.2", 1), ("10.0.0.3", 2)];
 
 fn start(config: Config, pinned: Tables) -> State {
-    State::new(Start { config, secret: SECRET, pinned, ring_slots: RING_SLOTS }).expect("room for all")
+    State::new(Start { config, secret: SECRET, pinned, ring_slots: RING_SLOTS, now: an_instant() })
+        .expect("room for all")
 }
 
 fn reach(last: u8) -> Event {
@@ -282,6 +286,7 @@ fn what_a_restart_breaks_is_told() {
         secret: b"other",
         pinned: before.installed,
         ring_slots: RING_SLOTS,
+        now: an_instant(),
     };
     assert_eq!(State::new(start).expect("room for all").breaks().len(), 1);
 }
@@ -402,7 +407,8 @@ fn rings_that_do_not_fit_are_refused() {
 }
 
 fn start_error(config: Config, ring_slots: u32) -> Option<PlaceError> {
-    State::new(Start { config, secret: SECRET, pinned: Tables::default(), ring_slots }).err()
+    State::new(Start { config, secret: SECRET, pinned: Tables::default(), ring_slots, now: an_instant() })
+        .err()
 }
 
 /// What happens in the simulation of `no_connection_to_a_living_server_moves`.
