@@ -116,7 +116,7 @@ impl Config {
         &mut self.services[index]
     }
 
-    pub(super) fn to_toml(&self, socket: &Path, pin: &Path) -> String {
+    pub fn to_toml(&self, socket: &Path, pin: &Path) -> String {
         let mut text = format!(
             "[global]\nnode = \"bed\"\nadmin_socket = {socket:?}\n\n[cluster]\nsecret = \"of the bed\"\n\n\
              [datapath]\ninterfaces = {:?}\nmode = \"{}\"\npin = {pin:?}\n",
