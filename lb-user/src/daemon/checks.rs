@@ -127,6 +127,14 @@ impl Checks {
 
     /// A check that stays keeps its time and its run, one that changed runs anew, and one that is gone ends.
     fn reconcile(&mut self, tasks: &[CheckTask]) {
+        if tasks.len() > self.running_max {
+            warn!(
+                "{} servers to check, and room for {} checks at once: when many do not answer, checks are late; raise \
+                 LimitNOFILE",
+                tasks.len(),
+                self.running_max
+            );
+        }
         let now = Instant::now();
         let wanted: BTreeSet<CheckId> = tasks.iter().map(|task| CheckId(task.server.0)).collect();
         let gone: Vec<_> = self.checks.keys().filter(|id| !wanted.contains(id)).copied().collect();
@@ -185,11 +193,7 @@ impl Checks {
 fn running_max() -> usize {
     let files = open_files().unwrap_or(FILES_ASSUMED);
     let room = usize::try_from(files.saturating_sub(FILES_OF_OTHERS)).unwrap_or(RUNNING_MAX);
-    let max = (room / FILES_PER_CHECK).clamp(RUNNING_MIN, RUNNING_MAX);
-    if max < RUNNING_MAX {
-        warn!("{files} open files allow {max} health checks at once: raise LimitNOFILE if there are more");
-    }
-    max
+    (room / FILES_PER_CHECK).clamp(RUNNING_MIN, RUNNING_MAX)
 }
 
 /// The daemon may open as many files as the system lets it; shells and service managers hand on less.
@@ -211,8 +215,8 @@ async fn until(deadline: Option<Instant>) {
 /// Each holds a few KiB beside its socket.
 const RUNNING_MAX: usize = 8_192;
 const RUNNING_MIN: usize = 64;
-/// A script's check has three pipes.
-const FILES_PER_CHECK: usize = 4;
+/// Most have one socket, a few scripts three pipes.
+const FILES_PER_CHECK: usize = 2;
 /// Maps, programs, links, netlink, admin connections.
 const FILES_OF_OTHERS: u64 = 512;
 /// Where the limit cannot be read: the usual soft one.

@@ -80,7 +80,8 @@ fn watch(plan: Plan, silent: u32, cpu: usize, go_on: &dyn Fn() -> Result<()>) ->
     let balancer = &bed.balancer.namespace;
     // Every address of the one prefix is the namespace's own, whatever is sent to the other is lost.
     balancer.ip(&format!(
-        "route add local {ANSWERING}/16 dev lo\nlink add black type dummy\nlink set black up\n\
+        "route add local {ANSWERING}/16 dev lo\nlink add black type veth peer name hole\n\
+         link set black arp off up\nlink set hole up\n\
          route add {SILENT_SERVERS}/16 dev black\n"
     ))?;
     let listener = balancer.enter(listen)??;

@@ -19,6 +19,7 @@ mod mtu;
 mod passing;
 mod persistence;
 mod schedulers;
+mod suspect;
 mod unusable;
 mod view;
 mod wildcard;

@@ -195,3 +195,64 @@ fn an_agent_says_how_much_its_server_takes() {
     assert_eq!(advise(up(false)), (0, true));
     assert_eq!(advise(up(true)), (16, true));
 }
+
+/// What happens in `no_share_and_no_panic_moves_a_connection`.
+#[derive(Debug, Clone)]
+enum Turn {
+    Check(usize, bool),
+    Open(usize),
+    Packet(usize),
+    /// Shares grow.
+    Pass,
+}
+
+fn turns() -> impl Strategy<Value = Vec<Turn>> {
+    let one = prop_oneof![
+        3 => (0usize..3, any::<bool>()).prop_map(|(server, passed)| Turn::Check(server, passed)),
+        4 => (0usize..256).prop_map(Turn::Open),
+        6 => any::<usize>().prop_map(Turn::Packet),
+        3 => Just(Turn::Pass),
+    ];
+    proptest::collection::vec(one, 1..150)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// The promise, with slow start and a panic threshold: whoever's server was in use all along stays with it.
+    #[test]
+    fn no_share_and_no_panic_moves_a_connection(turns in turns()) {
+        let (mut now, mut state) = with(|service| {
+            service.slow_start = Some(s(90));
+            service.panic = 50;
+        });
+        // Whether its server was out of use for a while.
+        let mut connections: Vec<(Connection, bool)> = Vec::new();
+        for turn in turns {
+            match turn {
+                Turn::Check(position, passed) => drop(check(&mut state, position, passed)),
+                Turn::Pass => {
+                    now += s(10);
+                    state.pass(now);
+                    state.plan();
+                }
+                Turn::Open(slot) => {
+                    let mut connection = Connection { slot, server: ServerId::NONE, record: None };
+                    connection.server = deliver(&state, &mut connection, true);
+                    connections.push((connection, false));
+                }
+                Turn::Packet(which) if !connections.is_empty() => {
+                    let index = which % connections.len();
+                    let (connection, cut) = &mut connections[index];
+                    let reached = deliver(&state, connection, false);
+                    prop_assert!(*cut || reached == connection.server, "{:?}, yet {reached:?}", connection.server);
+                }
+                Turn::Packet(_) => {}
+            }
+            for (connection, cut) in &mut connections {
+                let server = state.installed.servers.get(&connection.server);
+                *cut |= server.is_none_or(|server| !server.hop.lives);
+            }
+        }
+    }
+}
