@@ -88,7 +88,7 @@ mod tests {
     const NOW: Ticks = Ticks(100_000);
 
     fn half(state: u32, silent_ms: u64) -> Owner {
-        Owner { server: 1, seen: Ticks(NOW.0 - (silent_ms * 1_000_000 >> 27) as u32), state }
+        Owner { server: 1, seen: Ticks(NOW.0 - Ticks::in_ms(silent_ms)), state }
     }
 
     #[test]
