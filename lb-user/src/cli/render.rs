@@ -282,7 +282,7 @@ fn label(name: &str, server: &ServerStatus) -> String {
 fn health(server: &ServerStatus, paint: Paint) -> String {
     let health = match server.health.as_str() {
         "up" => paint.green("up"),
-        "down" => paint.red("down"),
+        "down" | "held" => paint.red(&server.health),
         other => paint.yellow(other),
     };
     match server.admin.as_str() {

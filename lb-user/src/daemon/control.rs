@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use super::{
     answers::Situation,
+    checks::Mailbox,
     orders::{Order, Settings},
 };
 use crate::{
@@ -67,6 +68,7 @@ pub(super) struct Control {
     pub warned: BTreeSet<String>,
     /// Configured interfaces without the program.
     pub unattached: BTreeSet<String>,
+    pub orders: Arc<Mailbox>,
     /// From a change to its plan.
     pub pause: Duration,
     pub rooms: BTreeMap<&'static str, Room>,
@@ -109,6 +111,7 @@ impl Control {
                     self.attach_missing().await;
                     self.publish();
                 }
+                () = at(self.state.deadline()) => self.state.pass(Instant::now()),
                 () = at(due) => {
                     let started = Instant::now();
                     self.settle();
@@ -116,6 +119,7 @@ impl Control {
                     due = None;
                 }
             }
+            self.follow_up();
             if due.is_none() && self.state.is_stale() {
                 due = Some(Instant::now() + self.pause);
             }
@@ -124,7 +128,19 @@ impl Control {
 
     /// Takes events in, and says what an operator should read of them.
     pub(super) fn handle_all(&mut self, events: impl Iterator<Item = Event>) {
+        self.state.pass(Instant::now());
         let notices: Vec<_> = events.filter_map(|event| self.state.handle(event)).collect();
+        self.say_all(&notices);
+    }
+
+    /// Says what no event told, and hands the checks their orders.
+    fn follow_up(&mut self) {
+        let notices = self.state.take_notices();
+        self.say_all(&notices);
+        self.orders.post(self.state.take_orders());
+    }
+
+    fn say_all(&self, notices: &[Notice]) {
         for notice in notices.iter().take(NOTICES_MAX) {
             say(notice);
         }
@@ -223,6 +239,7 @@ impl Control {
                     memory.set_load(id, if in_pairs { open.pairs } else { open.alone });
                 }
                 self.state.handle(Event::Swept { records: round.records, named: round.named });
+                self.state.handle(Event::Failing { in_a_row: round.signs.in_a_row() });
                 return;
             }
             if started.elapsed() > SWEEP_TIME {
@@ -281,5 +298,12 @@ fn say(notice: &Notice) {
         Notice::Down { server, detail } => warn!("{server} is down: {detail}"),
         Notice::Unreachable { server, reason } => warn!("{server} cannot be reached: {reason}"),
         Notice::NotChecked { server, detail } => warn!("{server}: {detail}"),
+        Notice::Suspect { server, detail } => warn!("{server} is suspect: {detail}; checking it now"),
+        Notice::Panic { service, usable, servers } => {
+            warn!("{service}: {usable} of {servers} servers usable, below its panic threshold: all are used");
+        }
+        Notice::Calm { service, usable, servers } => {
+            info!("{service}: {usable} of {servers} servers usable: only those are used");
+        }
     }
 }

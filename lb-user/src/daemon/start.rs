@@ -160,9 +160,13 @@ impl Daemon {
         }
         let warnings = warnings(&net, &config).await;
         let node = config.global.node.clone().unwrap_or_else(host_name);
-        let start =
-            Start { config, secret: &secret, pinned: kernel.tables(), ring_slots: kernel.ring_slots() };
-        let mut state = State::new(start)?;
+        let mut state = State::new(Start {
+            config,
+            secret: &secret,
+            pinned: kernel.tables(),
+            ring_slots: kernel.ring_slots(),
+            now: Instant::now(),
+        })?;
         for breaks in state.breaks() {
             warn!("{breaks}");
         }
@@ -192,6 +196,7 @@ impl Daemon {
             wanted,
             warned: BTreeSet::new(),
             unattached: BTreeSet::new(),
+            orders: Arc::default(),
             pause: PLAN_PAUSE_MIN,
             rooms: BTreeMap::new(),
             unrecorded: 0,
@@ -219,7 +224,8 @@ impl Daemon {
     /// Until a signal says stop. A task that ends by itself is a fault: better a restart than half a daemon.
     async fn run(&mut self, signals: &mut Signals) -> Result<(), RunError> {
         let (inbox, mut events) = mpsc::channel(INBOX);
-        let mut checking = tokio::spawn(checks::run(self.tasks.clone(), inbox));
+        let mailbox = Arc::clone(&self.control.orders);
+        let mut checking = tokio::spawn(checks::run(self.tasks.clone(), mailbox, inbox));
         let control = self.control.run(&mut events, &mut self.net_events, &mut self.orders);
         let mut control = std::pin::pin!(control);
         let task = loop {

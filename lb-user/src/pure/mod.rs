@@ -22,6 +22,10 @@ pub mod preview;
 pub mod record;
 pub mod report;
 pub mod ring;
+pub mod schedule;
 pub mod snapshot;
 pub mod state;
 pub mod status;
+pub mod suspect;
+#[cfg(test)]
+mod testing;

@@ -172,6 +172,7 @@ mod tests {
     use crate::pure::{
         config::parse,
         state::{Start, State},
+        testing::an_instant,
     };
 
     /// Services as (last byte of the address, slots).
@@ -187,8 +188,13 @@ mod tests {
     }
 
     fn pinned(services: &[(u8, u32)]) -> Tables {
-        let start =
-            Start { config: config(services), secret: b"x", pinned: Tables::default(), ring_slots: 4_096 };
+        let start = Start {
+            config: config(services),
+            secret: b"x",
+            pinned: Tables::default(),
+            ring_slots: 4_096,
+            now: an_instant(),
+        };
         let mut state = State::new(start).expect("room");
         let mut tables = Tables::default();
         state.plan().into_iter().for_each(|step| tables.apply(step));

@@ -35,7 +35,7 @@ impl State {
         let before: BTreeMap<_, _> = self.by_name().collect();
         let after: BTreeMap<_, _> = next.by_name().collect();
         let changed = after.iter().map(|(name, &index)| match before.get(name) {
-            Some(&old) => self.changed(next, old, index),
+            Some(&old) => self.kept(next, old, index),
             None => next.appeared(index),
         });
         let gone = before.iter().filter(|(name, _)| !after.contains_key(*name));
@@ -54,7 +54,7 @@ impl State {
         self.config.services.iter().enumerate().map(|(index, service)| (service.name.as_str(), index))
     }
 
-    fn changed(&self, next: &State, old: usize, new: usize) -> ServicePlan {
+    fn kept(&self, next: &State, old: usize, new: usize) -> ServicePlan {
         let (before, after) = (&self.config.services[old], &next.config.services[new]);
         let (slots, slots_moved) = moved(&self.slots_of(old), &next.slots_of(new));
         let (added, removed, changed) = servers(before, after);

@@ -43,6 +43,8 @@ pub struct ServiceView {
     pub servers: Vec<ServerView>,
     /// No longer configured, but named by a slot or a record.
     pub leaving: Vec<ServerId>,
+    /// Too few servers are usable: all are used.
+    pub panics: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,6 +129,7 @@ impl State {
                             .map(|(family, ring)| RingView::new(family, ring))
                             .collect(),
                         leaving: leaving.remove(&state.place.id).unwrap_or_default(),
+                        panics: state.panics,
                         servers: servers
                             .map(|(&id, server)| self.server_view(id, server, &state.rings))
                             .collect(),
@@ -149,7 +152,7 @@ impl State {
             Some(Reach::Hop(hop)) => Some(hop),
             _ => None,
         };
-        let progress = known.and_then(|known| known.health.detail());
+        let progress = known.and_then(|known| self.progress(known));
         let detail = known.map(|known| known.detail.clone()).unwrap_or_default();
         ServerView {
             id,
@@ -261,6 +264,7 @@ impl ServiceView {
                 bytes: sum.bytes + more.bytes,
                 connections: sum.connections + more.connections,
             }),
+            panic: self.panics,
             servers,
         }
     }
@@ -289,7 +293,14 @@ impl ServiceView {
                 )
             }));
         }
-        if !self.servers.iter().any(|server| server.usable && server.weight > 0) {
+        let usable = self.servers.iter().filter(|server| server.usable && server.weight > 0).count();
+        if self.panics {
+            warnings.push(format!(
+                "service {}: {usable} of {} servers usable, below its panic threshold: all are used",
+                self.name,
+                self.servers.len()
+            ));
+        } else if usable == 0 {
             warnings.push(format!("service {} has no usable server", self.name));
         }
         for server in &self.servers {

@@ -12,12 +12,14 @@
 mod configure;
 mod entries;
 mod rings;
+mod usable;
 mod way;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Instant,
 };
 
 use lb_common::{
@@ -31,6 +33,7 @@ use lb_common::{
 
 pub use self::entries::number;
 use self::entries::{client_ticks, idle_ticks};
+use self::usable::Usage;
 pub(in crate::pure) use self::{
     entries::{keys, rules},
     rings::Ring,
@@ -40,13 +43,14 @@ use super::{
         model::{Admin, Balance, Config, Forward, Protocol, check::Check},
         network::{Family, shown},
     },
-    health::{Change, Health},
+    health::Health,
     hop::Reach,
     ids::ServerIds,
     notice::Notice,
     place::Place,
     plan::{Step, Tables, diff},
     report::{Advice, AgentAdmin, Outcome, Report},
+    schedule::Orders,
 };
 
 /// What the daemon starts from.
@@ -58,6 +62,7 @@ pub struct Start<'a> {
     pub pinned: Tables,
     /// Slots of the ring map.
     pub ring_slots: u32,
+    pub now: Instant,
 }
 
 #[derive(Clone)]
@@ -84,6 +89,13 @@ pub struct State {
     /// Of the last complete sweep.
     pub(super) records: BTreeMap<ServerId, u64>,
     now: Ticks,
+    /// As `pass` last told.
+    clock: Instant,
+    /// When time alone changes something next, or sooner.
+    wake: Option<Instant>,
+    /// Not read yet.
+    notices: Vec<Notice>,
+    orders: Orders,
     /// When the kernel last had no room for a record.
     refused: Option<Ticks>,
     /// Something the tables depend on has changed since the last plan.
@@ -97,6 +109,8 @@ pub(super) struct ServiceState {
     pub(super) servers: Vec<ServerId>,
     /// In the order of `model::Service::rings`.
     pub(super) rings: Vec<Ring>,
+    /// Too few of its servers are usable: all are used.
+    pub(super) panics: bool,
 }
 
 #[derive(Clone)]
@@ -114,6 +128,7 @@ pub(super) struct ServerState {
     /// What its agent says of it.
     advice: Advice,
     pub(super) detail: String,
+    usage: Usage,
     /// As it was pinned: its way at layer 2 is used until netlink knows better.
     pinned: Option<Server>,
 }
@@ -133,6 +148,10 @@ pub enum Event {
     Swept {
         records: u64,
         named: BTreeMap<ServerId, u64>,
+    },
+    /// Connections that failed in a row, of each server with any, at the end of such a round.
+    Failing {
+        in_a_row: BTreeMap<ServerId, u32>,
     },
 }
 
@@ -159,6 +178,10 @@ impl State {
                 self.records = named;
                 None
             }
+            Event::Failing { in_a_row } => {
+                self.suspected(&in_a_row);
+                None
+            }
         }
     }
 
@@ -176,17 +199,11 @@ impl State {
         };
         self.stale |= known.advice != advice;
         known.advice = advice;
-        let change = known.health.handle(passed)?;
-        self.stale = true;
+        let change = self.count(server, passed)?;
+        let notice = self.changed(server, change, detail);
         // Nobody is to be told of a server that is being worked on.
-        if known.admin() == Admin::Maintenance {
-            return None;
-        }
-        let server = self.name(server);
-        Some(match change {
-            Change::WentUp => Notice::Up { server, detail },
-            Change::WentDown => Notice::Down { server, detail },
-        })
+        let told = self.servers.get(&server).is_some_and(|known| known.admin() != Admin::Maintenance);
+        told.then_some(notice)
     }
 
     fn reached(&mut self, address: IpAddr, reach: Reach) -> Option<Notice> {
@@ -282,6 +299,7 @@ impl State {
         if !std::mem::take(&mut self.stale) {
             return Vec::new();
         }
+        self.reconsider();
         let rings: Vec<_> = (0..self.services.len()).map(|index| self.rings(index)).collect();
         let desired = self.desired(rings);
         debug_assert_eq!(desired.dangling(), None);
@@ -430,7 +448,7 @@ impl State {
 impl ServerState {
     /// Neither marked down nor in maintenance: its records count.
     fn lives(&self) -> bool {
-        self.health.usable() && self.admin() != Admin::Maintenance
+        (self.health.usable() || self.usage.is_needed()) && self.admin() != Admin::Maintenance
     }
 
     /// Lives, and may take new connections if it has a weight.

@@ -59,6 +59,9 @@ pub struct ServiceStatus {
     #[serde(default)]
     pub rings: Vec<RingStatus>,
     pub servers_usable: u32,
+    /// Fewer servers are usable than the panic threshold wants: all are used.
+    #[serde(default)]
+    pub panic: bool,
     pub traffic: Traffic,
     pub servers: Vec<ServerStatus>,
 }
@@ -82,7 +85,7 @@ pub struct ServerStatus {
     /// Takes connections only while no other server can.
     #[serde(default)]
     pub backup: bool,
-    /// up | down | unchecked | no-check
+    /// up | going down | down | going up | held | unchecked | no-check
     pub health: String,
     /// What an operator or an agent wants of it: ready | drain | maint
     #[serde(default)]

@@ -118,7 +118,7 @@ impl Config {
         &mut self.services[index]
     }
 
-    pub(super) fn to_toml(&self, socket: &Path, state: &Path, pin: &Path) -> String {
+    pub fn to_toml(&self, socket: &Path, state: &Path, pin: &Path) -> String {
         let mut text = format!(
             "[global]\nnode = \"bed\"\nadmin_socket = {socket:?}\nstate = {state:?}\n\n[cluster]\nsecret = \"of the bed\"\n\n\
              [datapath]\ninterfaces = {:?}\nmode = \"{}\"\npin = {pin:?}\n",

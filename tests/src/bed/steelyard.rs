@@ -120,9 +120,13 @@ impl<'a> Steelyard<'a> {
         }
     }
 
-    pub fn signal(&self, signal: Signal) -> Result<()> {
+    pub fn pid(&self) -> Result<Pid> {
         let daemon = self.daemon.as_ref().context("no daemon runs")?;
-        Ok(kill(Pid::from_raw(i32::try_from(daemon.id())?), signal)?)
+        Ok(Pid::from_raw(i32::try_from(daemon.id())?))
+    }
+
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(self.pid()?, signal)?)
     }
 
     /// SIGTERM, and how it ended.

@@ -22,6 +22,7 @@ mod persistence;
 mod reload;
 mod schedulers;
 mod soak;
+mod suspect;
 mod unusable;
 mod view;
 mod wildcard;

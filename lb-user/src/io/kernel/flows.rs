@@ -3,15 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::{
-    flow::{FIN, FlowKey, NAT_REPLY, NAT_REQUEST, Owner, RST, Ticks},
+    flow::{FIN, FlowKey, NAT_REPLY, NAT_REQUEST, OPENING, Owner, RST, Ticks},
     flow_table::{self, FlowMemory, WAYS},
-    net::{Family, V4, V6},
+    net::{Family, TCP, V4, V6},
     slot::ServerId,
 };
 use nix::time::{ClockId, clock_gettime};
 
 use super::tables::TableMemory;
-use crate::pure::flows::{Verdict, alone, pair};
+use crate::pure::{
+    flows::{Verdict, alone, pair},
+    suspect::{Sign, Signs, sign},
+};
 
 /// Buckets looked at in one pass: bounds what a pass costs.
 const PASS_BUCKETS: u32 = 4_096;
@@ -45,6 +48,8 @@ pub struct Round {
     pub named: BTreeMap<ServerId, u64>,
     /// Connections of each server that nobody has ended yet.
     pub open: BTreeMap<ServerId, Open>,
+    /// What the opening of connections says of the servers whose replies pass here.
+    pub signs: Signs,
 }
 
 /// By the kind of their records: the servers of a service have pairs, or records that stand alone.
@@ -123,6 +128,9 @@ impl Progress {
                 }
             } else {
                 found.add(&owner);
+                if let Some(sign) = opening(memory, now, &key, index, &owner) {
+                    found.signs.add(ServerId(owner.server), sign);
+                }
             }
         }
     }
@@ -155,15 +163,33 @@ fn verdict<F: Family>(
     idle: Option<u32>,
 ) -> Verdict {
     match alone(now, owner, idle) {
-        Verdict::SeeTwin => {
-            let half = flow_table::nat(memory, index);
-            let twin = half.and_then(|half| flow_table::find(memory, &key.twin(half.rewrite())));
-            let twin = twin.and_then(|index| flow_table::nat(memory, index));
-            // Another flow may have taken the place of a half that was removed.
-            let twin = twin.filter(|twin| twin.rewrites_to(key.tuple().reversed()));
-            pair(now, owner, twin.map(|twin| twin.flow.owner()).as_ref(), idle)
-        }
+        Verdict::SeeTwin => pair(now, owner, twin(memory, key, index).as_ref(), idle),
         verdict => verdict,
+    }
+}
+
+/// The other half of a pair.
+fn twin<F: Family>(memory: &impl FlowMemory<F>, key: &FlowKey<F>, index: u32) -> Option<Owner> {
+    let half = flow_table::nat(memory, index);
+    let twin = half.and_then(|half| flow_table::find(memory, &key.twin(half.rewrite())));
+    let twin = twin.and_then(|index| flow_table::nat(memory, index));
+    // Another flow may have taken the place of a half that was removed.
+    twin.filter(|twin| twin.rewrites_to(key.tuple().reversed())).map(|twin| twin.flow.owner())
+}
+
+/// What a pair says of its server. An answered one is told by its reply half, so that only those that open need both.
+fn opening<F: Family>(
+    memory: &impl FlowMemory<F>,
+    now: Ticks,
+    key: &FlowKey<F>,
+    index: u32,
+    owner: &Owner,
+) -> Option<Sign> {
+    match owner.state {
+        state if key.protocol() != TCP || state & (NAT_REQUEST | NAT_REPLY) == 0 => None,
+        state if state & OPENING == 0 => (state & NAT_REPLY != 0).then_some(Sign::Answered(owner.seen)),
+        state if state & NAT_REQUEST != 0 => sign(now, owner, &twin(memory, key, index)?),
+        _ => None,
     }
 }
 

@@ -1,8 +1,10 @@
 //! What a configuration makes of the state: at the start, over what an earlier daemon pinned, and at every reload, over
 //! what this one has learned. A server that both have keeps its id, its health and its way; a service its place.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use lb_common::{
     entry::{self, Mode},
@@ -11,18 +13,19 @@ use lb_common::{
 };
 use siphasher::sip::SipHasher24;
 
-use super::{Ring, ServerState, ServiceState, Start, State, entries, way};
+use super::{Ring, ServerState, ServiceState, Start, State, entries, usable::Usage, way};
 use crate::pure::{
     config::model::{self, Admin, Config},
-    health::Health,
+    health::{Health, Terms},
     ids::{ServerIds, ServerKey},
     place::{self, Place, PlaceError},
     report::Advice,
+    schedule::Orders,
 };
 
 impl State {
     pub fn new(start: Start<'_>) -> Result<Self, PlaceError> {
-        let Start { config, secret, pinned, ring_slots } = start;
+        let Start { config, secret, pinned, ring_slots, now } = start;
         let mut state = State {
             hash_key: pinned.hash_key,
             seed: 0,
@@ -39,6 +42,10 @@ impl State {
             sweeps: 0,
             records: BTreeMap::new(),
             now: Ticks::default(),
+            clock: now,
+            wake: None,
+            notices: Vec::new(),
+            orders: Orders::default(),
             refused: None,
             stale: true,
             installed: pinned,
@@ -59,10 +66,11 @@ impl State {
                 service: server.service,
                 index: None,
                 position: None,
-                health: Health::adopted(None, server.hop.lives),
+                health: Health::adopted(Terms::nobodys(), server.hop.lives),
                 admin: Admin::Ready,
                 advice: Advice::default(),
                 detail: "as before the restart".to_owned(),
+                usage: Usage::default(),
                 pinned: Some(*server),
             };
             self.servers.insert(id, known);
@@ -77,19 +85,23 @@ impl State {
             .ok_or(PlaceError::NatSources(self.nat_sources.len()))?;
         let (hash_key, seed) = (HashKey([derive(secret, 0), derive(secret, 1)]), derive(secret, 2));
         let same_seed = self.seed == seed && self.hash_key == hash_key;
+        let panicking: BTreeSet<_> =
+            self.services.iter().filter(|service| service.panics).map(|service| service.place.id).collect();
         let mut rings = self.take_rings(&config, same_seed);
         (self.hash_key, self.seed, self.config) = (hash_key, seed, config);
         self.index_servers(&places);
         for (index, place) in places.into_iter().enumerate() {
             let servers = self.enter_servers(index, place.id)?;
             let rings = place.rings.iter().map(|base| rings.remove(base).unwrap_or_default()).collect();
-            self.services.push(ServiceState { place, servers, rings });
+            let panics = panicking.contains(&place.id);
+            self.services.push(ServiceState { place, servers, rings, panics });
         }
         self.by_address.clear();
         for (&id, server) in &mut self.servers {
             self.by_address.entry(server.address.ip()).or_default().insert(id);
             if let Some(index) = server.index {
-                server.health.reconfigure(&self.config.services[index].check);
+                server.health.reconfigure(Terms::of(&self.config.services[index]));
+                server.usage.forget_pace();
             }
         }
         self.stale = true;
@@ -137,10 +149,11 @@ impl State {
                 service,
                 index: Some(index),
                 position: None,
-                health: Health::new(&configured.check),
+                health: Health::new(Terms::of(configured)),
                 admin: Admin::Ready,
                 advice: Advice::default(),
                 detail: "not checked yet".to_owned(),
+                usage: Usage::default(),
                 pinned: None,
             });
             known.position = Some(position);

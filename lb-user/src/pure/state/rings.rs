@@ -171,8 +171,8 @@ impl State {
         let of_ring =
             |server: &model::Server| family.is_none_or(|family| Family::of(server.address.ip()) == family);
         let member = |(id, server): (&ServerId, &model::Server)| {
-            let usable = self.servers.get(id).is_some_and(ServerState::usable);
-            let member = Member { id: id.0, address: server.address, weight: server.weight, usable };
+            let share = self.servers.get(id).map_or(0, |known| known.share(self.clock));
+            let member = Member { id: id.0, address: server.address, weight: server.weight, share };
             (member, server.backup)
         };
         on_duty(servers.filter(|(_, server)| of_ring(server)).map(member).collect())
@@ -182,7 +182,7 @@ impl State {
 /// Backups, marked by `true`, are members only while no other can take a connection. A backup that is not
 /// needed has no slot in the order of the others, so it shifts nothing.
 fn on_duty(candidates: Vec<(Member, bool)>) -> Vec<Member> {
-    let serves = |(member, backup): &(Member, bool)| !backup && member.usable && member.weight > 0;
+    let serves = |(member, backup): &(Member, bool)| !backup && member.is_usable();
     let needed = !candidates.iter().any(serves);
     candidates.into_iter().filter(|(_, backup)| needed || !backup).map(|(member, _)| member).collect()
 }
@@ -224,7 +224,7 @@ mod tests {
         for (name, sketches, expected) in cases {
             let candidate = |&(id, weight, usable, backup): &Sketch| {
                 let address = std::net::SocketAddr::from(([10, 0, 0, id as u8], 80));
-                (Member { id, address, weight, usable }, backup)
+                (Member { id, address, weight, share: if usable { 100 } else { 0 } }, backup)
             };
             let members = on_duty(sketches.iter().map(candidate).collect());
             let ids: Vec<u32> = members.iter().map(|member| member.id).collect();

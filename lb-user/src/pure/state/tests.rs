@@ -1,3 +1,5 @@
+mod usable;
+
 use std::collections::HashMap;
 
 use proptest::prelude::*;
@@ -7,6 +9,7 @@ use crate::pure::{
     config,
     hop::{NextHop, Tags},
     place::PlaceError,
+    testing::an_instant,
 };
 
 pub(super) const SECRET: &[u8] = b"test";
@@ -34,7 +37,8 @@ pub(super) fn service(forward: &str, servers: &[(&str, u16)]) -> String {
 pub(super) const THREE: &[(&str, u16)] = &[("10.0.0.1", 1), ("10.0.0.2", 1), ("10.0.0.3", 2)];
 
 pub(super) fn start(config: Config, pinned: Tables) -> State {
-    State::new(Start { config, secret: SECRET, pinned, ring_slots: RING_SLOTS }).expect("room for all")
+    State::new(Start { config, secret: SECRET, pinned, ring_slots: RING_SLOTS, now: an_instant() })
+        .expect("room for all")
 }
 
 pub(super) fn reach(last: u8) -> Event {
@@ -283,6 +287,7 @@ fn what_a_restart_breaks_is_told() {
         secret: b"other",
         pinned: before.installed,
         ring_slots: RING_SLOTS,
+        now: an_instant(),
     };
     assert_eq!(State::new(start).expect("room for all").breaks().len(), 1);
 }
@@ -403,7 +408,8 @@ fn rings_that_do_not_fit_are_refused() {
 }
 
 fn start_error(config: Config, ring_slots: u32) -> Option<PlaceError> {
-    State::new(Start { config, secret: SECRET, pinned: Tables::default(), ring_slots }).err()
+    State::new(Start { config, secret: SECRET, pinned: Tables::default(), ring_slots, now: an_instant() })
+        .err()
 }
 
 /// What happens in the simulation of `no_connection_to_a_living_server_moves`.
