@@ -1,4 +1,4 @@
-//! Adapters: `pure` and the outside world. They know neither each other nor `daemon`.
+//! Adapters: `pure` and the outside world. They know neither each other nor `daemon`; `process` serves all of them.
 
 pub mod admin;
 pub mod decap;
@@ -6,5 +6,6 @@ pub mod file;
 pub mod kernel;
 pub mod net;
 pub mod probe;
+pub mod process;
 #[cfg(test)]
 mod testbed;
