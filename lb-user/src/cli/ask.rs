@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::runtime::{Builder, Runtime};
 
 use super::{
     CliError,
@@ -99,12 +100,15 @@ pub(super) fn tell<T: Serialize>(
 
 fn get<T: DeserializeOwned>(common: &Common, page: &str) -> Result<T, CliError> {
     let socket = socket(common)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|source| CliError::Io { what: "cannot start the runtime", source })?;
-    runtime.block_on(client::get(&socket, page)).map_err(CliError::Client)
+    runtime()?.block_on(client::get(&socket, page)).map_err(CliError::Client)
 }
 
-fn socket(common: &Common) -> Result<PathBuf, CliError> {
+pub(super) fn runtime() -> Result<Runtime, CliError> {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|source| CliError::Io { what: "cannot start the runtime", source })
+}
+
+pub(super) fn socket(common: &Common) -> Result<PathBuf, CliError> {
     if let Some(socket) = &common.socket {
         return Ok(socket.clone());
     }
@@ -117,7 +121,7 @@ fn socket(common: &Common) -> Result<PathBuf, CliError> {
 }
 
 /// Percent-encodes what may not stand in a path or query (RFC 3986, section 2.3).
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

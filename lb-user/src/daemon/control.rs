@@ -12,9 +12,9 @@ use tokio::{
     sync::{mpsc, watch},
     time::{MissedTickBehavior, interval, sleep_until},
 };
-use tracing::{info, warn};
+use tracing::warn;
 
-use super::answers::Situation;
+use super::{answers::Situation, notices::Notices};
 use crate::{
     io::{
         kernel::{self, Kernel, Sweep},
@@ -22,7 +22,6 @@ use crate::{
     },
     pure::{
         config::model::XdpMode,
-        notice::Notice,
         snapshot::Snapshot,
         state::{Event, State},
     },
@@ -36,8 +35,6 @@ const EVENTS_PER_PLAN: usize = 256;
 pub(super) const PLAN_PAUSE_MIN: Duration = Duration::from_millis(2);
 /// And as many times as long as the last plan took: planning uses a fifth of a CPU at the most.
 const PLAN_PAUSE: u32 = 4;
-/// Lines that one batch of events may write to the log.
-const NOTICES_MAX: usize = 20;
 /// How long a warning about a full table outlives the last refusal.
 const FULL_SHOWN: Duration = Duration::from_secs(30);
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
@@ -50,6 +47,7 @@ pub(super) struct Control {
     pub net: Net,
     pub mode: XdpMode,
     pub situation: Arc<Mutex<Situation>>,
+    pub notices: Notices,
     pub snapshot: watch::Sender<Arc<Snapshot>>,
     /// Configured interfaces without the program.
     pub unattached: BTreeSet<String>,
@@ -92,6 +90,7 @@ impl Control {
                     self.check_pins();
                     self.attach_missing().await;
                     self.publish();
+                    self.notices.tick();
                 }
                 () = at(due) => {
                     let started = Instant::now();
@@ -108,12 +107,8 @@ impl Control {
 
     /// Takes events in, and says what an operator should read of them.
     pub(super) fn handle_all(&mut self, events: impl Iterator<Item = Event>) {
-        let notices: Vec<_> = events.filter_map(|event| self.state.handle(event)).collect();
-        for notice in notices.iter().take(NOTICES_MAX) {
-            say(notice);
-        }
-        if notices.len() > NOTICES_MAX {
-            warn!("and {} more such changes at once: see `steelyard status`", notices.len() - NOTICES_MAX);
+        for notice in events.flat_map(|event| self.state.handle(event)) {
+            self.notices.tell(&notice);
         }
     }
 
@@ -137,6 +132,7 @@ impl Control {
     /// Readers see every plan at once; what only words a check's result differently, at the next tick.
     fn publish(&mut self) {
         let snapshot = self.state.snapshot();
+        self.notices.compare(&snapshot);
         self.snapshot.send_if_modified(|published| {
             let changed = **published != snapshot;
             if changed {
@@ -159,15 +155,17 @@ impl Control {
 
     /// What the status warns of and the log says once; None: it is over.
     pub(super) fn trouble(&self, about: &str, what: Option<String>) {
-        let Ok(mut situation) = self.situation.lock() else { return };
-        match what {
-            Some(what) if situation.warnings.get(about) != Some(&what) => {
-                warn!("{what}");
-                situation.warnings.insert(about.to_owned(), what);
-            }
-            Some(_) => {}
-            None => drop(situation.warnings.remove(about)),
+        let text = what.clone();
+        if self.warn_of(about, what)
+            && let Some(text) = text
+        {
+            warn!("{text}");
         }
+    }
+
+    /// What the status warns of. True: it is news.
+    pub(super) fn warn_of(&self, about: &str, what: Option<String>) -> bool {
+        self.situation.lock().is_ok_and(|mut situation| situation.warn_of(about, what))
     }
 
     /// Passes until the round over the table is complete or the tick's share of time is used.
@@ -234,14 +232,5 @@ async fn at(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-fn say(notice: &Notice) {
-    match notice {
-        Notice::Up { server, detail } => info!("{server} is up: {detail}"),
-        Notice::Down { server, detail } => warn!("{server} is down: {detail}"),
-        Notice::Unreachable { server, reason } => warn!("{server} cannot be reached: {reason}"),
-        Notice::NotChecked { server, detail } => warn!("{server}: {detail}"),
     }
 }

@@ -3,7 +3,8 @@
 //! ```text
 //! checks ─┐                                 ┌─► kernel (tables, links)
 //! net    ─┼─ Event, bounded ─► control ─────┤
-//! sweep  ─┘                                 └─► watch<Arc<Snapshot>> ─► admin
+//! sweep  ─┘                                 ├─► watch<Arc<Snapshot>> ─► admin
+//!                                           └─► notices ─► log, readers of the stream, sinks
 //! ```
 //!
 //! Everything runs on one current-thread runtime.
@@ -13,6 +14,7 @@ mod checks;
 mod control;
 pub mod decap;
 mod interfaces;
+mod notices;
 mod start;
 
 pub use self::start::{Options, RunError, run};

@@ -21,6 +21,7 @@ use super::{
     checks,
     control::{Control, INBOX, PLAN_PAUSE_MIN},
     interfaces::target,
+    notices::Notices,
 };
 use crate::{
     io::{
@@ -35,6 +36,7 @@ use crate::{
     pure::{
         config::model::{Config, Secret},
         hop::Reach,
+        notice::Notice,
         place::{self, PlaceError},
         state::{Event, Start, State},
     },
@@ -97,9 +99,10 @@ async fn serve(options: Options) -> Result<(), RunError> {
     };
     match built {
         Ok(Some(mut daemon)) => {
-            info!("ready");
+            let detail = concat!("steelyard ", env!("CARGO_PKG_VERSION")).to_owned();
+            daemon.control.notices.tell(&Notice::Started { detail });
             let ended = daemon.run(&mut signals).await;
-            daemon.stop(options.detach).and(ended)
+            daemon.stop(options.detach).await.and(ended)
         }
         Ok(None) => {
             Pins::open(&pin)?.remove_unused()?;
@@ -142,6 +145,7 @@ impl Daemon {
         let warnings = warnings(&net, &config).await;
         let node = config.global.node.clone().unwrap_or_else(host_name);
         let names = config.datapath.interfaces.iter().cloned().collect();
+        let notify = config.notify.clone();
         let mut state =
             State::new(Start { config, secret, pinned: kernel.tables(), ring_slots: kernel.ring_slots() })?;
         for breaks in state.breaks() {
@@ -156,6 +160,8 @@ impl Daemon {
         let (net_sender, mut net_events) = mpsc::channel(INBOX);
         let follower = tokio::spawn(follow(watched, names, net_sender));
         let situation = Arc::new(Mutex::new(Situation { warnings, ..Situation::default() }));
+        let notices = Notices::start(&node, notify, &situation);
+        let stream = notices.stream();
         let (publisher, snapshot) = watch::channel(Arc::new(state.snapshot()));
         let mut control = Control {
             kernel,
@@ -163,6 +169,7 @@ impl Daemon {
             net,
             mode,
             situation: Arc::clone(&situation),
+            notices,
             snapshot: publisher,
             unattached: BTreeSet::new(),
             pause: PLAN_PAUSE_MIN,
@@ -177,6 +184,7 @@ impl Daemon {
             reader,
             snapshot,
             situation,
+            stream,
             dry: Mutex::default(),
             listing: Mutex::default(),
         };
@@ -191,7 +199,7 @@ impl Daemon {
         let mut checking = tokio::spawn(checks::run(checks, inbox));
         let task = select! {
             () = signals.stop() => {
-                info!("stopping");
+                self.control.notices.tell(&Notice::Stopping);
                 checking.abort();
                 return Ok(());
             }
@@ -205,7 +213,8 @@ impl Daemon {
     }
 
     /// Forwarding goes on by the pinned state, unless it is to be detached.
-    fn stop(self, detach: bool) -> Result<(), RunError> {
+    async fn stop(self, detach: bool) -> Result<(), RunError> {
+        self.control.notices.close().await;
         self.follower.abort();
         self.admin.abort();
         drop(self.targets);

@@ -5,6 +5,7 @@ pub mod decap;
 pub mod file;
 pub mod kernel;
 pub mod net;
+pub mod notify;
 pub mod probe;
 pub mod process;
 #[cfg(test)]

@@ -224,6 +224,11 @@ impl RingView {
 }
 
 impl ServiceView {
+    /// Servers that new connections can go to.
+    pub fn usable(&self) -> usize {
+        self.servers.iter().filter(|server| server.usable && server.weight > 0).count()
+    }
+
     fn status(&self, around: &Surroundings<'_>, counts: &impl Counts) -> ServiceStatus {
         let servers: Vec<_> = self.servers.iter().map(|server| server.status(around, counts)).collect();
         let leaving = self.leaving.iter().map(|&id| counts.server(id));
@@ -238,8 +243,7 @@ impl ServiceView {
             slots: self.slots,
             slots_unsettled: self.rings.iter().map(|ring| ring.unsettled).sum(),
             rings: self.rings.iter().map(|ring| ring.status(self.slots)).collect(),
-            servers_usable: self.servers.iter().filter(|server| server.usable && server.weight > 0).count()
-                as u32,
+            servers_usable: self.usable() as u32,
             traffic: moved.fold(Traffic::default(), |sum, more| Traffic {
                 packets: sum.packets + more.packets,
                 bytes: sum.bytes + more.bytes,
@@ -273,7 +277,7 @@ impl ServiceView {
                 )
             }));
         }
-        if !self.servers.iter().any(|server| server.usable && server.weight > 0) {
+        if self.usable() == 0 {
             warnings.push(format!("service {} has no usable server", self.name));
         }
         for server in &self.servers {

@@ -1,6 +1,7 @@
 //! The admin socket: HTTP and JSON over a unix socket, `/v1/...`.
 
 pub mod client;
+pub mod events;
 pub mod server;
 
 use serde::{Deserialize, Serialize};
