@@ -21,7 +21,9 @@ const PIN: &str = "/sys/fs/bpf/steelyard";
 pub(super) fn run(common: &Common, detach: bool) -> Result<(), CliError> {
     let config = load_aloud(common)?;
     log(&config.log.level);
-    daemon::run(daemon::Options { config, detach }).map_err(CliError::Run)
+    let path = std::path::absolute(path(common))
+        .map_err(|source| CliError::Io { what: "cannot name the configuration", source })?;
+    daemon::run(daemon::Options { config, path, detach }).map_err(CliError::Run)
 }
 
 pub(super) fn check(common: &Common) -> Result<(), CliError> {
@@ -53,7 +55,7 @@ pub(super) fn configured(common: &Common) -> Result<Option<Config>, CliError> {
 }
 
 /// The configuration, its warnings told on stderr.
-fn load_aloud(common: &Common) -> Result<Config, CliError> {
+pub(super) fn load_aloud(common: &Common) -> Result<Config, CliError> {
     let Parsed { config, warnings } = load(common)?;
     for warning in warnings {
         // A closed stderr wants no warnings.
@@ -63,10 +65,18 @@ fn load_aloud(common: &Common) -> Result<Config, CliError> {
 }
 
 fn load(common: &Common) -> Result<Parsed, CliError> {
-    let path = common.config.clone().unwrap_or_else(|| CONFIG.into());
-    let texts = file::config(&path).map_err(CliError::File)?;
+    let texts = texts(common)?;
     let sources: Vec<_> = texts.iter().map(|text| Source { name: &text.name, text: &text.text }).collect();
     parse_files(&sources).map_err(CliError::Config)
+}
+
+/// The files of the configuration.
+pub(super) fn texts(common: &Common) -> Result<Vec<file::ConfigText>, CliError> {
+    file::config(&path(common)).map_err(CliError::File)
+}
+
+fn path(common: &Common) -> PathBuf {
+    common.config.clone().unwrap_or_else(|| CONFIG.into())
 }
 
 /// The daemon's log: to stderr, where journald or a terminal reads it.

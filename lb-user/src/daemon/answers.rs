@@ -9,10 +9,16 @@ use std::{
 use lb_common::slot::ServerId;
 use tokio::sync::watch;
 
-use super::notices::Stream;
+use super::{
+    notices::Stream,
+    orders::{Limits, Orderer},
+};
 use crate::{
     io::{
-        admin::server::Answers,
+        admin::{
+            ReloadRequest,
+            server::{Answers, ServerChange},
+        },
         kernel::{Dry, Reader},
     },
     pure::{
@@ -28,6 +34,8 @@ pub(super) struct Situation {
     pub interfaces: Vec<InterfaceStatus>,
     /// By what they are about: a new one takes the place of the old, and one that is over is removed.
     pub warnings: BTreeMap<String, String>,
+    /// What is in force and not in the configuration file.
+    pub changes: Vec<String>,
 }
 
 impl Situation {
@@ -47,6 +55,7 @@ pub(super) struct Sources {
     pub snapshot: watch::Receiver<Arc<Snapshot>>,
     pub situation: Arc<Mutex<Situation>>,
     pub stream: Arc<Stream>,
+    pub orderer: Orderer,
     /// Loaded when it is first asked.
     pub dry: Mutex<Option<Dry>>,
     /// Held by whoever lists flows: one at a time.
@@ -60,6 +69,7 @@ const FLOWS_SHOWN: usize = 10_000;
 pub(super) fn answers(sources: Sources) -> Answers {
     let sources = Arc::new(sources);
     let [status, counters, explain, events] = [(); 4].map(|()| Arc::clone(&sources));
+    let [plan, reload, change] = [(); 3].map(|()| sources.orderer.clone());
     Answers {
         status: Box::new(move |()| {
             let situation = status.situation();
@@ -71,6 +81,7 @@ pub(super) fn answers(sources: Sources) -> Answers {
                 uptime_s: status.started.elapsed().as_secs(),
                 interfaces: &situation.interfaces,
                 warnings: &warnings,
+                changes: &situation.changes,
             };
             Ok(snapshot.status(&around, &LiveTables(&status.reader)))
         }),
@@ -80,6 +91,18 @@ pub(super) fn answers(sources: Sources) -> Answers {
         events: Box::new(move |replay| events.stream.subscribe(replay)),
         explain: Box::new(move |connection| explain.explain(&connection)),
         flows: Box::new(move |service| sources.flows(service.as_deref())),
+        plan: Box::new(move |texts| {
+            let plan = plan.clone();
+            Box::pin(async move { plan.plan(texts).await })
+        }),
+        reload: Box::new(move |ReloadRequest { max_moved, force }| {
+            let reload = reload.clone();
+            Box::pin(async move { reload.reload(Limits { max_moved, force }).await })
+        }),
+        change: Box::new(move |ServerChange { service, server, change: what }| {
+            let change = change.clone();
+            Box::pin(async move { change.change(service, server, what).await })
+        }),
     }
 }
 

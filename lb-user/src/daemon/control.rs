@@ -14,16 +14,24 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::{answers::Situation, notices::Notices};
+use super::{
+    answers::Situation,
+    notices::Notices,
+    orders::{Order, Settings},
+};
 use crate::{
     io::{
         kernel::{self, Kernel, Sweep},
-        net::{Net, follow::NetEvent},
+        net::{
+            Net,
+            follow::{NetEvent, Watched},
+        },
     },
     pure::{
         config::model::XdpMode,
+        plan::Step,
         snapshot::Snapshot,
-        state::{Event, State},
+        state::{CheckTask, Event, State},
     },
 };
 
@@ -49,6 +57,13 @@ pub(super) struct Control {
     pub situation: Arc<Mutex<Situation>>,
     pub notices: Notices,
     pub snapshot: watch::Sender<Arc<Snapshot>>,
+    pub settings: Settings,
+    /// To the task that checks.
+    pub tasks: watch::Sender<Arc<Vec<CheckTask>>>,
+    /// To the task that follows the network.
+    pub wanted: watch::Sender<Watched>,
+    /// What the configuration was last warned of, by what it is about.
+    pub warned: BTreeSet<String>,
     /// Configured interfaces without the program.
     pub unattached: BTreeSet<String>,
     /// From a change to its plan.
@@ -64,6 +79,7 @@ impl Control {
         &mut self,
         events: &mut mpsc::Receiver<Event>,
         net_events: &mut mpsc::Receiver<NetEvent>,
+        orders: &mut mpsc::Receiver<Order>,
     ) {
         let mut sweep = Sweep::default();
         let mut ticks = interval(SWEEP_INTERVAL);
@@ -84,6 +100,7 @@ impl Control {
                     let hops: Vec<_> = net_batch.drain(..).filter_map(|event| self.handle_net(event)).collect();
                     self.handle_all(hops.into_iter());
                 }
+                Some(order) = orders.recv() => self.carry_out(order).await,
                 _ = ticks.tick() => {
                     self.sweep(&mut sweep);
                     self.read_counters();
@@ -115,6 +132,10 @@ impl Control {
     /// Plans, applies every step, and publishes when anything changed.
     pub(super) fn settle(&mut self) {
         let steps = self.state.plan();
+        self.apply(steps);
+    }
+
+    pub(super) fn apply(&mut self, steps: Vec<Step>) {
         if steps.is_empty() {
             return;
         }
@@ -127,6 +148,24 @@ impl Control {
         }
         self.trouble("tables", failure);
         self.publish();
+    }
+
+    pub(super) fn wanted_now(&self) -> Watched {
+        Watched {
+            addresses: self.state.targets(),
+            interfaces: self.settings.file.datapath.interfaces.iter().cloned().collect(),
+        }
+    }
+
+    /// What is likely to go wrong with the configuration, by what it is about; what is no longer said is over.
+    pub(super) fn look_around(&mut self, warnings: BTreeMap<String, String>) {
+        for over in self.warned.iter().filter(|about| !warnings.contains_key(*about)) {
+            self.trouble(over, None);
+        }
+        self.warned = warnings.keys().cloned().collect();
+        for (about, text) in warnings {
+            self.trouble(&about, Some(text));
+        }
     }
 
     /// Readers see every plan at once; what only words a check's result differently, at the next tick.

@@ -58,6 +58,23 @@ impl Control {
         }
     }
 
+    /// Interfaces that the configuration no longer has lose the program.
+    pub(super) fn leave_interfaces(&mut self, before: &[String]) {
+        let kept = self.settings.file.datapath.interfaces.clone();
+        for name in before.iter().filter(|name| !kept.contains(name)) {
+            if let Some(index) = self.attached_index(name) {
+                self.state.leave(index);
+            }
+            self.kernel.pins.unlink(name);
+            self.unattached.remove(name);
+            info!("detached from interface {name}, which is no longer configured");
+            for about in ["link", "mode", "pin", "attach"] {
+                self.trouble(&format!("{about} {name}"), None);
+            }
+        }
+        self.drop_interfaces(|name| kept.iter().any(|kept| kept == name));
+    }
+
     fn attached_index(&self, name: &str) -> Option<u32> {
         let situation = self.situation.lock().ok()?;
         situation.interfaces.iter().find(|interface| interface.name == name).map(|interface| interface.index)

@@ -14,7 +14,9 @@ mod checks;
 mod control;
 pub mod decap;
 mod interfaces;
+mod keeper;
 mod notices;
+mod orders;
 mod start;
 
 pub use self::start::{Options, RunError, run};

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -21,29 +22,33 @@ use super::{
     checks,
     control::{Control, INBOX, PLAN_PAUSE_MIN},
     interfaces::target,
+    keeper,
     notices::Notices,
+    orders::{self, Loaded, ORDERS, Order, Orderer, Settings},
 };
 use crate::{
     io::{
         admin::server::{self, BindError, SocketFile},
-        file::{self, FileError},
+        file::FileError,
         kernel::{AttachError, Kernel, LoadError, Pins, PinsError, Sizes, now},
         net::{
             Interface, Net, NetError,
-            follow::{NetEvent, follow},
+            follow::{NetEvent, Watched, follow},
         },
     },
     pure::{
-        config::model::{Config, Secret},
+        config::model::Config,
         hop::Reach,
         notice::Notice,
         place::{self, PlaceError},
-        state::{Event, Start, State},
+        state::{CheckTask, Event, Start, State},
     },
 };
 
 pub struct Options {
+    /// As it stands in the files at `path`, which a reload reads again.
     pub config: Config,
+    pub path: PathBuf,
     /// Take XDP and the pinned state away when the daemon stops.
     pub detach: bool,
 }
@@ -89,11 +94,15 @@ pub fn run(options: Options) -> Result<(), RunError> {
 async fn serve(options: Options) -> Result<(), RunError> {
     require_privileges()?;
     let mut signals = Signals::new().map_err(|source| RunError::System { what: "taking signals", source })?;
-    let secret = secret(&options.config.cluster.secret)?;
+    let loaded = Loaded {
+        secret: orders::secret(&options.config.cluster.secret)?,
+        config: options.config.clone(),
+        warnings: Vec::new(),
+    };
     let pin = options.config.datapath.pin.clone();
     let pins = Pins::open(&pin)?;
     let built = select! {
-        built = Daemon::build(options.config, &secret, pins) => built.map(Some),
+        built = Daemon::build(loaded, options.path, pins) => built.map(Some),
         // Nothing is attached before the last await of the build.
         () = signals.stop() => Ok(None),
     };
@@ -121,17 +130,27 @@ async fn serve(options: Options) -> Result<(), RunError> {
 struct Daemon {
     control: Control,
     net_events: mpsc::Receiver<NetEvent>,
-    /// Kept: the follower ends when it is dropped.
-    targets: watch::Sender<BTreeSet<std::net::IpAddr>>,
+    orders: mpsc::Receiver<Order>,
+    /// For orders that signals give.
+    orderer: Orderer,
+    tasks: watch::Receiver<Arc<Vec<CheckTask>>>,
     follower: tokio::task::JoinHandle<()>,
     admin: tokio::task::JoinHandle<std::io::Result<()>>,
+    keeper: tokio::task::JoinHandle<()>,
     /// Removed when the daemon ends.
     _socket: SocketFile,
 }
 
 impl Daemon {
-    async fn build(config: Config, secret: &[u8], pins: Pins) -> Result<Self, RunError> {
-        let Parts { net, interfaces, listener, socket } = Parts::new(&config).await?;
+    async fn build(loaded: Loaded, path: PathBuf, pins: Pins) -> Result<Self, RunError> {
+        let Loaded { config: file, secret, .. } = loaded;
+        let Parts { net, interfaces, listener, socket } = Parts::new(&file).await?;
+        let kept = keeper::path(&file.global.state);
+        let mut overlay = keeper::load(&kept);
+        for pruned in overlay.prune(&file) {
+            warn!("{pruned}");
+        }
+        let config = overlay.apply(&file);
         let sizes = Sizes { flows: config.datapath.flows, ring_slots: place::ring_slots(&config) };
         #[cfg_attr(not(feature = "xdp-log"), expect(unused_mut, reason = "the logger takes a map"))]
         let mut kernel = Kernel::load(pins, sizes)?;
@@ -144,10 +163,9 @@ impl Daemon {
         }
         let warnings = warnings(&net, &config).await;
         let node = config.global.node.clone().unwrap_or_else(host_name);
-        let names = config.datapath.interfaces.iter().cloned().collect();
-        let notify = config.notify.clone();
-        let mut state =
-            State::new(Start { config, secret, pinned: kernel.tables(), ring_slots: kernel.ring_slots() })?;
+        let start =
+            Start { config, secret: &secret, pinned: kernel.tables(), ring_slots: kernel.ring_slots() };
+        let mut state = State::new(start)?;
         for breaks in state.breaks() {
             warn!("{breaks}");
         }
@@ -156,13 +174,17 @@ impl Daemon {
         for interface in &interfaces {
             state.attach(interface.index);
         }
-        let (targets, watched) = watch::channel(state.targets());
+        let changes = overlay.differences(&file);
+        let situation = Arc::new(Mutex::new(Situation { changes, ..Situation::default() }));
+        let (saver, saves) = mpsc::channel(keeper::SAVES);
+        let keeper = tokio::spawn(keeper::keep(kept, saves, Arc::clone(&situation)));
+        let (wanted, watched) = watch::channel(Watched::default());
         let (net_sender, mut net_events) = mpsc::channel(INBOX);
-        let follower = tokio::spawn(follow(watched, names, net_sender));
-        let situation = Arc::new(Mutex::new(Situation { warnings, ..Situation::default() }));
-        let notices = Notices::start(&node, notify, &situation);
+        let follower = tokio::spawn(follow(watched, net_sender));
+        let notices = Notices::start(&node, file.notify.clone(), &situation);
         let stream = notices.stream();
         let (publisher, snapshot) = watch::channel(Arc::new(state.snapshot()));
+        let (checks, tasks) = watch::channel(Arc::new(state.checks()));
         let mut control = Control {
             kernel,
             state,
@@ -171,13 +193,21 @@ impl Daemon {
             situation: Arc::clone(&situation),
             notices,
             snapshot: publisher,
+            settings: Settings { file, secret, overlay, keeper: saver },
+            tasks: checks,
+            wanted,
+            warned: BTreeSet::new(),
             unattached: BTreeSet::new(),
             pause: PLAN_PAUSE_MIN,
             rooms: BTreeMap::new(),
             unrecorded: 0,
         };
+        control.wanted.send_replace(control.wanted_now());
+        control.look_around(warnings);
         control.first_look(&mut net_events, Instant::now() + FIRST_LOOK).await;
         attach_all(&mut control, &interfaces)?;
+        let (sender, orders) = mpsc::channel(ORDERS);
+        let orderer = Orderer { orders: sender, path };
         let sources = Sources {
             node,
             started: Instant::now(),
@@ -185,39 +215,47 @@ impl Daemon {
             snapshot,
             situation,
             stream,
+            orderer: orderer.clone(),
             dry: Mutex::default(),
             listing: Mutex::default(),
         };
         let admin = tokio::spawn(server::serve(listener, answers(sources)));
-        Ok(Daemon { control, net_events, targets, follower, admin, _socket: socket })
+        Ok(Daemon { control, net_events, orders, orderer, tasks, follower, admin, keeper, _socket: socket })
     }
 
     /// Until a signal says stop. A task that ends by itself is a fault: better a restart than half a daemon.
     async fn run(&mut self, signals: &mut Signals) -> Result<(), RunError> {
-        let checks = self.control.state.checks();
         let (inbox, mut events) = mpsc::channel(INBOX);
-        let mut checking = tokio::spawn(checks::run(checks, inbox));
-        let task = select! {
-            () = signals.stop() => {
-                self.control.notices.tell(&Notice::Stopping);
-                checking.abort();
-                return Ok(());
+        let mut checking = tokio::spawn(checks::run(self.tasks.clone(), inbox));
+        let control = self.control.run(&mut events, &mut self.net_events, &mut self.orders);
+        let mut control = std::pin::pin!(control);
+        let task = loop {
+            select! {
+                wish = signals.next() => match wish {
+                    Wish::Stop => {
+                        checking.abort();
+                        return Ok(());
+                    }
+                    Wish::Reload => self.orderer.reload_by_signal(),
+                },
+                () = &mut control => break "control",
+                _ = &mut checking => break "health checks",
+                _ = &mut self.follower => break "netlink",
+                _ = &mut self.admin => break "admin socket",
+                _ = &mut self.keeper => break "keeper",
             }
-            () = self.control.run(&mut events, &mut self.net_events) => "control",
-            _ = &mut checking => "health checks",
-            _ = &mut self.follower => "netlink",
-            _ = &mut self.admin => "admin socket",
         };
         checking.abort();
         Err(RunError::Task(task))
     }
 
     /// Forwarding goes on by the pinned state, unless it is to be detached.
-    async fn stop(self, detach: bool) -> Result<(), RunError> {
+    async fn stop(mut self, detach: bool) -> Result<(), RunError> {
+        self.control.notices.tell(&Notice::Stopping);
         self.control.notices.close().await;
         self.follower.abort();
         self.admin.abort();
-        drop(self.targets);
+        self.keeper.abort();
         let pins = self.control.kernel.into_pins();
         if detach {
             pins.remove()?;
@@ -317,7 +355,7 @@ impl Parts {
 }
 
 /// What is likely to go wrong later, by what it is about.
-async fn warnings(net: &Net, config: &Config) -> BTreeMap<String, String> {
+pub(super) async fn warnings(net: &Net, config: &Config) -> BTreeMap<String, String> {
     let mut warnings = BTreeMap::new();
     for &source in &config.datapath.nat_source {
         if !matches!(net.resolve(source).await, Ok(Reach::Local)) {
@@ -338,18 +376,7 @@ async fn warnings(net: &Net, config: &Config) -> BTreeMap<String, String> {
         );
         warnings.insert("ephemeral ports".to_owned(), text);
     }
-    for warning in warnings.values() {
-        warn!("{warning}");
-    }
     warnings
-}
-
-fn secret(secret: &Secret) -> Result<Vec<u8>, FileError> {
-    match secret {
-        Secret::Unset => Ok(Vec::new()),
-        Secret::Inline(text) => Ok(text.clone().into_bytes()),
-        Secret::File(path) => file::secret(path),
-    }
 }
 
 /// An early and plain answer; capabilities that are partly there show when they are used.
@@ -389,21 +416,28 @@ impl Signals {
         })
     }
 
-    /// Ends when the daemon should.
-    async fn stop(&mut self) {
+    /// What the next signal that means something asks for.
+    async fn next(&mut self) -> Wish {
         loop {
             select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => not_reloaded("SIGHUP"),
-                _ = self.user2.recv() => not_reloaded("SIGUSR2"),
+                _ = self.terminate.recv() => return Wish::Stop,
+                _ = self.interrupt.recv() => return Wish::Stop,
+                _ = self.hangup.recv() => return Wish::Reload,
+                _ = self.user2.recv() => return Wish::Reload,
                 // The daemon logs to stderr, which has nothing to reopen.
                 _ = self.user1.recv() => {}
             }
         }
     }
+
+    /// Ends when the daemon should; until it runs there is nothing to reload.
+    async fn stop(&mut self) {
+        while self.next().await != Wish::Stop {}
+    }
 }
 
-fn not_reloaded(signal: &str) {
-    warn!("{signal}: reload is not built yet; restart instead, forwarding goes on meanwhile");
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Stop,
+    Reload,
 }

@@ -176,7 +176,7 @@ impl Display for Notice {
             Notice::NotChecked { server, detail } => write!(f, "{server}: {detail}"),
             Notice::Suspect { server, detail } => write!(f, "{server} is suspect: {detail}"),
             Notice::Administered { server, from, to, by } => {
-                write!(f, "{server} is set to {}, it was {}, by the {}", word(*to), word(*from), by.name())
+                write!(f, "{server} is set to {}, it was {}, by the {}", to.name(), from.name(), by.name())
             }
             Notice::Weighted { server, from, to, by } => {
                 write!(f, "{server} has weight {to}, it was {from}, by the {}", by.name())
@@ -196,7 +196,9 @@ impl Display for Notice {
                 write!(f, "service {service} goes by its checks again: {detail}")
             }
             Notice::Reloaded { detail } => write!(f, "reloaded: {detail}"),
-            Notice::ReloadRefused { detail } => write!(f, "reload refused, nothing has changed: {detail}"),
+            Notice::ReloadRefused { detail } => {
+                write!(f, "the configuration was not reloaded, nothing was changed: {detail}")
+            }
             Notice::FlowsAlarm { detail } => write!(f, "the flow table fills up: {detail}"),
             Notice::FlowsRelieved { detail } => write!(f, "the flow table has room again: {detail}"),
             Notice::InterfaceGone { interface, detail } | Notice::InterfaceBack { interface, detail } => {
@@ -219,14 +221,6 @@ fn listed(servers: &[ServerName]) -> String {
     match servers.len().saturating_sub(NAMES_SHOWN) {
         0 => names.join(", "),
         more => format!("{} and {more} more", names.join(", ")),
-    }
-}
-
-fn word(admin: Admin) -> &'static str {
-    match admin {
-        Admin::Ready => "ready",
-        Admin::Drain => "drain",
-        Admin::Maintenance => "maintenance",
     }
 }
 

@@ -57,6 +57,17 @@ pub enum AgentAdmin {
     Maintenance,
 }
 
+impl Advice {
+    /// What stands after a further answer of the agent.
+    pub fn updated(self, next: Advice) -> Advice {
+        Advice {
+            weight: next.weight.or(self.weight),
+            admin: next.admin.or(self.admin),
+            up: next.up.or(self.up),
+        }
+    }
+}
+
 impl Report {
     pub fn elapsed(&self) -> Duration {
         self.steps.iter().map(|(_, time)| *time).sum()

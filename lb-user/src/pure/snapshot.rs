@@ -1,16 +1,19 @@
 //! What readers see of the state: one immutable value, published whole after every plan.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use lb_common::slot::ServerId;
 
 use super::{
     config::{
-        model::{self, Access, Balance, Forward, NoServer, Protocol},
+        model::{self, Access, Admin, Balance, Forward, NoServer, Protocol},
         network::{Family, Network, Ports, endpoint, shown},
     },
     hop::{Mac, Reach},
-    state::{Ring, State},
+    state::{Ring, ServerState, State},
     status::{DatapathStatus, InterfaceStatus, RingStatus, ServerStatus, ServiceStatus, Status, Traffic},
 };
 
@@ -20,6 +23,7 @@ pub struct Snapshot {
     /// Records in the flow table at the end of the last round of the sweep.
     pub flows: u64,
     pub flows_max: u64,
+    pub sweeps: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,10 +62,15 @@ pub struct ServerView {
     pub weight: u16,
     pub backup: bool,
     pub health: &'static str,
+    pub admin: Admin,
     pub usable: bool,
     pub detail: String,
     /// Slots that new connections take to it.
     pub slots: u32,
+    /// Slots whose older connections belong to it.
+    pub slots_base: u32,
+    /// Records that name it.
+    pub flows: u64,
     pub neighbour: Option<Mac>,
     pub interface: Option<u32>,
     /// The address of this machine that its own connections to the server have.
@@ -81,6 +90,8 @@ pub struct Surroundings<'a> {
     pub interfaces: &'a [InterfaceStatus],
     /// What the daemon wants an operator to look at.
     pub warnings: &'a [String],
+    /// What is in force and not in the file.
+    pub changes: &'a [String],
 }
 
 /// Where the counts of servers come from.
@@ -117,21 +128,21 @@ impl State {
                             .collect(),
                         leaving: leaving.remove(&state.place.id).unwrap_or_default(),
                         servers: servers
-                            .map(|(&id, server)| {
-                                let of_ring = |ring: &Ring| ring.slots.current.get(&id).copied().unwrap_or(0);
-                                let slots = state.rings.iter().map(of_ring).sum();
-                                self.server_view(id, server, slots)
-                            })
+                            .map(|(&id, server)| self.server_view(id, server, &state.rings))
                             .collect(),
                     }
                 })
                 .collect(),
             flows: self.flows,
             flows_max: self.config.datapath.flows.into(),
+            sweeps: self.sweeps,
         }
     }
 
-    fn server_view(&self, id: ServerId, server: &model::Server, slots: u32) -> ServerView {
+    fn server_view(&self, id: ServerId, server: &model::Server, rings: &[Ring]) -> ServerView {
+        let count = |of: fn(&Ring) -> &BTreeMap<ServerId, u32>| {
+            rings.iter().filter_map(|ring| of(ring).get(&id)).sum()
+        };
         let reach = self.reaches.get(&server.address.ip());
         let known = self.servers.get(&id);
         let hop = match reach {
@@ -147,12 +158,15 @@ impl State {
             weight: server.weight,
             backup: server.backup,
             health: known.map_or("unchecked", |known| known.health.name()),
-            usable: known.is_some_and(|known| known.health.usable()),
+            admin: known.map_or(Admin::Ready, ServerState::admin),
+            usable: known.is_some_and(ServerState::usable),
             detail: match progress {
                 Some(progress) => format!("{progress}: {detail}"),
                 None => detail,
             },
-            slots,
+            slots: count(|ring| &ring.slots.current),
+            slots_base: count(|ring| &ring.slots.base),
+            flows: self.records.get(&id).copied().unwrap_or(0),
             neighbour: hop.and_then(|hop| hop.neighbour),
             interface: hop.map(|hop| hop.interface),
             source: hop.map(|hop| hop.source),
@@ -180,9 +194,11 @@ impl Snapshot {
                 interfaces: around.interfaces.to_vec(),
                 flows: self.flows,
                 flows_max: self.flows_max,
+                sweeps: self.sweeps,
             },
             services: self.services.iter().map(|service| service.status(around, counts)).collect(),
             warnings,
+            changes: around.changes.to_vec(),
         }
     }
 
@@ -298,8 +314,11 @@ impl ServerView {
             weight: self.weight,
             backup: self.backup,
             health: self.health.to_owned(),
+            admin: self.admin.name().to_owned(),
             detail: self.detail.clone(),
             slots: self.slots,
+            slots_base: self.slots_base,
+            flows: self.flows,
             neighbour: self.neighbour.map(mac),
             interface,
             mtu: self.mtu,

@@ -9,6 +9,7 @@
 //!
 //! Must not know how an event arrives or a step is carried out.
 
+mod configure;
 mod entries;
 mod rings;
 mod way;
@@ -20,14 +21,13 @@ use std::{
 };
 
 use lb_common::{
-    entry::{self, Hop, Mode, Server},
+    entry::{Hop, Server},
     flow::Ticks,
     hash::HashKey,
     limits::NAT_SOURCES_MAX,
     net::{Be16, TCP},
     slot::{ServerId, Slot},
 };
-use siphasher::sip::SipHasher24;
 
 pub use self::entries::number;
 use self::entries::{client_ticks, idle_ticks};
@@ -37,16 +37,16 @@ pub(in crate::pure) use self::{
 };
 use super::{
     config::{
-        model::{self, Balance, Config, Forward, Protocol, check::Check},
+        model::{Admin, Balance, Config, Forward, Protocol, check::Check},
         network::{Family, shown},
     },
     health::{Change, Health},
     hop::Reach,
-    ids::{ServerIds, ServerKey},
+    ids::ServerIds,
     notice::{Notice, ServerName},
-    place::{self, Place, PlaceError},
+    place::Place,
     plan::{Step, Tables, diff},
-    report::{Outcome, Report},
+    report::{Advice, AgentAdmin, Outcome, Report},
 };
 
 /// What the daemon starts from.
@@ -60,10 +60,13 @@ pub struct Start<'a> {
     pub ring_slots: u32,
 }
 
+#[derive(Clone)]
 pub struct State {
     pub(super) config: Config,
     hash_key: HashKey,
     seed: u64,
+    /// Of the ring map.
+    ring_slots: u32,
     attached: BTreeSet<u32>,
     /// In the order of `config.services`.
     pub(super) services: Vec<ServiceState>,
@@ -77,6 +80,9 @@ pub struct State {
     /// What the tables hold once the last plan is carried out.
     pub(super) installed: Tables,
     pub(super) flows: u64,
+    pub(super) sweeps: u64,
+    /// Of the last complete sweep.
+    pub(super) records: BTreeMap<ServerId, u64>,
     now: Ticks,
     /// When the kernel last had no room for a record.
     refused: Option<Ticks>,
@@ -84,6 +90,7 @@ pub struct State {
     stale: bool,
 }
 
+#[derive(Clone)]
 pub(super) struct ServiceState {
     pub(super) place: Place,
     /// In the order of the configuration's servers.
@@ -92,15 +99,20 @@ pub(super) struct ServiceState {
     pub(super) rings: Vec<Ring>,
 }
 
+#[derive(Clone)]
 pub(super) struct ServerState {
     pub(super) address: SocketAddr,
     /// Id of its service, and the service's position in the configuration unless it is gone.
-    service: u32,
+    pub(super) service: u32,
     index: Option<usize>,
     /// Position among the servers of its service. None: no longer in the configuration; the server is kept,
     /// and checked, while a slot or a record names it.
     position: Option<usize>,
     pub(super) health: Health,
+    /// What an operator wants of it.
+    admin: Admin,
+    /// What its agent says of it.
+    advice: Advice,
     pub(super) detail: String,
     /// As it was pinned: its way at layer 2 is used until netlink knows better.
     pinned: Option<Server>,
@@ -117,10 +129,10 @@ pub enum Event {
         address: IpAddr,
         reach: Reach,
     },
-    /// A round over the flow table ended: the records that stay, and the servers they name.
+    /// A round over the flow table ended: the records that stay, and how many name each server.
     Swept {
         records: u64,
-        named: BTreeSet<ServerId>,
+        named: BTreeMap<ServerId, u64>,
     },
 }
 
@@ -135,86 +147,6 @@ pub struct CheckTask {
 }
 
 impl State {
-    pub fn new(start: Start<'_>) -> Result<Self, PlaceError> {
-        let Start { config, secret, pinned, ring_slots } = start;
-        let places = place::assign(&config, &pinned, ring_slots)?;
-        let mut state = State {
-            hash_key: HashKey([derive(secret, 0), derive(secret, 1)]),
-            seed: derive(secret, 2),
-            attached: BTreeSet::new(),
-            services: Vec::new(),
-            servers: BTreeMap::new(),
-            ids: ServerIds::default(),
-            by_address: BTreeMap::new(),
-            reaches: BTreeMap::new(),
-            nat_sources: way::nat_sources(&config.datapath, &pinned.nat_sources)
-                .ok_or(PlaceError::NatSources(pinned.nat_sources.len()))?,
-            unnamed: BTreeSet::new(),
-            flows: 0,
-            now: Ticks::default(),
-            refused: None,
-            stale: true,
-            installed: pinned,
-            config,
-        };
-        state.adopt_servers(&places);
-        for (index, place) in places.into_iter().enumerate() {
-            let servers = state.enter_servers(index, place.id)?;
-            let rings = vec![Ring::default(); place.rings.len()];
-            state.services.push(ServiceState { place, servers, rings });
-        }
-        for (&id, server) in &state.servers {
-            state.by_address.entry(server.address.ip()).or_default().insert(id);
-        }
-        Ok(state)
-    }
-
-    /// Every pinned server keeps its id; those the configuration still has are claimed by `enter_servers`.
-    fn adopt_servers(&mut self, places: &[Place]) {
-        let by_id: BTreeMap<_, _> =
-            places.iter().enumerate().map(|(index, place)| (place.id, index)).collect();
-        for (&id, server) in &self.installed.servers {
-            let address = SocketAddr::new(server.address, server.port.get());
-            self.ids.adopt(id, ServerKey { service: server.service, address });
-            let index = by_id.get(&server.service).copied();
-            let check = index.map(|index| &self.config.services[index].check);
-            let known = ServerState {
-                address,
-                service: server.service,
-                index,
-                position: None,
-                health: Health::adopted(check, server.hop.lives),
-                detail: "as before the restart".to_owned(),
-                pinned: Some(*server),
-            };
-            self.servers.insert(id, known);
-        }
-    }
-
-    fn enter_servers(&mut self, index: usize, service: u32) -> Result<Vec<ServerId>, PlaceError> {
-        let configured = &self.config.services[index];
-        let mut ids = Vec::with_capacity(configured.servers.len());
-        for (position, server) in configured.servers.iter().enumerate() {
-            let address = server.address;
-            let id = self.ids.get_or_insert(ServerKey { service, address }).ok_or(PlaceError::Servers)?;
-            let known = self.servers.entry(id).or_insert_with(|| ServerState {
-                address,
-                service,
-                index: Some(index),
-                position: None,
-                health: Health::new(&configured.check),
-                detail: "not checked yet".to_owned(),
-                pinned: None,
-            });
-            known.position = Some(position);
-            if configured.check.kind.is_none() {
-                known.detail = "counts as up".to_owned();
-            }
-            ids.push(id);
-        }
-        Ok(ids)
-    }
-
     /// Takes an event in; `plan` says what follows from it.
     pub fn handle(&mut self, event: Event) -> Option<Notice> {
         match event {
@@ -222,7 +154,9 @@ impl State {
             Event::Reached { address, reach } => self.reached(address, reach),
             Event::Swept { records, named } => {
                 self.flows = records;
+                self.sweeps += 1;
                 self.release(&named);
+                self.records = named;
                 None
             }
         }
@@ -232,15 +166,22 @@ impl State {
         let known = self.servers.get_mut(&server)?;
         let detail = report.to_string();
         let before = std::mem::replace(&mut known.detail, detail.clone());
-        let passed = match &report.outcome {
-            Outcome::Passed | Outcome::Advised(_) => true,
-            Outcome::Failed(_) => false,
+        let (passed, advice) = match &report.outcome {
+            Outcome::Passed => (true, Advice::default()),
+            Outcome::Advised(advice) => (advice.up != Some(false), known.advice.updated(*advice)),
+            Outcome::Failed(_) => (false, known.advice),
             Outcome::NotRun(_) => {
                 return (before != detail).then(|| Notice::NotChecked { server: self.name(server), detail });
             }
         };
+        self.stale |= known.advice != advice;
+        known.advice = advice;
         let change = known.health.handle(passed)?;
         self.stale = true;
+        // Nobody is to be told of a server that is being worked on.
+        if known.admin() == Admin::Maintenance {
+            return None;
+        }
         let server = self.name(server);
         Some(match change {
             Change::WentUp => Notice::Up { server, detail },
@@ -290,7 +231,7 @@ impl State {
     }
 
     /// A server that is gone from the configuration, from every slot and from every live record is forgotten.
-    fn release(&mut self, named: &BTreeSet<ServerId>) {
+    fn release(&mut self, named: &BTreeMap<ServerId, u64>) {
         let gone = |server: &ServerState| server.position.is_none();
         if !self.servers.values().any(gone) {
             return;
@@ -298,7 +239,7 @@ impl State {
         let slots = self.installed.rings.values().flat_map(|ring| ring.iter());
         let in_slots: BTreeSet<_> = slots.flat_map(|slot| [slot.current(), slot.base()]).collect();
         let kept = |id: &ServerId, server: &ServerState| {
-            !gone(server) || named.contains(id) || in_slots.contains(id)
+            !gone(server) || named.contains_key(id) || in_slots.contains(id)
         };
         let unnamed: BTreeSet<_> =
             self.servers.iter().filter(|(id, server)| !kept(id, server)).map(|(&id, _)| id).collect();
@@ -374,6 +315,11 @@ impl State {
         self.stale |= self.attached.insert(interface);
     }
 
+    /// The program no longer runs on an interface; packets may still leave through it where a server needs that.
+    pub fn leave(&mut self, interface: u32) {
+        self.stale |= self.attached.remove(&interface);
+    }
+
     /// An interface is gone, and with it the program and its place among the devices.
     pub fn detached(&mut self, interface: u32) {
         self.attached.remove(&interface);
@@ -442,6 +388,7 @@ impl State {
             address: server.address.ip(),
             port: Be16::new(server.address.port()),
             weight: configured
+                .filter(|_| server.admin() == Admin::Ready)
                 .map_or(0, |(index, position)| self.config.services[index].servers[position].weight),
             service: server.service,
             outer_source: self.outer_source(server),
@@ -474,37 +421,6 @@ impl State {
         self.servers.iter().filter_map(task).collect()
     }
 
-    /// What a start changes that breaks connections, one sentence each.
-    pub fn breaks(&self) -> Vec<String> {
-        let pinned = &self.installed;
-        let mut breaks = Vec::new();
-        if !pinned.services.is_empty() && pinned.hash_key != self.hash_key {
-            breaks.push(
-                "the cluster secret differs from the one in force: connections that need no record move to other servers"
-                    .to_owned(),
-            );
-        }
-        for (state, service) in self.services.iter().zip(&self.config.services) {
-            let moved = |(family, &base)| {
-                place::standing(service, family, pinned).is_some_and(|old| old.ring_base != base)
-            };
-            let standing = |family| place::standing(service, family, pinned);
-            let mode = entries::mode(service.forward);
-            let mut before = service.rings().into_iter().filter_map(standing);
-            if let Some(old) = before.next() {
-                breaks.extend(broken(service, mode, &old));
-            }
-            let mut rings = service.rings().into_iter().zip(&state.place.rings);
-            if !service.records_all() && rings.any(moved) {
-                breaks.push(format!(
-                    "the ring of service {} gets another size: its connections move to other servers",
-                    service.name
-                ));
-            }
-        }
-        breaks
-    }
-
     /// The servers whose connections the program compares, and whether those are recorded in pairs.
     pub fn counted(&self) -> impl Iterator<Item = (ServerId, bool)> + '_ {
         self.servers.iter().filter_map(|(&id, server)| {
@@ -523,30 +439,26 @@ impl State {
 }
 
 impl ServerState {
-    /// Not marked down: its records count, and with a weight it takes new connections.
+    /// Neither marked down nor in maintenance: its records count.
     fn lives(&self) -> bool {
-        self.health.usable()
+        self.health.usable() && self.admin() != Admin::Maintenance
+    }
+
+    /// Lives, and may take new connections if it has a weight.
+    pub(super) fn usable(&self) -> bool {
+        self.health.usable() && self.admin() == Admin::Ready
+    }
+
+    /// The stricter one counts of what an operator and an agent want.
+    pub(super) fn admin(&self) -> Admin {
+        let advised = match self.advice.admin {
+            None | Some(AgentAdmin::Ready) => Admin::Ready,
+            Some(AgentAdmin::Drain) => Admin::Drain,
+            Some(AgentAdmin::Maintenance) => Admin::Maintenance,
+        };
+        self.admin.max(advised)
     }
 }
-
-/// What became of the connections of a service that was another one before.
-fn broken(service: &model::Service, mode: Mode, old: &entry::Service) -> Option<String> {
-    let name = &service.name;
-    if mode != old.mode && (mode.rewrites() || old.mode.rewrites()) {
-        return Some(format!("service {name} forwards in another way than before: its connections end"));
-    }
-    (!mode.rewrites() && service.by_client() != old.by_client).then(|| {
-        let now = if service.by_client() { "address alone" } else { "address and port" };
-        format!("service {name} goes by the client's {now} now: its connections move to other servers")
-    })
-}
-
-/// Independent values from the cluster secret, equal on every node and in every version.
-fn derive(secret: &[u8], purpose: u64) -> u64 {
-    SipHasher24::new_with_keys(purpose, DERIVATION).hash(secret)
-}
-
-const DERIVATION: u64 = u64::from_be_bytes(*b"steelyrd");
 
 #[cfg(test)]
 mod tests;

@@ -16,6 +16,9 @@ pub struct Status {
     pub services: Vec<ServiceStatus>,
     /// What an operator should look at, one sentence each.
     pub warnings: Vec<String>,
+    /// What is in force and not in the configuration file, one sentence each.
+    #[serde(default)]
+    pub changes: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +27,9 @@ pub struct DatapathStatus {
     /// Records in the flow table at the last complete sweep.
     pub flows: u64,
     pub flows_max: u64,
+    /// Complete sweeps over the flow table since the daemon started.
+    #[serde(default)]
+    pub sweeps: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -78,10 +84,19 @@ pub struct ServerStatus {
     pub backup: bool,
     /// up | down | unchecked | no-check
     pub health: String,
+    /// What an operator or an agent wants of it: ready | drain | maint
+    #[serde(default)]
+    pub admin: String,
     /// Why it is in this state: the last check's result.
     pub detail: String,
     /// Slots that new connections take to this server.
     pub slots: u32,
+    /// Slots whose older connections belong to it.
+    #[serde(default)]
+    pub slots_base: u32,
+    /// Records that name it, at the last complete sweep.
+    #[serde(default)]
+    pub flows: u64,
     /// The next hop's MAC address; absent while it is unresolved.
     pub neighbour: Option<String>,
     /// The interface packets leave through; absent without a route.
@@ -96,6 +111,46 @@ pub struct ServerStatus {
     #[serde(default)]
     pub unreachable: Option<String>,
     pub traffic: Traffic,
+}
+
+/// What another configuration would do.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PlanStatus {
+    /// Of the slots of all services.
+    pub percent_moved: f64,
+    pub services: Vec<ServicePlan>,
+    /// What ends or moves connections of servers that live, one sentence each: refused unless forced.
+    pub breaks: Vec<String>,
+    /// What changes only when the daemon starts again.
+    pub next_start: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ServicePlan {
+    pub name: String,
+    /// new | changed | unchanged | removed
+    pub change: String,
+    /// Of all its rings.
+    pub slots: u32,
+    /// Slots that give new connections to another server.
+    pub slots_moved: u32,
+    pub percent_moved: f64,
+    /// Recorded now.
+    pub flows: u64,
+    pub servers_added: Vec<String>,
+    pub servers_removed: Vec<String>,
+    /// "web1: weight 3 to 5"
+    pub servers_changed: Vec<String>,
+}
+
+/// The answer to a change.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Changed {
+    /// What was done.
+    pub done: String,
+    pub plan: PlanStatus,
+    /// What an operator should know of it, one sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// Client to server direction, since the state was first pinned.

@@ -116,9 +116,9 @@ impl Config {
         &mut self.services[index]
     }
 
-    pub(super) fn to_toml(&self, socket: &Path, pin: &Path) -> String {
+    pub(super) fn to_toml(&self, socket: &Path, state: &Path, pin: &Path) -> String {
         let mut text = format!(
-            "[global]\nnode = \"bed\"\nadmin_socket = {socket:?}\n\n[cluster]\nsecret = \"of the bed\"\n\n\
+            "[global]\nnode = \"bed\"\nadmin_socket = {socket:?}\nstate = {state:?}\n\n[cluster]\nsecret = \"of the bed\"\n\n\
              [datapath]\ninterfaces = {:?}\nmode = \"{}\"\npin = {pin:?}\n",
             self.interfaces, self.mode
         );

@@ -59,9 +59,9 @@ impl<'a> Steelyard<'a> {
         Ok(steelyard)
     }
 
-    /// Replaces the configuration, for the next start.
+    /// Replaces the configuration, for the next start or reload.
     pub fn configure(&self, config: &Config) -> Result<()> {
-        self.write_config(&config.to_toml(&self.socket(), &self.pin))
+        self.write_config(&config.to_toml(&self.socket(), &self.state(), &self.pin))
     }
 
     /// Replaces the configuration file by any text.
@@ -75,6 +75,24 @@ impl<'a> Steelyard<'a> {
 
     pub fn socket(&self) -> PathBuf {
         self.folder.join("admin.sock")
+    }
+
+    /// Where it keeps what was changed at runtime.
+    pub fn state(&self) -> PathBuf {
+        self.folder.join("state")
+    }
+
+    /// The command line, which must end well.
+    pub fn done(&self, args: &[&str]) -> Result<String> {
+        let done = self.cli(args)?;
+        ensure!(done.code == Some(0), "steelyard {args:?} ended with {:?}: {}", done.code, done.stderr);
+        Ok(done.stdout)
+    }
+
+    /// Replaces the configuration, and has the daemon take it.
+    pub fn reload(&self, config: &Config) -> Result<()> {
+        self.configure(config)?;
+        self.done(&["reload"]).map(drop)
     }
 
     /// Where its maps and links are pinned.
@@ -186,11 +204,9 @@ impl<'a> Steelyard<'a> {
         self.host.namespace.has_program(interface)
     }
 
-    fn json<T: DeserializeOwned>(&self, args: &[&str]) -> Result<T> {
-        let done = self.cli(args)?;
-        ensure!(done.code == Some(0), "steelyard {args:?} ended with {:?}: {}", done.code, done.stderr);
-        serde_json::from_str(&done.stdout)
-            .with_context(|| format!("reading steelyard {args:?}: {}", done.stdout))
+    pub fn json<T: DeserializeOwned>(&self, args: &[&str]) -> Result<T> {
+        let stdout = self.done(args)?;
+        serde_json::from_str(&stdout).with_context(|| format!("reading steelyard {args:?}: {stdout}"))
     }
 
     fn finish(&self, command: &mut Command) -> Result<Finished> {

@@ -22,7 +22,7 @@ use lb_tests::cases::{
     kernel_alone, on_host,
     world::{A, B, CLIENT, Key, TCP_IDLE, WEB, ago, flow_key, record},
 };
-use lb_user::io::kernel::{Round, Sweep, now};
+use lb_user::io::kernel::{Sweep, now};
 
 use self::rig::{Entry, Rigs, inside};
 
@@ -125,7 +125,7 @@ fn the_sweep_takes_what_is_void() -> Result<()> {
                 .context("the round does not end")
         };
         let first = round()?;
-        ensure!(first == Round { records: 3, named: [A, B].into(), ..first.clone() }, "{first:?}");
+        ensure!(first.records == 3 && first.named.keys().eq(&[A, B]), "{first:?}");
         let stands = |port: &u16| match key(*port) {
             Key::V4(key) => flow_table::find(memory, &key).is_some(),
             Key::V6(key) => flow_table::find(memory, &key).is_some(),

@@ -7,14 +7,15 @@ use std::{
     time::Duration,
 };
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
-    Request, StatusCode,
+    Method, Request, StatusCode,
     body::{Bytes, Incoming},
     client::conn::http1,
+    header::HeaderValue,
 };
 use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
 use super::Refusal;
@@ -27,8 +28,11 @@ pub enum ClientError {
     Forbidden { path: PathBuf },
     #[error("{0}")]
     Refused(String),
-    #[error("the daemon at {path} did not answer within {} s: see its log", TIMEOUT.as_secs())]
-    Timeout { path: PathBuf },
+    /// A configuration with faults.
+    #[error("{0}")]
+    Faulty(String),
+    #[error("the daemon at {path} did not answer within {limit_s} s: see its log")]
+    Timeout { path: PathBuf, limit_s: u64 },
     #[error("the daemon at {path} has ended")]
     Ended { path: PathBuf },
     #[error("the daemon at {path} gave no usable answer ({reason}): is it of the same version?")]
@@ -37,13 +41,37 @@ pub enum ClientError {
 
 /// The answer to a GET of `page`, such as "/v1/status".
 pub async fn get<T: DeserializeOwned>(socket: &Path, page: &str) -> Result<T, ClientError> {
-    let asked = timeout(TIMEOUT, ask(socket, page)).await;
-    asked.map_err(|_| ClientError::Timeout { path: socket.to_owned() })?
+    let request = Request::get(page).body(Full::default());
+    exchange(socket, request, TIMEOUT).await
 }
 
-async fn ask<T: DeserializeOwned>(socket: &Path, page: &str) -> Result<T, ClientError> {
+/// The answer to something that is to be done.
+pub async fn send<T: DeserializeOwned>(
+    socket: &Path,
+    method: Method,
+    page: &str,
+    body: &impl Serialize,
+) -> Result<T, ClientError> {
     let answer = |reason: String| ClientError::Answer { path: socket.to_owned(), reason };
-    let (mut sender, connection, request) = request(socket, page).await?;
+    let body = serde_json::to_vec(body).map_err(|error| answer(error.to_string()))?;
+    let request = Request::builder().method(method).uri(page).header("content-type", "application/json");
+    exchange(socket, request.body(Full::from(body)), TIMEOUT_OF_CHANGES).await
+}
+
+type Built = Result<Request<Full<Bytes>>, hyper::http::Error>;
+
+async fn exchange<T: DeserializeOwned>(
+    socket: &Path,
+    request: Built,
+    limit: Duration,
+) -> Result<T, ClientError> {
+    let asked = timeout(limit, ask(socket, request)).await;
+    asked.map_err(|_| ClientError::Timeout { path: socket.to_owned(), limit_s: limit.as_secs() })?
+}
+
+async fn ask<T: DeserializeOwned>(socket: &Path, request: Built) -> Result<T, ClientError> {
+    let answer = |reason: String| ClientError::Answer { path: socket.to_owned(), reason };
+    let (mut sender, connection, request) = connect(socket, request).await?;
     let exchange = async {
         let response = sender.send_request(request).await.map_err(|error| answer(error.to_string()))?;
         let status = response.status();
@@ -67,8 +95,10 @@ pub async fn lines(
     mut each: impl FnMut(&str) -> ControlFlow<()>,
 ) -> Result<(), ClientError> {
     let answer = |reason: String| ClientError::Answer { path: socket.to_owned(), reason };
-    let late = |_| ClientError::Timeout { path: socket.to_owned() };
-    let (mut sender, connection, request) = timeout(TIMEOUT, request(socket, page)).await.map_err(late)??;
+    let late = |_| ClientError::Timeout { path: socket.to_owned(), limit_s: TIMEOUT.as_secs() };
+    let request = Request::get(page).body(Full::default());
+    let (mut sender, connection, request) =
+        timeout(TIMEOUT, connect(socket, request)).await.map_err(late)??;
     let exchange = async {
         let response = timeout(TIMEOUT, sender.send_request(request)).await.map_err(late)?;
         let response = response.map_err(|error| answer(error.to_string()))?;
@@ -100,21 +130,22 @@ pub async fn lines(
     }
 }
 
-type Connection = http1::Connection<TokioIo<UnixStream>, Empty<Bytes>>;
+type Connection = http1::Connection<TokioIo<UnixStream>, Full<Bytes>>;
 
-async fn request(
+async fn connect(
     socket: &Path,
-    page: &str,
-) -> Result<(http1::SendRequest<Empty<Bytes>>, Connection, Request<Empty<Bytes>>), ClientError> {
+    request: Built,
+) -> Result<(http1::SendRequest<Full<Bytes>>, Connection, Request<Full<Bytes>>), ClientError> {
     let answer = |reason: String| ClientError::Answer { path: socket.to_owned(), reason };
+    let mut request = request.map_err(|error| answer(error.to_string()))?;
+    request.headers_mut().insert("host", HeaderValue::from_static("steelyard"));
     let stream = UnixStream::connect(socket).await.map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => ClientError::Forbidden { path: socket.to_owned() },
         _ => ClientError::NoDaemon { path: socket.to_owned() },
     })?;
     let (sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| answer(error.to_string()))?;
-    let request = Request::get(page).header("host", "steelyard").body(Empty::<Bytes>::new());
-    Ok((sender, connection, request.map_err(|error| answer(error.to_string()))?))
+    Ok((sender, connection, request))
 }
 
 async fn whole(socket: &Path, body: Incoming) -> Result<Bytes, ClientError> {
@@ -125,10 +156,16 @@ async fn whole(socket: &Path, body: Incoming) -> Result<Bytes, ClientError> {
 
 fn refused(status: StatusCode, body: &[u8]) -> ClientError {
     let refusal: Result<Refusal, _> = serde_json::from_slice(body);
-    ClientError::Refused(refusal.map_or_else(|_| status.to_string(), |refusal| refusal.error))
+    let error = refusal.map_or_else(|_| status.to_string(), |refusal| refusal.error);
+    match status {
+        StatusCode::UNPROCESSABLE_ENTITY => ClientError::Faulty(error),
+        _ => ClientError::Refused(error),
+    }
 }
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// A large configuration is read and planned, and a change is written to disk.
+const TIMEOUT_OF_CHANGES: Duration = Duration::from_secs(60);
 /// A status of 1 000 services with 20 servers each is about 8 MB.
 const ANSWER_MAX: usize = 64 << 20;
 /// An event is less than 4 KiB.

@@ -17,18 +17,20 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use futures_util::future::BoxFuture;
 use nix::sys::stat::{Mode, umask};
 use serde::{Deserialize, Serialize};
 use tokio::{net::UnixListener, task::spawn_blocking};
 
 use super::{
-    Refusal,
+    PlanFile, Refusal, ReloadRequest, changes,
     events::{EventsQuery, Subscription, body},
 };
 use crate::pure::{
     explain::{Connection, Endpoint},
     notice::Replay,
-    status::{Counters, Explanation, Flows, ServerStatus, ServiceStatus, Status},
+    overlay::Change,
+    status::{Changed, Counters, Explanation, Flows, PlanStatus, ServerStatus, ServiceStatus, Status},
 };
 
 /// Where answers come from; an error is a sentence for the operator.
@@ -41,9 +43,36 @@ pub struct Answers {
     pub explain: Answer<Connection, Explanation>,
     /// Of a service, or of all.
     pub flows: Answer<Option<String>, Flows>,
+    pub plan: Act<Vec<PlanFile>, PlanStatus>,
+    pub reload: Act<ReloadRequest, Changed>,
+    pub change: Act<ServerChange, Changed>,
+}
+
+/// One change of one server of a service.
+pub struct ServerChange {
+    pub service: String,
+    pub server: String,
+    pub change: Change,
+}
+
+/// Why something was not done: a sentence for the operator.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("{0}")]
+    Invalid(String),
+    /// It names something that is not there.
+    #[error("{0}")]
+    Unknown(String),
+    /// It cannot be done with what there is.
+    #[error("{0}")]
+    Conflict(String),
+    #[error("{0}")]
+    Fault(String),
 }
 
 type Answer<Q, A> = Box<dyn Fn(Q) -> Result<A, String> + Send + Sync>;
+/// Something that takes its time, and has an end.
+type Act<Q, A> = Box<dyn Fn(Q) -> BoxFuture<'static, Result<A, Refused>> + Send + Sync>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
@@ -104,16 +133,17 @@ fn router(answers: Arc<Answers>) -> Router {
         .route("/v1/services", get(services))
         .route("/v1/services/{service}", get(service))
         .route("/v1/servers", get(servers))
-        .route("/v1/services/{service}/servers/{server}", get(server))
+        .route("/v1/services/{service}/servers/{server}", get(server).merge(changes::server()))
         .route("/v1/counters", get(counters))
         .route("/v1/events", get(events))
         .route("/v1/explain", get(explain))
         .route("/v1/flows", get(flows))
+        .merge(changes::router())
         .fallback(async || {
             refuse(StatusCode::NOT_FOUND, "no such page: see docs/api.md for the pages there are")
         })
         .method_not_allowed_fallback(async || {
-            refuse(StatusCode::METHOD_NOT_ALLOWED, "this page is for GET only")
+            refuse(StatusCode::METHOD_NOT_ALLOWED, "this page does not take this method: see docs/api.md")
         })
         .with_state(answers)
 }
@@ -280,6 +310,6 @@ fn found<T: Serialize>(answer: Result<T, String>) -> Response {
     }
 }
 
-fn refuse(status: StatusCode, error: &str) -> Response {
+pub(super) fn refuse(status: StatusCode, error: &str) -> Response {
     (status, Json(Refusal { error: error.to_owned() })).into_response()
 }

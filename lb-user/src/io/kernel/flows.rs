@@ -41,8 +41,8 @@ struct Progress {
 pub struct Round {
     /// Records that stay.
     pub records: u64,
-    /// Servers they name.
-    pub named: BTreeSet<ServerId>,
+    /// How many name each server.
+    pub named: BTreeMap<ServerId, u64>,
     /// Connections of each server that nobody has ended yet.
     pub open: BTreeMap<ServerId, Open>,
 }
@@ -136,7 +136,7 @@ impl Progress {
 impl Round {
     fn add(&mut self, owner: &Owner) {
         self.records += 1;
-        self.named.insert(ServerId(owner.server));
+        *self.named.entry(ServerId(owner.server)).or_default() += 1;
         let open = self.open.entry(ServerId(owner.server)).or_default();
         match owner.state {
             state if state & (NAT_REPLY | FIN | RST) != 0 => {}

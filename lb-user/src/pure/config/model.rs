@@ -210,7 +210,7 @@ pub struct Server {
 }
 
 /// What an operator, or an agent, wants of a server, whatever its checks say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Admin {
     #[default]
     Ready,
@@ -264,6 +264,16 @@ impl Forward {
         match self {
             Forward::Nat | Forward::Gateway | Forward::Dsr => true,
             Forward::Ipip | Forward::Gue => false,
+        }
+    }
+}
+
+impl Admin {
+    pub fn name(self) -> &'static str {
+        match self {
+            Admin::Ready => "ready",
+            Admin::Drain => "drain",
+            Admin::Maintenance => "maint",
         }
     }
 }

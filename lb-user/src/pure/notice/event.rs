@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Notice, ServerName, word};
+use super::{Notice, ServerName};
 use crate::pure::status::EventStatus;
 
 /// A notice as it is told. Texts hold no control characters and are at most `TEXT_MAX` characters long: a server's
@@ -92,7 +92,7 @@ impl Notice {
                 About::server(server).because(detail)
             }
             Notice::Administered { server, from, to, by } => {
-                About { by: Some(by.name()), ..About::server(server).moved(word(*from), word(*to)) }
+                About { by: Some(by.name()), ..About::server(server).moved(from.name(), to.name()) }
             }
             Notice::Weighted { server, from, to, by } => {
                 About { by: Some(by.name()), ..About::server(server).moved(from, to) }

@@ -135,7 +135,7 @@ fn every_notice_has_its_words() {
             Notice::ReloadRefused { detail: detail() },
             "reload-refused",
             Warning,
-            "reload refused, nothing has changed: why",
+            "the configuration was not reloaded, nothing was changed: why",
         ),
         (Notice::FlowsAlarm { detail: detail() }, "flows-alarm", Warning, "the flow table fills up: why"),
         (

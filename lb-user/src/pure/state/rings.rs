@@ -35,10 +35,18 @@ pub(in crate::pure) struct Ring {
     moved: BTreeMap<u32, Ticks>,
 }
 
+impl Ring {
+    /// The next plan builds it whatever its members are.
+    pub(super) fn to_be_built(self) -> Ring {
+        Ring { members: Vec::new(), ..self }
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::pure) struct SlotCounts {
     pub(in crate::pure) unsettled: u32,
     pub(in crate::pure) current: BTreeMap<ServerId, u32>,
+    pub(in crate::pure) base: BTreeMap<ServerId, u32>,
 }
 
 /// Which connections have no record, and which records a slot does not show.
@@ -131,13 +139,16 @@ impl State {
         let service = &mut self.services[index];
         let old = self.installed.rings.get(&service.place.rings[ring]);
         let state = &mut service.rings[ring];
+        let lives = |id| self.servers.get(&id).is_some_and(ServerState::lives);
+        // Of a server that takes nothing new, such as one that drains, the death shows only here.
+        let dead_base = state.slots.base.keys().any(|&id| !id.is_none() && !lives(id));
         if let Some(old) = old
             && members == state.members
             && due.is_empty()
+            && !dead_base
         {
             return Arc::clone(old);
         }
-        let lives = |id| self.servers.get(&id).is_some_and(ServerState::lives);
         let history = History::of(configured, family, &self.installed);
         let given = |(position, wanted): (usize, u32)| {
             let slot = old.and_then(|ring| ring.get(position)).copied().unwrap_or_default();
@@ -160,7 +171,7 @@ impl State {
         let of_ring =
             |server: &model::Server| family.is_none_or(|family| Family::of(server.address.ip()) == family);
         let member = |(id, server): (&ServerId, &model::Server)| {
-            let usable = self.servers.get(id).is_some_and(ServerState::lives);
+            let usable = self.servers.get(id).is_some_and(ServerState::usable);
             let member = Member { id: id.0, address: server.address, weight: server.weight, usable };
             (member, server.backup)
         };
@@ -181,6 +192,7 @@ fn count(slots: &[Slot]) -> SlotCounts {
     for slot in slots {
         counts.unsettled += u32::from(slot.lookup());
         *counts.current.entry(slot.current()).or_default() += 1;
+        *counts.base.entry(slot.base()).or_default() += 1;
     }
     counts
 }

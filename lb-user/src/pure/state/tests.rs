@@ -6,17 +6,18 @@ use super::*;
 use crate::pure::{
     config,
     hop::{NextHop, Tags},
+    place::PlaceError,
 };
 
-const SECRET: &[u8] = b"test";
+pub(super) const SECRET: &[u8] = b"test";
 const RING_SLOTS: u32 = 1 << 20;
 
-fn config(text: &str) -> Config {
+pub(super) fn config(text: &str) -> Config {
     let head = "[datapath]\ninterfaces = [\"eth0\"]\n[cluster]\nsecret = \"test\"\n";
     config::parse("test.toml", &format!("{head}{text}")).expect("a valid configuration").config
 }
 
-fn service(forward: &str, servers: &[(&str, u16)]) -> String {
+pub(super) fn service(forward: &str, servers: &[(&str, u16)]) -> String {
     let list: Vec<_> = (0..)
         .zip(servers)
         .map(|(n, (address, weight))| {
@@ -30,13 +31,13 @@ fn service(forward: &str, servers: &[(&str, u16)]) -> String {
     )
 }
 
-const THREE: &[(&str, u16)] = &[("10.0.0.1", 1), ("10.0.0.2", 1), ("10.0.0.3", 2)];
+pub(super) const THREE: &[(&str, u16)] = &[("10.0.0.1", 1), ("10.0.0.2", 1), ("10.0.0.3", 2)];
 
-fn start(config: Config, pinned: Tables) -> State {
+pub(super) fn start(config: Config, pinned: Tables) -> State {
     State::new(Start { config, secret: SECRET, pinned, ring_slots: RING_SLOTS }).expect("room for all")
 }
 
-fn reach(last: u8) -> Event {
+pub(super) fn reach(last: u8) -> Event {
     let hop = NextHop {
         interface: 2,
         interface_mac: [2, 0, 0, 0, 0, 1],
@@ -50,7 +51,7 @@ fn reach(last: u8) -> Event {
 }
 
 /// A state that is attached and reaches its three servers, after its first plan.
-fn running(forward: &str, pinned: Tables) -> State {
+pub(super) fn running(forward: &str, pinned: Tables) -> State {
     let mut state = start(config(&service(forward, THREE)), pinned);
     state.attach(2);
     for last in 1..=3 {
@@ -60,7 +61,7 @@ fn running(forward: &str, pinned: Tables) -> State {
     state
 }
 
-fn checked(state: &State, position: usize, passed: bool) -> Event {
+pub(super) fn checked(state: &State, position: usize, passed: bool) -> Event {
     result(state.services[0].servers[position], passed)
 }
 
@@ -69,11 +70,11 @@ fn result(server: ServerId, passed: bool) -> Event {
     Event::Checked { server, report: Report { outcome, steps: Vec::new(), answer: None, warning: None } }
 }
 
-fn slots(state: &State) -> Vec<Slot> {
+pub(super) fn slots(state: &State) -> Vec<Slot> {
     state.installed.rings[&state.services[0].place.rings[0]].to_vec()
 }
 
-fn owned(state: &State, position: usize) -> usize {
+pub(super) fn owned(state: &State, position: usize) -> usize {
     let id = state.services[0].servers[position];
     slots(state).iter().filter(|slot| slot.current() == id).count()
 }
@@ -344,7 +345,7 @@ fn a_removed_server_keeps_its_id_while_anything_names_it() {
     assert!(state.installed.servers[&removed].hop.lives, "its connections go on");
     assert!(slots(&state).iter().all(|slot| slot.current() != removed));
     assert!(slots(&state).iter().any(|slot| slot.base() == removed), "and are its own in the slots it had");
-    state.handle(Event::Swept { records: 0, named: BTreeSet::new() });
+    state.handle(Event::Swept { records: 0, named: BTreeMap::new() });
     state.plan();
     assert!(state.installed.servers.contains_key(&removed), "a slot names it");
 
@@ -356,13 +357,13 @@ fn a_removed_server_keeps_its_id_while_anything_names_it() {
         pinned
     });
     state.plan();
-    state.handle(Event::Swept { records: 1, named: [removed].into() });
+    state.handle(Event::Swept { records: 1, named: [(removed, 1)].into() });
     state.plan();
     assert!(state.installed.servers.contains_key(&removed), "a record names it");
-    state.handle(Event::Swept { records: 0, named: BTreeSet::new() });
+    state.handle(Event::Swept { records: 0, named: BTreeMap::new() });
     state.plan();
     assert!(state.installed.servers.contains_key(&removed), "a record may have been made behind the round");
-    state.handle(Event::Swept { records: 0, named: BTreeSet::new() });
+    state.handle(Event::Swept { records: 0, named: BTreeMap::new() });
     assert!(state.plan().contains(&Step::RemoveServer(removed)));
 }
 

@@ -19,6 +19,7 @@ use std::{
 
 use lb_common::limits;
 
+pub(in crate::pure) use self::server::added_server;
 use super::{
     address,
     error::{Findings, Span, Spanned, nearest, quote},
@@ -68,7 +69,8 @@ pub(super) fn config(raw: Raw, findings: &mut Findings) -> Option<Config> {
 fn global(raw: raw::Global, findings: &mut Findings) -> Option<Global> {
     let node = raw.node.or(None, |typed| checked(&typed, findings, value::name).map(Some));
     let admin_socket = path(raw.admin_socket, ADMIN_SOCKET, SOCKET_PATH_MAX, findings);
-    Some(Global { node: node?, admin_socket: admin_socket?, state: STATE.into() })
+    let state = path(raw.state, STATE, PATH_MAX, findings);
+    Some(Global { node: node?, admin_socket: admin_socket?, state: state? })
 }
 
 fn cluster(raw: raw::Cluster, findings: &mut Findings) -> Option<Cluster> {

@@ -90,8 +90,7 @@ fn keeps_family(draft: &Draft, findings: &mut Findings) {
 
 /// A check needs one port to connect to. Told once: one remedy serves all servers.
 fn check_port(draft: &Draft, findings: &mut Findings) {
-    let needs_port = |check: &Check| check.kind.is_stream() && check.port.is_none();
-    if !draft.check.as_ref().is_some_and(needs_port) {
+    if !draft.check.as_ref().is_some_and(Check::needs_port) {
         return;
     }
     let Some(ports) = draft.ports.filter(|ports| !ports.is_exact()) else { return };
@@ -129,8 +128,7 @@ fn warn(draft: &Draft, findings: &mut Findings) {
         let message = format!("service {} has no servers: its clients are refused", draft.label());
         findings.warning(at, message, "add `server = [{ name = \"..\", address = \"..\" }]`");
     }
-    let is_tcp_check =
-        draft.check.as_ref().is_some_and(|check| check.kind.is_stream() && check.port.is_none());
+    let is_tcp_check = draft.check.as_ref().is_some_and(Check::needs_port);
     if draft.protocols == [Protocol::Udp] && is_tcp_check {
         findings.warning(
             at,

@@ -204,6 +204,11 @@ impl Check {
             proxy_header: None,
         }
     }
+
+    /// Whether it connects to a port that only the server can name.
+    pub fn needs_port(&self) -> bool {
+        self.kind.is_stream() && self.port.is_none()
+    }
 }
 
 pub const INTERVAL: Duration = Duration::from_secs(2);

@@ -48,6 +48,7 @@ pub enum Port {
 pub struct Global {
     pub node: Field<Text>,
     pub admin_socket: Field<Text>,
+    pub state: Field<Text>,
 }
 
 #[derive(Default)]
@@ -118,6 +119,7 @@ impl Global {
         let global = Global {
             node: table.text("node", "\"lb1\""),
             admin_socket: table.text("admin_socket", "\"/run/steelyard/admin.sock\""),
+            state: table.text("state", "\"/var/lib/steelyard\""),
         };
         table.not_built("threads", never);
         table.not_built("maxconn", never);
