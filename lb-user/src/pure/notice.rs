@@ -209,7 +209,7 @@ impl Display for Notice {
             Notice::Stopping => f.write_str("stopping"),
             Notice::Suppressed { count } => write!(f, "and {count} more: see `steelyard status`"),
             Notice::Lagged { count } => {
-                write!(f, "{count} events passed too fast for this reader: see `steelyard events`")
+                write!(f, "events that passed too fast for this reader: {count}; see `steelyard events`")
             }
         }
     }

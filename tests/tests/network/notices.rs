@@ -95,7 +95,8 @@ fn following_ends_with_the_reader_or_the_daemon() -> Result<()> {
     let (heard, text) = (Heard::default(), Heard::default());
     let add = text.clone();
     let mut lines = BufReader::new(child.stdout.take().context("its output")?).lines();
-    let reader = thread::spawn(move || lines.by_ref().take(2).map_while(Result::ok).for_each(|line| add.add(&line)));
+    let reader =
+        thread::spawn(move || lines.by_ref().take(2).map_while(Result::ok).for_each(|line| add.add(&line)));
     wait_for("the past", || text.text(), &["Z "])?;
     steelyard.done(&["server", "weight", "web/web1", "2"])?;
     wait_for("the present", || text.text(), &["web/web1 has weight 2, it was 1, by the operator"])?;

@@ -123,6 +123,10 @@ impl Sink {
         }
         while let Some(delivery) = self.outbox.rest(Instant::now()) {
             self.deliver(delivery).await;
+            // What failed would be the rest again.
+            if self.is_failing {
+                return;
+            }
         }
     }
 
@@ -207,7 +211,7 @@ impl Sink {
     fn failed(&mut self, error: &str) {
         self.shown_until = None;
         let name = self.kind.name();
-        self.show(Some(format!("{name}: {error}; {} events are not delivered so far", self.undelivered)));
+        self.show(Some(format!("{name}: {error}; events not delivered so far: {}", self.undelivered)));
         if !std::mem::replace(&mut self.is_failing, true) {
             warn!("{name}: {error}; it is tried again, and events are summed up until it works");
         }
@@ -216,7 +220,7 @@ impl Sink {
     fn worked(&mut self, complaint: Option<String>) {
         let name = self.kind.name();
         let undelivered = std::mem::take(&mut self.undelivered);
-        let lost = format!("{undelivered} events were not delivered one by one: see `steelyard events`");
+        let lost = format!("events not delivered one by one: {undelivered}, see `steelyard events`");
         if std::mem::take(&mut self.is_failing) {
             info!("{name}: works again; {lost}");
         } else if undelivered > 0 {

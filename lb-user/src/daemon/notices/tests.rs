@@ -150,11 +150,25 @@ async fn a_sink_that_fails_is_in_the_status_until_it_works_again() {
     notices.tell(&down());
     until("a warning", || warning(&situation, "notify webhook").contains("answered 500")).await;
     // The summary is tried at once, and tells how many there were.
-    until("the recovery", || warning(&situation, "notify webhook").contains("1 events were not")).await;
+    until("the recovery", || warning(&situation, "notify webhook").contains("one by one: 1")).await;
     assert_eq!(seen.load(SeqCst), 3);
     notices.tell(&down());
     until("another delivery", || seen.load(SeqCst) == 4).await;
     notices.close().await;
+}
+
+#[tokio::test]
+async fn the_end_does_not_try_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tried");
+    let script = format!("echo $STEELYARD_EVENT >> {}; exit 1", file.display());
+    let (mut notices, _) = started(Notify { command: shell(&script), ..nobody() });
+    notices.tell(&Notice::Stopping);
+    let begun = Instant::now();
+    notices.close().await;
+    assert!(begun.elapsed() < LAST_WORDS, "{:?}", begun.elapsed());
+    // The event, its summary as a second try, and the rest.
+    assert_eq!(lines(&file), ["stopping", "suppressed", "suppressed"]);
 }
 
 #[tokio::test]
