@@ -83,6 +83,15 @@ fn events_can_be_asked_for_again() -> Result<()> {
     let first = &all[0].time;
     ensure!(events(&steelyard, &["--since", first])? == all[1..], "later than {first}");
     ensure!(events(&steelyard, &["--since", &last.time])?.is_empty());
+    // Sixteen may follow at once: those who left are not among them.
+    for _ in 0..50 {
+        poll("room for a reader", LIMIT, || {
+            let mut stream = ask_for_events(&steelyard).ok()?;
+            let mut status = [0; 12];
+            stream.read_exact(&mut status).ok()?;
+            (&status == b"HTTP/1.1 200").then_some(())
+        })?;
+    }
     Ok(())
 }
 
@@ -189,8 +198,7 @@ fn events(steelyard: &Steelyard, options: &[&str]) -> Result<Vec<EventStatus>> {
 
 /// Reads the stream of events for as long as there is one.
 fn follow(steelyard: &Steelyard) -> Result<Heard> {
-    let mut stream = UnixStream::connect(steelyard.socket())?;
-    stream.write_all(b"GET /v1/events HTTP/1.1\r\nhost: steelyard\r\n\r\n")?;
+    let stream = ask_for_events(steelyard)?;
     let heard = Heard::default();
     let text = heard.clone();
     thread::spawn(move || {
@@ -201,6 +209,12 @@ fn follow(steelyard: &Steelyard) -> Result<Heard> {
     });
     wait_for("the answer", || heard.text(), &["200 OK"])?;
     Ok(heard)
+}
+
+fn ask_for_events(steelyard: &Steelyard) -> Result<UnixStream> {
+    let mut stream = UnixStream::connect(steelyard.socket())?;
+    stream.write_all(b"GET /v1/events HTTP/1.1\r\nhost: steelyard\r\n\r\n")?;
+    Ok(stream)
 }
 
 /// What a peer was told.

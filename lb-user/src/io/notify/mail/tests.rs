@@ -1,10 +1,15 @@
 //! Real conversations over real sockets, with servers of every temper.
 
+use std::sync::Arc;
+
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::{ServerConfig, crypto::aws_lc_rs, pki_types::PrivateKeyDer};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::TcpListener,
     task::JoinHandle,
 };
+use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
@@ -19,6 +24,7 @@ enum Temper {
     Unwilling,
     DropsAtData,
     NeverEndsALine,
+    Encrypts,
     OffersBrokenTls,
 }
 
@@ -36,8 +42,7 @@ async fn server(temper: Temper) -> (String, JoinHandle<Vec<String>>) {
     (address, task)
 }
 
-async fn converse(stream: TcpStream, temper: Temper, lines: &mut Vec<String>) -> io::Result<()> {
-    let mut stream = BufReader::new(stream);
+async fn converse(mut stream: TcpStream, temper: Temper, lines: &mut Vec<String>) -> io::Result<()> {
     match temper {
         Temper::Silent => return std::future::pending().await,
         Temper::Unwilling => return stream.write_all(b"554 no\r\n").await,
@@ -46,6 +51,22 @@ async fn converse(stream: TcpStream, temper: Temper, lines: &mut Vec<String>) ->
         },
         _ => stream.write_all(b"220 mail.example.com\r\n").await?,
     }
+    let mut stream = BufReader::new(stream);
+    talk(&mut stream, temper, lines).await?;
+    if temper == Temper::Encrypts {
+        let stream = acceptor().accept(stream.into_inner()).await?;
+        lines.push("encrypted".to_owned());
+        talk(&mut BufReader::new(stream), Temper::Good, lines).await?;
+    }
+    Ok(())
+}
+
+/// Until the client has gone, or waits for a handshake.
+async fn talk(
+    stream: &mut (impl AsyncBufRead + AsyncWrite + Unpin),
+    temper: Temper,
+    lines: &mut Vec<String>,
+) -> io::Result<()> {
     let mut in_data = false;
     loop {
         let mut line = String::new();
@@ -54,13 +75,27 @@ async fn converse(stream: TcpStream, temper: Temper, lines: &mut Vec<String>) ->
         }
         let line = line.trim_end().to_owned();
         let answer = answer(&line, &mut in_data, temper);
+        let starts = temper == Temper::Encrypts && line == "STARTTLS";
         lines.push(line);
         match answer {
             Some("") => return Ok(()),
             Some(answer) => stream.write_all(format!("{answer}\r\n").as_bytes()).await?,
             None => {}
         }
+        if starts {
+            return Ok(());
+        }
     }
+}
+
+/// With a certificate that nobody vouches for.
+fn acceptor() -> TlsAcceptor {
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["elsewhere".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_no_client_auth().with_single_cert(vec![cert.der().clone()], key).unwrap();
+    TlsAcceptor::from(Arc::new(config))
 }
 
 /// None: nothing to say yet; empty: goodbye without a word.
@@ -71,7 +106,8 @@ fn answer(line: &str, in_data: &mut bool, temper: Temper) -> Option<&'static str
     }
     let recipient = line.strip_prefix("RCPT TO:<");
     Some(match (line.split(' ').next().unwrap_or_default(), temper) {
-        ("EHLO", Temper::OffersBrokenTls) => "250-hello\r\n250 STARTTLS",
+        ("EHLO", Temper::OffersBrokenTls | Temper::Encrypts) => "250-hello\r\n250 STARTTLS",
+        ("STARTTLS", Temper::Encrypts) => "220 go",
         ("STARTTLS", _) => "220 go\r\n this is no tls",
         ("DATA", Temper::DropsAtData) => "",
         ("DATA", _) => {
@@ -124,6 +160,16 @@ async fn a_mail_is_handed_over_whole() {
     }
     assert!(lines.iter().any(|line| line.starts_with("Date: ")), "{lines:#?}");
     assert!(lines.iter().any(|line| line.contains("caf=C3=A9")), "{lines:#?}");
+}
+
+#[tokio::test]
+async fn what_can_be_encrypted_is() {
+    let (result, lines) = sent(Temper::Encrypts, PATIENCE).await;
+    assert_eq!(result, Ok(vec![]));
+    let begin = lines.iter().position(|line| line == "encrypted").expect("a handshake");
+    assert_eq!(lines[begin - 1], "STARTTLS");
+    assert!(lines[begin..].iter().any(|line| line.starts_with("MAIL FROM:")), "{lines:#?}");
+    assert!(lines[..begin].iter().all(|line| !line.starts_with("MAIL FROM:")), "{lines:#?}");
 }
 
 #[tokio::test]
