@@ -82,13 +82,17 @@ pub enum Notice {
         service: String,
         detail: String,
     },
-    PanicOn {
+    /// So few servers of a service are usable that all are used.
+    Panic {
         service: String,
-        detail: String,
+        usable: u32,
+        servers: u32,
     },
-    PanicOff {
+    /// No longer.
+    Calm {
         service: String,
-        detail: String,
+        usable: u32,
+        servers: u32,
     },
     Reloaded {
         detail: String,
@@ -96,11 +100,14 @@ pub enum Notice {
     ReloadRefused {
         detail: String,
     },
-    FlowsAlarm {
-        detail: String,
+    /// A flow table is nearly full.
+    FlowsCrowded {
+        records: u64,
+        max: u64,
     },
-    FlowsRelieved {
-        detail: String,
+    FlowsEased {
+        records: u64,
+        max: u64,
     },
     InterfaceGone {
         interface: String,
@@ -174,7 +181,9 @@ impl Display for Notice {
                 write!(f, "{address} ({}) cannot be reached: {reason}", listed(servers))
             }
             Notice::NotChecked { server, detail } => write!(f, "{server}: {detail}"),
-            Notice::Suspect { server, detail } => write!(f, "{server} is suspect: {detail}"),
+            Notice::Suspect { server, detail } => {
+                write!(f, "{server} is suspect: {detail}; checking it now")
+            }
             Notice::Administered { server, from, to, by } => {
                 write!(f, "{server} is set to {}, it was {}, by the {}", to.name(), from.name(), by.name())
             }
@@ -189,18 +198,25 @@ impl Display for Notice {
             }
             Notice::ServiceUp { service, detail } => write!(f, "service {service} is up: {detail}"),
             Notice::ServiceDown { service, detail } => write!(f, "service {service} is down: {detail}"),
-            Notice::PanicOn { service, detail } => {
-                write!(f, "service {service} uses all its servers, whatever their checks say: {detail}")
+            Notice::Panic { service, usable, servers } => {
+                write!(
+                    f,
+                    "{service}: {usable} of {servers} servers usable, below its panic threshold: all are used"
+                )
             }
-            Notice::PanicOff { service, detail } => {
-                write!(f, "service {service} goes by its checks again: {detail}")
+            Notice::Calm { service, usable, servers } => {
+                write!(f, "{service}: {usable} of {servers} servers usable: only those are used")
             }
             Notice::Reloaded { detail } => write!(f, "reloaded: {detail}"),
             Notice::ReloadRefused { detail } => {
                 write!(f, "the configuration was not reloaded, nothing was changed: {detail}")
             }
-            Notice::FlowsAlarm { detail } => write!(f, "the flow table fills up: {detail}"),
-            Notice::FlowsRelieved { detail } => write!(f, "the flow table has room again: {detail}"),
+            Notice::FlowsCrowded { records, max } => {
+                write!(f, "the flow table holds {records} records of {max}: raise [datapath] flows")
+            }
+            Notice::FlowsEased { records, max } => {
+                write!(f, "the flow table has room again: {records} records of {max}")
+            }
             Notice::InterfaceGone { interface, detail } | Notice::InterfaceBack { interface, detail } => {
                 write!(f, "interface {interface} {detail}")
             }

@@ -63,12 +63,12 @@ impl Notice {
             Notice::Removed { .. } => ("server-removed", Info),
             Notice::ServiceUp { .. } => ("service-up", Info),
             Notice::ServiceDown { .. } => ("service-down", Warning),
-            Notice::PanicOn { .. } => ("panic-on", Warning),
-            Notice::PanicOff { .. } => ("panic-off", Info),
+            Notice::Panic { .. } => ("panic-on", Warning),
+            Notice::Calm { .. } => ("panic-off", Info),
             Notice::Reloaded { .. } => ("reloaded", Info),
             Notice::ReloadRefused { .. } => ("reload-refused", Warning),
-            Notice::FlowsAlarm { .. } => ("flows-alarm", Warning),
-            Notice::FlowsRelieved { .. } => ("flows-relieved", Info),
+            Notice::FlowsCrowded { .. } => ("flows-crowded", Warning),
+            Notice::FlowsEased { .. } => ("flows-eased", Info),
             Notice::InterfaceGone { .. } => ("interface-gone", Warning),
             Notice::InterfaceBack { .. } => ("interface-back", Info),
             Notice::Healed { .. } => ("drift-healed", Warning),
@@ -106,16 +106,17 @@ impl Notice {
             Notice::ServiceDown { service, detail } => {
                 About::service(service).moved("up", "down").because(detail)
             }
-            Notice::PanicOn { service, detail } | Notice::PanicOff { service, detail } => {
-                About::service(service).because(detail)
+            Notice::Panic { service, usable, servers } | Notice::Calm { service, usable, servers } => {
+                About::service(service).because(&format!("{usable} of {servers} servers usable"))
+            }
+            Notice::FlowsCrowded { records, max } | Notice::FlowsEased { records, max } => {
+                About::default().because(&format!("{records} of {max}"))
             }
             Notice::InterfaceGone { interface, detail } | Notice::InterfaceBack { interface, detail } => {
                 About { interface: Some(interface.clone()), ..About::default() }.because(detail)
             }
             Notice::Reloaded { detail }
             | Notice::ReloadRefused { detail }
-            | Notice::FlowsAlarm { detail }
-            | Notice::FlowsRelieved { detail }
             | Notice::Healed { detail }
             | Notice::Started { detail } => About::default().because(detail),
             Notice::Suppressed { count } | Notice::Lagged { count } => {

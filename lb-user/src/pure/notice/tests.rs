@@ -80,7 +80,7 @@ fn every_notice_has_its_words() {
             Notice::Suspect { server: web1(), detail: detail() },
             "server-suspect",
             Warning,
-            "web/web1 is suspect: why",
+            "web/web1 is suspect: why; checking it now",
         ),
         (
             Notice::Administered { server: web1(), from: Admin::Ready, to: Admin::Drain, by: operator },
@@ -119,16 +119,16 @@ fn every_notice_has_its_words() {
             "service web is down: why",
         ),
         (
-            Notice::PanicOn { service: service(), detail: detail() },
+            Notice::Panic { service: service(), usable: 1, servers: 3 },
             "panic-on",
             Warning,
-            "service web uses all its servers, whatever their checks say: why",
+            "web: 1 of 3 servers usable, below its panic threshold: all are used",
         ),
         (
-            Notice::PanicOff { service: service(), detail: detail() },
+            Notice::Calm { service: service(), usable: 2, servers: 3 },
             "panic-off",
             Info,
-            "service web goes by its checks again: why",
+            "web: 2 of 3 servers usable: only those are used",
         ),
         (Notice::Reloaded { detail: detail() }, "reloaded", Info, "reloaded: why"),
         (
@@ -137,12 +137,17 @@ fn every_notice_has_its_words() {
             Warning,
             "the configuration was not reloaded, nothing was changed: why",
         ),
-        (Notice::FlowsAlarm { detail: detail() }, "flows-alarm", Warning, "the flow table fills up: why"),
         (
-            Notice::FlowsRelieved { detail: detail() },
-            "flows-relieved",
+            Notice::FlowsCrowded { records: 9, max: 10 },
+            "flows-crowded",
+            Warning,
+            "the flow table holds 9 records of 10: raise [datapath] flows",
+        ),
+        (
+            Notice::FlowsEased { records: 5, max: 10 },
+            "flows-eased",
             Info,
-            "the flow table has room again: why",
+            "the flow table has room again: 5 records of 10",
         ),
         (
             Notice::InterfaceGone { interface: interface(), detail: "is down".to_owned() },
