@@ -6,3 +6,4 @@ pub mod bed;
 pub mod bench;
 pub mod cases;
 pub mod decap;
+pub mod soak;

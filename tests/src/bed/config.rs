@@ -15,6 +15,8 @@ pub struct Config {
     pub mode: &'static str,
     /// Empty: the default.
     pub nat_source: Vec<IpAddr>,
+    /// Records in the flow table; None: the default.
+    pub flows: Option<u32>,
     pub services: Vec<Service>,
 }
 
@@ -88,7 +90,7 @@ impl Config {
             servers: members(bed, bed.layout.server_family, "").collect(),
         };
         let interfaces = bed.layout.interfaces().iter().map(|name| (*name).to_owned()).collect();
-        Config { interfaces, mode: "native", nat_source: Vec::new(), services: vec![web] }
+        Config { interfaces, mode: "native", nat_source: Vec::new(), flows: None, services: vec![web] }
     }
 
     /// As `of`, with the VIPs of both families and every server once in each: `web1-v4`, `web1-v6`, ...
@@ -129,6 +131,9 @@ impl Config {
     fn write(&self, text: &mut String) -> fmt::Result {
         if !self.nat_source.is_empty() {
             writeln!(text, "nat_source = {}", list(&self.nat_source))?;
+        }
+        if let Some(flows) = self.flows {
+            writeln!(text, "flows = {flows}")?;
         }
         self.services.iter().try_for_each(|service| service.write(text))
     }

@@ -22,6 +22,7 @@ mod passing;
 mod persistence;
 mod reload;
 mod schedulers;
+mod soak;
 mod unusable;
 mod view;
 mod wildcard;
