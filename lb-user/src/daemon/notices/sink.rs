@@ -221,12 +221,18 @@ impl Sink {
         let name = self.kind.name();
         let undelivered = std::mem::take(&mut self.undelivered);
         let lost = format!("events not delivered one by one: {undelivered}, see `steelyard events`");
-        if std::mem::take(&mut self.is_failing) {
+        let recovered = std::mem::take(&mut self.is_failing);
+        if recovered {
             info!("{name}: works again; {lost}");
         } else if undelivered > 0 {
             warn!("{name}: slower than the events; {lost}");
         }
-        let Some(trouble) = complaint.clone().or((undelivered > 0).then_some(lost)) else { return };
+        let Some(trouble) = complaint.clone().or((undelivered > 0).then_some(lost)) else {
+            if recovered {
+                self.hide_loss();
+            }
+            return;
+        };
         let text = format!("{name}: {trouble}");
         if self.show(Some(text.clone())) && complaint.is_some() {
             warn!("{text}");

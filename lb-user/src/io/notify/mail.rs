@@ -31,7 +31,7 @@ use crate::pure::{config::model::Mail, notice::Letter};
 
 #[derive(Debug, thiserror::Error)]
 pub enum MailError {
-    #[error("{0} is no mail address: correct [notify] mail")]
+    #[error("{0} is no mail address: correct `email` and `email_from` in [notify]")]
     Address(String),
     #[error("the mail cannot be written: {0}")]
     Message(#[from] lettre::error::Error),
