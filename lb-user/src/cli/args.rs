@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
 
 use crate::pure::{
     config::{self, model::XdpMode},
@@ -78,6 +79,8 @@ pub(super) enum Command {
     },
     /// Show every way a packet left the program, counted since the state was first pinned
     Counters(Output),
+    /// Show what has changed of late, such as servers that went up or down, and with --follow what changes from now on
+    Events(Events),
     /// List the recorded flows, at most 10 000 of them
     Flows {
         /// Only those of this service
@@ -119,6 +122,21 @@ pub(super) struct Output {
     /// Answer in JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Events {
+    /// Go on with what happens from now on
+    #[arg(short, long)]
+    pub follow: bool,
+    /// How many of late to begin with; the daemon keeps 1 000
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub recent: usize,
+    /// Begin with those later than this, the time of an event
+    #[arg(long, value_name = "TIME", conflicts_with = "recent")]
+    pub since: Option<Timestamp>,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -8,6 +8,7 @@ use std::{
 use hyper::Method;
 
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::runtime::{Builder, Runtime};
 
 use super::{
     CliError,
@@ -131,9 +132,7 @@ fn ask<T>(
     question: impl AsyncFnOnce(&Path) -> Result<T, client::ClientError>,
 ) -> Result<T, CliError> {
     let socket = socket(common)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|source| CliError::Io { what: "cannot start the runtime", source })?;
-    runtime.block_on(question(&socket)).map_err(CliError::Client)
+    runtime()?.block_on(question(&socket)).map_err(CliError::Client)
 }
 
 /// Of one server.
@@ -146,7 +145,12 @@ pub(super) fn servers_page(service: &str) -> String {
     format!("/v1/services/{}/servers", escape(service))
 }
 
-fn socket(common: &Common) -> Result<PathBuf, CliError> {
+pub(super) fn runtime() -> Result<Runtime, CliError> {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|source| CliError::Io { what: "cannot start the runtime", source })
+}
+
+pub(super) fn socket(common: &Common) -> Result<PathBuf, CliError> {
     if let Some(socket) = &common.socket {
         return Ok(socket.clone());
     }
@@ -159,7 +163,7 @@ fn socket(common: &Common) -> Result<PathBuf, CliError> {
 }
 
 /// Percent-encodes what may not stand in a path or query (RFC 3986, section 2.3).
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

@@ -5,6 +5,7 @@ mod ask;
 mod change;
 mod color;
 mod decap;
+mod events;
 mod render;
 mod serve;
 
@@ -69,6 +70,7 @@ pub fn run() -> ExitCode {
             change::reload(&args.common, ReloadRequest { max_moved, force }, output)
         }
         Command::Counters(ref output) => ask::counters(&args.common, output),
+        Command::Events(ref asked) => events::events(&args.common, asked),
         Command::Flows { ref service, ref output } => ask::flows(&args.common, service.as_deref(), output),
         Command::Explain { client, vip, ref output } => ask::explain(&args.common, client, vip, output),
     };
@@ -109,12 +111,16 @@ const NO_DAEMON: u8 = 3;
 
 /// Writes to stdout; a reader that went away wanted no more.
 fn print(text: &str) -> Result<(), CliError> {
+    printed(text).map(|_| ())
+}
+
+/// The same; false: the reader has gone away.
+fn printed(text: &str) -> Result<bool, CliError> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(source) if source.kind() != io::ErrorKind::BrokenPipe => {
-            Err(CliError::Io { what: "cannot write the answer", source })
-        }
-        Ok(()) | Err(_) => Ok(()),
+        Ok(()) => Ok(true),
+        Err(source) if source.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(source) => Err(CliError::Io { what: "cannot write the answer", source }),
     }
 }
 

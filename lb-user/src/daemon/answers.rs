@@ -9,7 +9,10 @@ use std::{
 use lb_common::slot::ServerId;
 use tokio::sync::watch;
 
-use super::orders::{Limits, Orderer};
+use super::{
+    notices::Stream,
+    orders::{Limits, Orderer},
+};
 use crate::{
     io::{
         admin::{
@@ -35,12 +38,23 @@ pub(super) struct Situation {
     pub changes: Vec<String>,
 }
 
+impl Situation {
+    /// None: it is over. True: this is news.
+    pub(super) fn warn_of(&mut self, about: &str, what: Option<String>) -> bool {
+        match what {
+            Some(what) => self.warnings.insert(about.to_owned(), what.clone()) != Some(what),
+            None => self.warnings.remove(about).is_some(),
+        }
+    }
+}
+
 pub(super) struct Sources {
     pub node: String,
     pub started: Instant,
     pub reader: Reader,
     pub snapshot: watch::Receiver<Arc<Snapshot>>,
     pub situation: Arc<Mutex<Situation>>,
+    pub stream: Arc<Stream>,
     pub orderer: Orderer,
     /// Loaded when it is first asked.
     pub dry: Mutex<Option<Dry>>,
@@ -54,7 +68,7 @@ const FLOWS_SHOWN: usize = 10_000;
 /// The functions the admin server calls.
 pub(super) fn answers(sources: Sources) -> Answers {
     let sources = Arc::new(sources);
-    let [status, counters, explain] = [(); 3].map(|()| Arc::clone(&sources));
+    let [status, counters, explain, events] = [(); 4].map(|()| Arc::clone(&sources));
     let [plan, reload, change] = [(); 3].map(|()| sources.orderer.clone());
     Answers {
         status: Box::new(move |()| {
@@ -74,6 +88,7 @@ pub(super) fn answers(sources: Sources) -> Answers {
         counters: Box::new(move |()| {
             counters.reader.counters.all().map_err(|error| format!("cannot read the counters: {error}"))
         }),
+        events: Box::new(move |replay| events.stream.subscribe(replay)),
         explain: Box::new(move |connection| explain.explain(&connection)),
         flows: Box::new(move |service| sources.flows(service.as_deref())),
         plan: Box::new(move |texts| {

@@ -12,11 +12,12 @@ use tokio::{
     sync::{mpsc, watch},
     time::{MissedTickBehavior, interval, sleep_until},
 };
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{
     answers::Situation,
     checks::Mailbox,
+    notices::Notices,
     orders::{Order, Settings},
 };
 use crate::{
@@ -29,7 +30,6 @@ use crate::{
     },
     pure::{
         config::model::XdpMode,
-        notice::Notice,
         plan::Step,
         snapshot::Snapshot,
         state::{CheckTask, Event, State},
@@ -44,8 +44,6 @@ const EVENTS_PER_PLAN: usize = 256;
 pub(super) const PLAN_PAUSE_MIN: Duration = Duration::from_millis(2);
 /// And as many times as long as the last plan took: planning uses a fifth of a CPU at the most.
 const PLAN_PAUSE: u32 = 4;
-/// Lines that one batch of events may write to the log.
-const NOTICES_MAX: usize = 20;
 /// How long a warning about a full table outlives the last refusal.
 const FULL_SHOWN: Duration = Duration::from_secs(30);
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
@@ -58,6 +56,7 @@ pub(super) struct Control {
     pub net: Net,
     pub mode: XdpMode,
     pub situation: Arc<Mutex<Situation>>,
+    pub notices: Notices,
     pub snapshot: watch::Sender<Arc<Snapshot>>,
     pub settings: Settings,
     /// To the task that checks.
@@ -110,6 +109,7 @@ impl Control {
                     self.check_pins();
                     self.attach_missing().await;
                     self.publish();
+                    self.notices.tick();
                 }
                 () = at(self.state.deadline()) => self.state.pass(Instant::now()),
                 () = at(due) => {
@@ -129,24 +129,17 @@ impl Control {
     /// Takes events in, and says what an operator should read of them.
     pub(super) fn handle_all(&mut self, events: impl Iterator<Item = Event>) {
         self.state.pass(Instant::now());
-        let notices: Vec<_> = events.filter_map(|event| self.state.handle(event)).collect();
-        self.say_all(&notices);
+        for notice in events.flat_map(|event| self.state.handle(event)) {
+            self.notices.tell(&notice);
+        }
     }
 
     /// Says what no event told, and hands the checks their orders.
     fn follow_up(&mut self) {
-        let notices = self.state.take_notices();
-        self.say_all(&notices);
+        for notice in self.state.take_notices() {
+            self.notices.tell(&notice);
+        }
         self.orders.post(self.state.take_orders());
-    }
-
-    fn say_all(&self, notices: &[Notice]) {
-        for notice in notices.iter().take(NOTICES_MAX) {
-            say(notice);
-        }
-        if notices.len() > NOTICES_MAX {
-            warn!("and {} more such changes at once: see `steelyard status`", notices.len() - NOTICES_MAX);
-        }
     }
 
     /// Plans, applies every step, and publishes when anything changed.
@@ -191,6 +184,7 @@ impl Control {
     /// Readers see every plan at once; what only words a check's result differently, at the next tick.
     fn publish(&mut self) {
         let snapshot = self.state.snapshot();
+        self.notices.compare(&snapshot);
         self.snapshot.send_if_modified(|published| {
             let changed = **published != snapshot;
             if changed {
@@ -213,15 +207,17 @@ impl Control {
 
     /// What the status warns of and the log says once; None: it is over.
     pub(super) fn trouble(&self, about: &str, what: Option<String>) {
-        let Ok(mut situation) = self.situation.lock() else { return };
-        match what {
-            Some(what) if situation.warnings.get(about) != Some(&what) => {
-                warn!("{what}");
-                situation.warnings.insert(about.to_owned(), what);
-            }
-            Some(_) => {}
-            None => drop(situation.warnings.remove(about)),
+        let text = what.clone();
+        if self.warn_of(about, what)
+            && let Some(text) = text
+        {
+            warn!("{text}");
         }
+    }
+
+    /// What the status warns of. True: it is news.
+    pub(super) fn warn_of(&self, about: &str, what: Option<String>) -> bool {
+        self.situation.lock().is_ok_and(|mut situation| situation.warn_of(about, what))
     }
 
     /// Passes until the round over the table is complete or the tick's share of time is used.
@@ -289,21 +285,5 @@ async fn at(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-fn say(notice: &Notice) {
-    match notice {
-        Notice::Up { server, detail } => info!("{server} is up: {detail}"),
-        Notice::Down { server, detail } => warn!("{server} is down: {detail}"),
-        Notice::Unreachable { server, reason } => warn!("{server} cannot be reached: {reason}"),
-        Notice::NotChecked { server, detail } => warn!("{server}: {detail}"),
-        Notice::Suspect { server, detail } => warn!("{server} is suspect: {detail}; checking it now"),
-        Notice::Panic { service, usable, servers } => {
-            warn!("{service}: {usable} of {servers} servers usable, below its panic threshold: all are used");
-        }
-        Notice::Calm { service, usable, servers } => {
-            info!("{service}: {usable} of {servers} servers usable: only those are used");
-        }
     }
 }

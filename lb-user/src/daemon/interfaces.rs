@@ -11,7 +11,7 @@ use crate::{
             follow::{LinkEvent, LinkState},
         },
     },
-    pure::{config::model::XdpMode, status::InterfaceStatus},
+    pure::{config::model::XdpMode, notice::Notice, status::InterfaceStatus},
 };
 
 impl Control {
@@ -32,9 +32,20 @@ impl Control {
             }
             self.unattached.insert(link.name.clone());
         }
-        let state = if index.is_some() { "down" } else { "gone" };
-        let trouble = (!up).then(|| format!("interface {} is {state}", link.name));
-        self.trouble(&format!("link {}", link.name), trouble);
+        let detail = match (up, index) {
+            (true, _) => "is back",
+            (false, Some(_)) => "is down",
+            (false, None) => "is gone",
+        };
+        let trouble = (!up).then(|| format!("interface {} {detail}", link.name));
+        if self.warn_of(&format!("link {}", link.name), trouble) {
+            let (interface, detail) = (link.name, detail.to_owned());
+            self.notices.tell(&if up {
+                Notice::InterfaceBack { interface, detail }
+            } else {
+                Notice::InterfaceGone { interface, detail }
+            });
+        }
     }
 
     /// Interfaces that came back.

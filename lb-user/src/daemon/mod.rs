@@ -3,7 +3,8 @@
 //! ```text
 //! checks ─┐                                 ┌─► kernel (tables, links)
 //! net    ─┼─ Event, bounded ─► control ─────┤
-//! sweep  ─┘                                 └─► watch<Arc<Snapshot>> ─► admin
+//! sweep  ─┘                                 ├─► watch<Arc<Snapshot>> ─► admin
+//!                                           └─► notices ─► log, readers of the stream, sinks
 //! ```
 //!
 //! Everything runs on one current-thread runtime.
@@ -14,6 +15,7 @@ mod control;
 pub mod decap;
 mod interfaces;
 mod keeper;
+mod notices;
 mod orders;
 mod start;
 

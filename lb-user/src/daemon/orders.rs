@@ -7,7 +7,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     task::spawn_blocking,
 };
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{control::Control, interfaces::target, start};
 use crate::{
@@ -20,7 +20,9 @@ use crate::{
         config::{
             self, Source,
             model::{Config, Secret},
+            network::shown,
         },
+        notice::{By, Notice, ServerName},
         overlay::{Change, ChangeError, Overlay},
         preview::Tried,
         status::{Changed, PlanStatus},
@@ -31,9 +33,25 @@ use crate::{
 pub(super) const ORDERS: usize = 64;
 
 pub(super) enum Order {
-    Reload { loaded: Loaded, limits: Limits, reply: Reply<Changed> },
-    Plan { loaded: Loaded, reply: Reply<PlanStatus> },
-    Change { service: String, server: String, change: Change, reply: Reply<Changed> },
+    Reload {
+        loaded: Loaded,
+        limits: Limits,
+        reply: Reply<Changed>,
+    },
+    Plan {
+        loaded: Loaded,
+        reply: Reply<PlanStatus>,
+    },
+    Change {
+        service: String,
+        server: String,
+        change: Change,
+        reply: Reply<Changed>,
+    },
+    /// A reload found no configuration that it could read: whoever asked knows, and the others are to.
+    Unread {
+        error: String,
+    },
 }
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Refused>>;
@@ -49,7 +67,14 @@ pub(super) struct Orderer {
 impl Orderer {
     pub(super) async fn reload(&self, limits: Limits) -> Result<Changed, Refused> {
         let path = self.path.clone();
-        let loaded = aside(move || Loaded::read(&path)).await?;
+        let loaded = match aside(move || Loaded::read(&path)).await {
+            Ok(loaded) => loaded,
+            Err(refused) => {
+                // A daemon that is stopping has nobody to tell.
+                let _ = self.orders.send(Order::Unread { error: refused.to_string() }).await;
+                return Err(refused);
+            }
+        };
         self.give(|reply| Order::Reload { loaded, limits, reply }).await
     }
 
@@ -69,14 +94,10 @@ impl Orderer {
         self.give(|reply| Order::Change { service, server, change, reply }).await
     }
 
-    /// Whoever sends a signal reads the answer in the log.
+    /// Whoever sends a signal is answered by a notice.
     pub(super) fn reload_by_signal(&self) {
         let orderer = self.clone();
-        tokio::spawn(async move {
-            if let Err(Refused::Invalid(error)) = orderer.reload(Limits::default()).await {
-                warn!("the configuration was not reloaded, nothing was changed: {error}");
-            }
-        });
+        tokio::spawn(async move { orderer.reload(Limits::default()).await });
     }
 
     async fn give<T>(&self, order: impl FnOnce(Reply<T>) -> Order) -> Result<T, Refused> {
@@ -162,9 +183,14 @@ impl Control {
             Order::Reload { loaded, limits, reply } => {
                 let done = self.reload(loaded, limits).await;
                 if let Err(refused) = &done {
-                    warn!("the configuration was not reloaded: {refused}; nothing was changed");
+                    self.notices.tell(&Notice::ReloadRefused { detail: refused.to_string() });
                 }
                 let _ = reply.send(done);
+            }
+            Order::Unread { error } => {
+                let first = error.lines().find(|line| !line.trim().is_empty()).unwrap_or(&error);
+                let detail = format!("{first}; `steelyard check` tells all of it");
+                self.notices.tell(&Notice::ReloadRefused { detail });
             }
             Order::Change { service, server, change, reply } => {
                 let saved = match self.change(&service, &server, change) {
@@ -215,7 +241,9 @@ impl Control {
         for warning in &warnings {
             warn!("{warning}");
         }
-        info!("reloaded: {:.1} % of the slots move", plan.percent_moved);
+        self.notices.configure(self.settings.file.notify.clone());
+        let detail = format!("{:.1} % of the slots move", plan.percent_moved);
+        self.notices.tell(&Notice::Reloaded { detail });
         Ok(Changed { done: "reloaded".to_owned(), plan, warnings })
     }
 
@@ -227,14 +255,19 @@ impl Control {
     ) -> Result<(Changed, oneshot::Receiver<Result<(), String>>), Refused> {
         let mut overlay = self.settings.overlay.clone();
         let done = said(service, server, &change);
-        overlay.change(&self.settings.file, service, server, change).map_err(|error| match error {
-            ChangeError::Unknown { .. } => Refused::Unknown(error.to_string()),
-            _ => Refused::Conflict(error.to_string()),
-        })?;
+        let before = self.settings.overlay.apply(&self.settings.file);
+        overlay.change(&self.settings.file, service, server, change.clone()).map_err(
+            |error| match error {
+                ChangeError::Unknown { .. } => Refused::Unknown(error.to_string()),
+                _ => Refused::Conflict(error.to_string()),
+            },
+        )?;
         let tried = self.tried(&self.settings.file, &overlay, &self.settings.secret)?;
         let plan = tried.plan.clone();
         let kept = self.adopt(tried, overlay);
-        info!("{done}");
+        if let Some(notice) = notice(&before, service, server, &change) {
+            self.notices.tell(&notice);
+        }
         Ok((Changed { done, plan, warnings: Vec::new() }, kept))
     }
 
@@ -308,6 +341,30 @@ fn allowed(plan: &PlanStatus, limits: Limits) -> Result<(), Refused> {
             plan.percent_moved
         ))),
         Some(_) | None => Ok(()),
+    }
+}
+
+/// What everybody is to know of a change of the operator's. None: things are as they were.
+fn notice(before: &Config, service: &str, server: &str, change: &Change) -> Option<Notice> {
+    let (by, added) = (By::Operator, if let Change::Add(added) = change { Some(added) } else { None });
+    let known = before.services.iter().find(|known| known.name == service)?;
+    let known = known.servers.iter().find(|known| known.name == server);
+    let address = match (known, added) {
+        (Some(known), _) => shown(known.address),
+        (None, Some(added)) => added.address.clone(),
+        (None, None) => return None,
+    };
+    let name = ServerName { service: Some(service.to_owned()), server: server.to_owned(), address };
+    match (change, known) {
+        (&Change::Admin(to), Some(known)) if known.admin != to => {
+            Some(Notice::Administered { server: name, from: known.admin, to, by })
+        }
+        (&Change::Weight(to), Some(known)) if known.weight != to => {
+            Some(Notice::Weighted { server: name, from: known.weight, to, by })
+        }
+        (Change::Add(_), _) => Some(Notice::Added { server: name, by }),
+        (Change::Remove, _) => Some(Notice::Removed { server: name, by }),
+        (Change::Admin(_) | Change::Weight(_), _) => None,
     }
 }
 

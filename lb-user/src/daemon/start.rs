@@ -23,6 +23,7 @@ use super::{
     control::{Control, INBOX, PLAN_PAUSE_MIN},
     interfaces::target,
     keeper,
+    notices::Notices,
     orders::{self, Loaded, ORDERS, Order, Orderer, Settings},
 };
 use crate::{
@@ -38,6 +39,7 @@ use crate::{
     pure::{
         config::model::Config,
         hop::Reach,
+        notice::Notice,
         place::{self, PlaceError},
         state::{CheckTask, Event, Start, State},
     },
@@ -106,9 +108,10 @@ async fn serve(options: Options) -> Result<(), RunError> {
     };
     match built {
         Ok(Some(mut daemon)) => {
-            info!("ready");
+            let detail = concat!("steelyard ", env!("CARGO_PKG_VERSION")).to_owned();
+            daemon.control.notices.tell(&Notice::Started { detail });
             let ended = daemon.run(&mut signals).await;
-            daemon.stop(options.detach).and(ended)
+            daemon.stop(options.detach).await.and(ended)
         }
         Ok(None) => {
             Pins::open(&pin)?.remove_unused()?;
@@ -182,6 +185,8 @@ impl Daemon {
         let (wanted, watched) = watch::channel(Watched::default());
         let (net_sender, mut net_events) = mpsc::channel(INBOX);
         let follower = tokio::spawn(follow(watched, net_sender));
+        let notices = Notices::start(&node, file.notify.clone(), &situation);
+        let stream = notices.stream();
         let (publisher, snapshot) = watch::channel(Arc::new(state.snapshot()));
         let (checks, tasks) = watch::channel(Arc::new(state.checks()));
         let mut control = Control {
@@ -190,6 +195,7 @@ impl Daemon {
             net,
             mode,
             situation: Arc::clone(&situation),
+            notices,
             snapshot: publisher,
             settings: Settings { file, secret, overlay, keeper: saver },
             tasks: checks,
@@ -213,6 +219,7 @@ impl Daemon {
             reader,
             snapshot,
             situation,
+            stream,
             orderer: orderer.clone(),
             dry: Mutex::default(),
             listing: Mutex::default(),
@@ -232,7 +239,6 @@ impl Daemon {
             select! {
                 wish = signals.next() => match wish {
                     Wish::Stop => {
-                        info!("stopping");
                         checking.abort();
                         return Ok(());
                     }
@@ -250,7 +256,9 @@ impl Daemon {
     }
 
     /// Forwarding goes on by the pinned state, unless it is to be detached.
-    fn stop(self, detach: bool) -> Result<(), RunError> {
+    async fn stop(mut self, detach: bool) -> Result<(), RunError> {
+        self.control.notices.tell(&Notice::Stopping);
+        self.control.notices.close().await;
         self.follower.abort();
         self.admin.abort();
         self.keeper.abort();

@@ -243,6 +243,11 @@ impl RingView {
 }
 
 impl ServiceView {
+    /// Servers that new connections can go to.
+    pub fn usable(&self) -> usize {
+        self.servers.iter().filter(|server| server.usable && server.weight > 0).count()
+    }
+
     fn status(&self, around: &Surroundings<'_>, counts: &impl Counts) -> ServiceStatus {
         let servers: Vec<_> = self.servers.iter().map(|server| server.status(around, counts)).collect();
         let leaving = self.leaving.iter().map(|&id| counts.server(id));
@@ -257,8 +262,7 @@ impl ServiceView {
             slots: self.slots,
             slots_unsettled: self.rings.iter().map(|ring| ring.unsettled).sum(),
             rings: self.rings.iter().map(|ring| ring.status(self.slots)).collect(),
-            servers_usable: self.servers.iter().filter(|server| server.usable && server.weight > 0).count()
-                as u32,
+            servers_usable: self.usable() as u32,
             traffic: moved.fold(Traffic::default(), |sum, more| Traffic {
                 packets: sum.packets + more.packets,
                 bytes: sum.bytes + more.bytes,
@@ -293,7 +297,7 @@ impl ServiceView {
                 )
             }));
         }
-        let usable = self.servers.iter().filter(|server| server.usable && server.weight > 0).count();
+        let usable = self.usable();
         if self.panics {
             warnings.push(format!(
                 "service {}: {usable} of {} servers usable, below its panic threshold: all are used",

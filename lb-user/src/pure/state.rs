@@ -46,7 +46,7 @@ use super::{
     health::Health,
     hop::Reach,
     ids::ServerIds,
-    notice::Notice,
+    notice::{Notice, ServerName},
     place::Place,
     plan::{Step, Tables, diff},
     report::{Advice, AgentAdmin, Outcome, Report},
@@ -197,8 +197,7 @@ impl State {
                 return (before != detail).then(|| Notice::NotChecked { server: self.name(server), detail });
             }
         };
-        self.stale |= known.advice != advice;
-        known.advice = advice;
+        self.advised(server, advice);
         let change = self.count(server, passed)?;
         let notice = self.changed(server, change, detail);
         // Nobody is to be told of a server that is being worked on.
@@ -230,7 +229,12 @@ impl State {
         // A neighbour that nobody has asked for yet is no news; the caller tells who did not answer at all.
         let first = before.is_none() && matches!(reach, Reach::Hop(_));
         let known = before.is_some_and(|before| way::unreachable(Some(&before)) == Some(reason));
-        (!first && !known).then(|| Notice::Unreachable { server: self.servers_at(address), reason })
+        let servers = |ids: &BTreeSet<ServerId>| ids.iter().map(|&id| self.name(id)).collect();
+        (!first && !known).then(|| Notice::Unreachable {
+            address,
+            servers: self.by_address.get(&address).map(servers).unwrap_or_default(),
+            reason,
+        })
     }
 
     /// Whether an address is that of a server of `nat`, whose packets need a source of ours.
@@ -269,23 +273,29 @@ impl State {
         }
     }
 
-    /// "service/server" for messages.
-    pub fn name(&self, id: ServerId) -> String {
-        let Some(server) = self.servers.get(&id) else { return format!("server {}", id.0) };
-        let service = server.index.map(|index| &self.config.services[index]);
-        match (service, server.position) {
-            (Some(service), Some(position)) => format!("{}/{}", service.name, service.servers[position].name),
-            (Some(service), None) => {
-                format!("{}/{} (no longer configured)", service.name, shown(server.address))
-            }
-            (None, _) => format!("{} (no longer configured)", shown(server.address)),
-        }
+    /// A server, for messages.
+    pub fn name(&self, id: ServerId) -> ServerName {
+        let Some(known) = self.servers.get(&id) else {
+            return ServerName { service: None, server: format!("server {}", id.0), address: String::new() };
+        };
+        let address = shown(known.address);
+        let service = known.index.map(|index| &self.config.services[index]);
+        let server = match (service, known.position) {
+            (Some(service), Some(position)) => service.servers[position].name.clone(),
+            _ => format!("{address} (no longer configured)"),
+        };
+        ServerName { service: service.map(|service| service.name.clone()), server, address }
     }
 
     /// The servers with an address, for messages.
     pub fn servers_at(&self, address: IpAddr) -> String {
-        let names: Vec<_> =
-            self.by_address.get(&address).into_iter().flatten().map(|&id| self.name(id)).collect();
+        let names: Vec<_> = self
+            .by_address
+            .get(&address)
+            .into_iter()
+            .flatten()
+            .map(|&id| self.name(id).to_string())
+            .collect();
         format!("{address} ({})", names.join(", "))
     }
 

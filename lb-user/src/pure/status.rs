@@ -166,6 +166,38 @@ pub struct Traffic {
     pub connections: u64,
 }
 
+/// One change of state: what the stream of events, `steelyard events` and a webhook get.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventStatus {
+    /// RFC 3339, in UTC, with microseconds; no two events of a daemon share it.
+    pub time: String,
+    pub node: String,
+    /// "server-down", "reloaded", ...: docs/notices.md lists them.
+    pub kind: String,
+    /// info | warning
+    pub level: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// operator | agent
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// The cause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// All of it in one sentence.
+    pub text: String,
+}
+
 /// Counter name to packets: every way a packet left the program.
 pub type Counters = BTreeMap<String, u64>;
 

@@ -82,6 +82,13 @@ impl<'a> Steelyard<'a> {
         self.folder.join("state")
     }
 
+    /// The command line, while the caller reads what it writes.
+    pub fn background(&self, args: &[&str]) -> Result<Child> {
+        let mut command = self.command(args);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        self.host.namespace.spawn(&mut command)
+    }
+
     /// The command line, which must end well.
     pub fn done(&self, args: &[&str]) -> Result<String> {
         let done = self.cli(args)?;

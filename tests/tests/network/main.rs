@@ -17,6 +17,7 @@ mod lifecycle;
 mod matrix;
 mod modes;
 mod mtu;
+mod notices;
 mod passing;
 mod persistence;
 mod reload;

@@ -2,6 +2,7 @@
 
 mod changes;
 pub mod client;
+pub mod events;
 pub mod server;
 
 use serde::{Deserialize, Serialize};

@@ -22,9 +22,13 @@ use nix::sys::stat::{Mode, umask};
 use serde::{Deserialize, Serialize};
 use tokio::{net::UnixListener, task::spawn_blocking};
 
-use super::{PlanFile, Refusal, ReloadRequest, changes};
+use super::{
+    PlanFile, Refusal, ReloadRequest, changes,
+    events::{EventsQuery, Subscription, body},
+};
 use crate::pure::{
     explain::{Connection, Endpoint},
+    notice::Replay,
     overlay::Change,
     status::{Changed, Counters, Explanation, Flows, PlanStatus, ServerStatus, ServiceStatus, Status},
 };
@@ -33,6 +37,8 @@ use crate::pure::{
 pub struct Answers {
     pub status: Answer<(), Status>,
     pub counters: Answer<(), Counters>,
+    /// An error: there are readers enough.
+    pub events: Answer<Replay, Subscription>,
     /// Takes a while, as `flows` does: asked on a thread of its own.
     pub explain: Answer<Connection, Explanation>,
     /// Of a service, or of all.
@@ -129,6 +135,7 @@ fn router(answers: Arc<Answers>) -> Router {
         .route("/v1/servers", get(servers))
         .route("/v1/services/{service}/servers/{server}", get(server).merge(changes::server()))
         .route("/v1/counters", get(counters))
+        .route("/v1/events", get(events))
         .route("/v1/explain", get(explain))
         .route("/v1/flows", get(flows))
         .merge(changes::router())
@@ -183,6 +190,23 @@ async fn server(
 
 async fn counters(State(answers): State<Arc<Answers>>) -> Response {
     reply((answers.counters)(()))
+}
+
+async fn events(
+    State(answers): State<Arc<Answers>>,
+    query: Result<Query<EventsQuery>, QueryRejection>,
+) -> Response {
+    let Ok(Query(query)) = query else {
+        return refuse(StatusCode::BAD_REQUEST, EventsQuery::EXPECTED);
+    };
+    let replay = match query.replay() {
+        Ok(replay) => replay,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, &error),
+    };
+    match (answers.events)(replay) {
+        Ok(subscription) => body(subscription, query.follow).into_response(),
+        Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, &error),
+    }
 }
 
 #[derive(Deserialize)]

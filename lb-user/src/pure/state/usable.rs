@@ -8,7 +8,8 @@ use super::{ServerState, State};
 use crate::pure::{
     config::model::Admin,
     health::Change,
-    notice::Notice,
+    notice::{By, Notice},
+    report::Advice,
     schedule::{CheckId, Orders, Pace},
 };
 
@@ -85,6 +86,32 @@ impl State {
         self.wake = self.wake.into_iter().chain(health.deadline(self.clock)).min();
         self.order_pace(id);
         change
+    }
+
+    /// What stands of a server's agent's advice.
+    pub(super) fn advised(&mut self, id: ServerId, advice: Advice) {
+        let Some(server) = self.servers.get_mut(&id) else { return };
+        if server.advice == advice {
+            return;
+        }
+        let (before, weighed) = (server.admin(), server.advised_weight());
+        server.advice = advice;
+        let (after, weighs) = (server.admin(), server.advised_weight());
+        self.stale = true;
+        if before != after {
+            let server = self.name(id);
+            self.notices.push(Notice::Administered { server, from: before, to: after, by: By::Agent });
+        }
+        let configured = self.servers.get(&id).and_then(|server| self.configured_weight(server));
+        if let Some(weight) = configured.filter(|_| weighed != weighs) {
+            let part = |percent: u8| (u32::from(weight) * u32::from(percent)).div_ceil(100) as u16;
+            let (server, from, to) = (self.name(id), part(weighed), part(weighs));
+            self.notices.push(Notice::Weighted { server, from, to, by: By::Agent });
+        }
+    }
+
+    fn configured_weight(&self, server: &ServerState) -> Option<u16> {
+        Some(self.config.services[server.index?].servers[server.position?].weight)
     }
 
     pub(super) fn changed(&mut self, id: ServerId, change: Change, detail: String) -> Notice {
@@ -176,8 +203,13 @@ impl ServerState {
         if self.usage.needed {
             return 100;
         }
-        let weight = u16::from(self.advice.weight.map_or(100, |weight| weight.min(100)));
+        let weight = u16::from(self.advised_weight());
         (u16::from(self.health.share(now)) * weight).div_ceil(100) as u8
+    }
+
+    /// Percent of its weight that its agent leaves it.
+    fn advised_weight(&self) -> u8 {
+        self.advice.weight.map_or(100, |weight| weight.min(100))
     }
 }
 
