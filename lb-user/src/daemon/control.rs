@@ -14,7 +14,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::answers::Situation;
+use super::{answers::Situation, through::Steers};
 use crate::{
     io::{
         kernel::{self, Kernel, Sweep},
@@ -55,6 +55,8 @@ pub(super) struct Control {
     pub unattached: BTreeSet<String>,
     /// From a change to its plan.
     pub pause: Duration,
+    /// Health checks that go through the data path.
+    pub steers: Steers,
     pub rooms: BTreeMap<&'static str, Room>,
     /// `flow_unrecorded` when it was last read.
     pub unrecorded: u64,
@@ -91,6 +93,7 @@ impl Control {
                     self.read_counters();
                     self.check_pins();
                     self.attach_missing().await;
+                    self.follow_steering().await;
                     self.publish();
                 }
                 () = at(due) => {
@@ -131,6 +134,7 @@ impl Control {
             }
         }
         self.trouble("tables", failure);
+        self.keep_steering();
         self.publish();
     }
 

@@ -14,5 +14,6 @@ mod control;
 pub mod decap;
 mod interfaces;
 mod start;
+mod through;
 
 pub use self::start::{Options, RunError, run};

@@ -21,12 +21,13 @@ use super::{
     checks,
     control::{Control, INBOX, PLAN_PAUSE_MIN},
     interfaces::target,
+    through::Steers,
 };
 use crate::{
     io::{
         admin::server::{self, BindError, SocketFile},
         file::{self, FileError},
-        kernel::{AttachError, Kernel, LoadError, Pins, PinsError, Sizes, now},
+        kernel::{AttachError, Kernel, LoadError, Pins, PinsError, Sizes, ThroughError, now},
         net::{
             Interface, Net, NetError,
             follow::{NetEvent, follow},
@@ -62,6 +63,8 @@ pub enum RunError {
     Place(#[from] PlaceError),
     #[error(transparent)]
     Attach(#[from] AttachError),
+    #[error(transparent)]
+    Through(#[from] ThroughError),
     #[error(
         "may not load bpf programs or change interfaces: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
     )]
@@ -166,10 +169,13 @@ impl Daemon {
             snapshot: publisher,
             unattached: BTreeSet::new(),
             pause: PLAN_PAUSE_MIN,
+            steers: Steers::default(),
             rooms: BTreeMap::new(),
             unrecorded: 0,
         };
+        control.look_for_sources().await?;
         control.first_look(&mut net_events, Instant::now() + FIRST_LOOK).await;
+        control.steer()?;
         attach_all(&mut control, &interfaces)?;
         let sources = Sources {
             node,

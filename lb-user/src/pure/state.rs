@@ -11,6 +11,7 @@
 
 mod entries;
 mod rings;
+mod through;
 mod way;
 
 use std::{
@@ -29,7 +30,10 @@ use lb_common::{
 };
 use siphasher::sip::SipHasher24;
 
-pub use self::entries::number;
+pub use self::{
+    entries::number,
+    through::{LocalAddress, Steered, Steering},
+};
 use self::entries::{client_ticks, idle_ticks};
 pub(in crate::pure) use self::{
     entries::{keys, rules},
@@ -131,6 +135,8 @@ pub struct CheckTask {
     pub service_name: String,
     pub server_name: String,
     pub target: SocketAddr,
+    /// What the target stands for. None: for itself.
+    pub through: Option<Steered>,
     pub check: Arc<Check>,
 }
 
@@ -448,17 +454,20 @@ impl State {
             self.config.services.iter().map(|service| Arc::new(service.check.clone())).collect();
         let task = |(&server, known): (&ServerId, &ServerState)| {
             let index = known.index?;
-            let check = Arc::clone(&checks[index]);
-            // A server that is gone may have had no port of its own: nothing to connect to.
-            let port = check.port.or(Some(known.address.port()).filter(|&port| port != 0))?;
-            let target = SocketAddr::new(check.address.unwrap_or(known.address.ip()), port);
+            let check = &checks[index];
+            let port = through::check_port(check, known)?;
+            let through = self.steered(server, known).map(|(_, steered)| steered);
+            let address = check.address.filter(|_| through.is_none());
+            let target = SocketAddr::new(address.unwrap_or(known.address.ip()), port);
+            let check = through::bound(check, target);
             let service = &self.config.services[index];
             let server_name = match known.position {
                 Some(position) => service.servers[position].name.clone(),
                 None => shown(known.address),
             };
             let service_name = service.name.clone();
-            (!check.kind.is_none()).then_some(CheckTask { server, service_name, server_name, target, check })
+            let run = !check.kind.is_none();
+            run.then_some(CheckTask { server, service_name, server_name, target, through, check })
         };
         self.servers.iter().filter_map(task).collect()
     }

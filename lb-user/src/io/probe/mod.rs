@@ -9,6 +9,7 @@
 //! ```
 
 mod tcp;
+mod through;
 
 use std::time::{Duration, Instant};
 
@@ -27,9 +28,9 @@ pub async fn run(task: &CheckTask) -> Report {
     let outcome = match time::timeout(limit, attempt(&mut trace, task)).await {
         Ok(Ok(None)) => Outcome::Passed,
         Ok(Ok(Some(advice))) => Outcome::Advised(advice),
-        Ok(Err(Failure::Server(reason))) => Outcome::Failed(reason),
+        Ok(Err(Failure::Server(reason))) => Outcome::Failed(through::told(reason, trace.at(), task)),
         Ok(Err(Failure::Local(reason))) => Outcome::NotRun(reason),
-        Err(_) => Outcome::Failed(format!("timeout after {limit:?}")),
+        Err(_) => Outcome::Failed(through::told(format!("timeout after {limit:?}"), trace.at(), task)),
     };
     trace.report(outcome)
 }
@@ -74,6 +75,11 @@ impl Trace {
         self.current = Some((step, Instant::now()));
     }
 
+    /// The step that is under way.
+    fn at(&self) -> Option<Step> {
+        self.current.map(|(step, _)| step)
+    }
+
     fn end(&mut self) {
         if let Some((step, since)) = self.current.take() {
             self.ended.push((step, since.elapsed()));
@@ -103,6 +109,7 @@ mod testing {
             service_name: "web".to_owned(),
             server_name: "web1".to_owned(),
             target,
+            through: None,
             check: Arc::new(Check { timeout, ..Check::of(kind) }),
         }
     }

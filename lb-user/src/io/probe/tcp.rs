@@ -4,9 +4,10 @@
 
 use std::{io, net::SocketAddr};
 
+use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::{Failure, Trace};
+use super::{Failure, Trace, through};
 use crate::pure::{report::Step, state::CheckTask};
 
 /// Connects from an ephemeral port.
@@ -19,6 +20,7 @@ pub(super) async fn connect(trace: &mut Trace, task: &CheckTask) -> Result<TcpSt
     trace.step(Step::Connect);
     let address = task.target;
     let socket = socket(address).map_err(|error| Failure::Local(local_fault(&error)))?;
+    through::steer(&SockRef::from(&socket), task).map_err(|error| Failure::Local(local_fault(&error)))?;
     let stream = socket.connect(address).await.map_err(|error| refusal(&error))?;
     if is_own_echo(&stream, address) {
         return Err(Failure::Server("connection refused".to_owned()));

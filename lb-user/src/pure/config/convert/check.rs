@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{checked, choice, number, within};
 use crate::pure::config::{
     error::{Findings, Spanned, quote},
-    model::check::{COUNT, Check, CheckKind, INTERVAL, TIMEOUT},
+    model::check::{COUNT, Check, CheckKind, INTERVAL, TIMEOUT, Through},
     raw::{self, Port},
     value::{Fault, fault},
 };
@@ -31,6 +31,7 @@ pub(super) fn check(raw: raw::Check, findings: &mut Findings) -> Option<Check> {
     let rise = raw.rise.or(COUNT, |typed| number(&typed, "rise", 1, COUNT_MAX, findings));
     let fall = raw.fall.or(COUNT, |typed| number(&typed, "fall", 1, COUNT_MAX, findings));
     let port = raw.port.or(None, |typed| port(&typed, findings).map(Some));
+    let through = raw.through.or(Through::Direct, |typed| choice(&typed, "through", &THROUGH, &[], findings));
     let kind = if kind? { CheckKind::None } else { CheckKind::Tcp(Vec::new()) };
     let interval = interval?;
     Some(Check {
@@ -41,6 +42,7 @@ pub(super) fn check(raw: raw::Check, findings: &mut Findings) -> Option<Check> {
         rise: rise?,
         fall: fall?,
         port: port?,
+        through: through?,
         ..Check::of(kind)
     })
 }
@@ -62,6 +64,7 @@ fn not_a_number(text: &str) -> Result<u16, Fault> {
     })
 }
 
+const THROUGH: [(&str, Through); 2] = [("direct", Through::Direct), ("datapath", Through::Datapath)];
 /// Whether there is none.
 const KINDS: [(&str, bool); 2] = [("tcp", false), ("none", true)];
 const KINDS_UNBUILT: [&str; 9] = ["http", "https", "tls", "udp", "dns", "grpc", "icmp", "script", "agent"];

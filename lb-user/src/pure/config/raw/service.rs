@@ -1,7 +1,5 @@
 //! `[[service]]` as typed, with its servers and its check.
 
-use toml::de::DeValue;
-
 use super::{Field, List, Number, Port, Text, never, reader::Reader};
 use crate::pure::config::error::Spanned;
 
@@ -40,6 +38,7 @@ pub struct Check {
     pub rise: Field<Number>,
     pub fall: Field<Number>,
     pub port: Field<Spanned<Port>>,
+    pub through: Field<Text>,
 }
 
 impl Service {
@@ -93,16 +92,12 @@ impl Check {
             rise: table.number("rise", "3"),
             fall: table.number("fall", "3"),
             port: table.port("port", "8080"),
+            through: table.text("through", "\"direct\""),
         };
-        table.not_built("through", is_direct);
         for key in ["uri", "expect", "fast_interval", "down_interval"] {
             table.not_built(key, never);
         }
         table.finish();
         check
     }
-}
-
-fn is_direct(value: &DeValue<'_>) -> bool {
-    value.as_str() == Some("direct")
 }

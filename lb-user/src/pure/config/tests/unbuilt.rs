@@ -8,11 +8,6 @@ const LANGUAGE: &str = include_str!("language.toml");
 fn values_and_keys() {
     let cases = [
         (r#"interval = "2s""#, r#"type = "http""#, r#"19:8: `type = "http"` is not built yet"#),
-        (
-            r#"interval = "2s""#,
-            r#"through = "datapath""#,
-            "19:11: `through` in [service.check] is not built yet",
-        ),
         (r#"interval = "2s""#, r#"uri = "/""#, "19:7: `uri` in [service.check] is not built yet"),
         (r#"interval = "2s""#, r#"expect = "200""#, "19:10: `expect` in [service.check] is not built yet"),
         (
