@@ -224,7 +224,13 @@ impl State {
     /// Takes an event in; `plan` says what follows from it.
     pub fn handle(&mut self, event: Event) -> Option<Notice> {
         match event {
-            Event::Checked { server, report } => self.checked(server, &report),
+            Event::Checked { server, report } => {
+                let report = match self.silent_neighbour(server) {
+                    Some(reason) => report.without_neighbour(reason),
+                    None => report,
+                };
+                self.checked(server, &report)
+            }
             Event::Reached { address, reach } => self.reached(address, reach),
             Event::Swept { records, named } => {
                 self.flows = records;

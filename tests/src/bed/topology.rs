@@ -103,6 +103,13 @@ impl Bed {
         SocketAddr::new(self.vip(), port)
     }
 
+    /// `ip` commands that take the VIP from a server, and give it back.
+    pub fn vip_of_server(&self) -> [String; 2] {
+        let (vip, bits) = (self.vip(), self.layout.family.bits());
+        let add = format!("addr add {vip}/{bits} dev lo{}\n", nodad(vip));
+        [format!("addr del {vip}/{bits} dev lo\n"), add]
+    }
+
     /// A port of the client, in the family it asks in.
     pub fn client_port(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.client.address(self.layout.family), port)

@@ -43,9 +43,9 @@ pub struct Effect {
 pub const ID: ServerId = ServerId(0x7ffe);
 const MARK: u32 = mark(ID);
 
-/// Every mode, mix of families and protocol.
+/// Every mode, mix of families and protocol. What is nobody's check comes first, before anything is remembered.
 pub fn all() -> Vec<Exchange> {
-    let mut exchanges = Vec::new();
+    let mut exchanges = others();
     for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::BareUdp] {
         for (over, service) in [(true, true), (true, false), (false, true), (false, false)] {
             for mode in [Mode::Dsr, Mode::Ipip, Mode::Gue] {
@@ -60,7 +60,6 @@ pub fn all() -> Vec<Exchange> {
             }
         }
     }
-    exchanges.extend(others());
     exchanges
 }
 

@@ -30,10 +30,9 @@ fn every_exchange_has_the_effect_it_has_on_the_host() -> Result<()> {
 
 fn exchanges(kernel: &mut Kernel) -> Result<()> {
     let mut failed = Vec::new();
+    let mut through = kernel.through()?;
     for Exchange { name, target, server, sent, back } in all() {
         kernel.apply(&plan::Step::SetServer(ID, server))?;
-        // Its own connections: another exchange's would be answered.
-        let mut through = kernel.through()?;
         through.steer(&Steering { targets: BTreeMap::from([(ID, target)]), ..Steering::default() })?;
         for (index, step) in [sent, back].iter().enumerate() {
             let found = run(&through, index, step).with_context(|| format!("running {name}"))?;

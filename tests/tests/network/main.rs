@@ -19,6 +19,7 @@ mod mtu;
 mod passing;
 mod persistence;
 mod schedulers;
+mod through;
 mod unusable;
 mod view;
 mod wildcard;

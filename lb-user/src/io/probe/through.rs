@@ -53,10 +53,30 @@ const REFUSED: &str = "connection refused";
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{net::SocketAddr, time::Duration};
 
-    use super::{super::testing, *};
-    use crate::pure::config::model::check::CheckKind;
+    use super::{
+        super::{run, testing},
+        *,
+    };
+    use crate::{
+        io::testbed::{FAR_PORT, in_either_family},
+        pure::{config::model::check::CheckKind, report::Outcome},
+    };
+
+    /// Where nothing steers it, a check reaches the server itself, which answers.
+    #[test]
+    fn an_answer_that_no_program_steered_is_not_taken() {
+        in_either_family(async |_, who| {
+            let target = SocketAddr::new(who.far, FAR_PORT);
+            let task = |limit| testing::task(CheckKind::Tcp(Vec::new()), target, limit);
+            assert_eq!(run(&task(Duration::from_secs(5))).await.outcome, Outcome::Passed);
+            let mut steered = task(Duration::from_millis(300));
+            steered.through = Some(Steered { mark: 0x5300_0001, vip: target, forward: Forward::Dsr });
+            let report = run(&steered).await;
+            assert!(matches!(report.outcome, Outcome::Failed(_)), "{report:?}");
+        });
+    }
 
     #[test]
     fn a_steered_failure_names_the_vip_and_asks_what_to_look_at() {
