@@ -90,6 +90,24 @@ pub mod counter {
     pub const COUNTS: usize = 8;
 
     const _: () = assert!(Counter::ALL.len() <= COUNTS && COUNTS.is_power_of_two());
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn the_documentation_lists_every_counter() {
+            let page = include_str!("../../docs/through.md");
+            let mut rows = page.lines().filter_map(|line| line.strip_prefix("| `check_"));
+            for counter in Counter::ALL {
+                let name = counter.name().strip_prefix("check_").expect("all are about checks");
+                let row = rows.next().and_then(|row| row.strip_prefix(name));
+                let help = row.and_then(|row| row.strip_prefix("` | ")?.strip_suffix(" |"));
+                assert_eq!(help, Some(counter.help()), "{}", counter.name());
+            }
+            assert_eq!(rows.next(), None, "docs/through.md");
+        }
+    }
 }
 
 #[cfg(test)]

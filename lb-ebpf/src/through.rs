@@ -149,13 +149,8 @@ fn send<S: Ip, V: Ip>(
         vip_port: target.vip_port,
         protocol: seen.protocol as u32,
     };
-    let connection = Connection {
-        local: own,
-        server: S::mapped(server),
-        server_port: target.port,
-        reserved: 0,
-        mark,
-    };
+    let connection =
+        Connection { local: own, server: S::mapped(server), server_port: target.port, reserved: 0, mark };
     if tables.remember(&key, &connection).is_none() {
         return REFUSED;
     }
@@ -375,4 +370,3 @@ fn version<F: Ip>() -> Version {
 fn entropy(local_port: Be16) -> Be16 {
     Be16::new(0xc000 | local_port.get() & 0x3fff)
 }
-

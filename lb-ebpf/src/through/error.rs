@@ -70,11 +70,8 @@ fn tell<F: Ip>(packet: &mut impl SocketBuffer, quoted: &Quoted<F>, connection: &
     packet.store(quoted_offset::<F>() + F::LENGTH, ports, Bytes::Unsummed)?;
     let field = Field { offset: icmp_offset::<F>() + offset_of!(Icmp, checksum), optional: false };
     // The change of a quoted IPv4 address and that of its header's checksum cancel each other.
-    let change = if F::NUMBER == V6::NUMBER {
-        F::exchange(Sum::default(), vip, server)
-    } else {
-        Sum::default()
-    };
+    let change =
+        if F::NUMBER == V6::NUMBER { F::exchange(Sum::default(), vip, server) } else { Sum::default() };
     let change = change.replace16(quoted.ports.destination, connection.server_port);
     packet.amend(field, change, Covered::Payload)?;
     packet.set_mark(connection.mark);
@@ -106,4 +103,3 @@ fn icmp_offset<F: Ip>() -> usize {
 fn quoted_offset<F: Ip>() -> usize {
     icmp_offset::<F>() + size_of::<Icmp>()
 }
-

@@ -17,7 +17,7 @@ use crate::{
     pure::{
         explain::{Connection, explain},
         snapshot::{Counts, Snapshot, Surroundings},
-        status::{Explanation, Flows, InterfaceStatus, Traffic},
+        status::{Counters, Explanation, Flows, InterfaceStatus, Traffic},
     },
 };
 
@@ -27,6 +27,8 @@ pub(super) struct Situation {
     pub interfaces: Vec<InterfaceStatus>,
     /// By what they are about: a new one takes the place of the old, and one that is over is removed.
     pub warnings: BTreeMap<String, String>,
+    /// Of the programs that steer checks; empty while there are none.
+    pub checks: Counters,
 }
 
 pub(super) struct Sources {
@@ -63,7 +65,10 @@ pub(super) fn answers(sources: Sources) -> Answers {
             Ok(snapshot.status(&around, &LiveTables(&status.reader)))
         }),
         counters: Box::new(move |()| {
-            counters.reader.counters.all().map_err(|error| format!("cannot read the counters: {error}"))
+            let forwarding = counters.reader.counters.all();
+            let mut all = forwarding.map_err(|error| format!("cannot read the counters: {error}"))?;
+            all.extend(counters.situation().checks);
+            Ok(all)
         }),
         explain: Box::new(move |connection| explain.explain(&connection)),
         flows: Box::new(move |service| sources.flows(service.as_deref())),

@@ -39,7 +39,7 @@ const PLAN_PAUSE: u32 = 4;
 /// Lines that one batch of events may write to the log.
 const NOTICES_MAX: usize = 20;
 /// How long a warning about a full table outlives the last refusal.
-const FULL_SHOWN: Duration = Duration::from_secs(30);
+pub(super) const FULL_SHOWN: Duration = Duration::from_secs(30);
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// The sweep's share of an interval: 4 % of a CPU at the most.
 const SWEEP_TIME: Duration = Duration::from_millis(20);

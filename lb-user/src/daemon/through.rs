@@ -1,6 +1,10 @@
 //! Checks through the data path: the programs that steer them follow what the state wants.
 
-use super::control::Control;
+use std::time::Instant;
+
+use lb_common::through::counter::Counter;
+
+use super::control::{Control, FULL_SHOWN};
 use crate::{
     io::{
         kernel::{Through, ThroughError},
@@ -14,6 +18,8 @@ use crate::{
 pub(super) struct Steers {
     programs: Option<Through>,
     local: Vec<LocalAddress>,
+    refused: u64,
+    refused_at: Option<Instant>,
 }
 
 impl Control {
@@ -50,28 +56,42 @@ impl Control {
         steered
     }
 
-    /// Addresses of this machine come and go.
+    /// What changes without a plan: the addresses of this machine, and the counters.
     pub(super) async fn follow_steering(&mut self) {
         let failure = self.look_for_sources().await.err().map(|error| error.to_string());
         self.trouble("local addresses", failure);
         self.keep_steering();
-    }
-
-    /// As above, once the daemon runs: what fails is tried again.
-    pub(super) fn keep_steering(&mut self) {
-        let failure = self.steer().err().map(|error| error.to_string());
-        self.trouble("checks through the data path", failure);
-        let refused = self.steers.counters().is_some_and(|counters| counters["check_refused"] > 0);
+        let counters = self.steers.counters();
+        let refused = self.steers.refuses(counters.get(Counter::CheckRefused.name()).copied().unwrap_or(0));
+        if let Ok(mut situation) = self.situation.lock() {
+            situation.checks = counters;
+        }
         let refused = refused.then(|| {
             "packets of checks are longer than an interface takes once they are encapsulated: raise its mtu".to_owned()
         });
         self.trouble("refused checks", refused);
     }
+
+    /// Follows a plan: what fails is tried again.
+    pub(super) fn keep_steering(&mut self) {
+        let failure = self.steer().err().map(|error| error.to_string());
+        self.trouble("checks through the data path", failure);
+    }
 }
 
 impl Steers {
-    fn counters(&self) -> Option<Counters> {
-        self.programs.as_ref()?.counters().ok()
+    /// Empty while nothing is steered.
+    fn counters(&self) -> Counters {
+        self.programs.as_ref().and_then(|programs| programs.counters().ok()).unwrap_or_default()
+    }
+
+    /// Whether packets were refused of late; `total`: since the programs were loaded.
+    fn refuses(&mut self, total: u64) -> bool {
+        if total > self.refused {
+            self.refused_at = Some(Instant::now());
+        }
+        self.refused = total;
+        self.refused_at.is_some_and(|at| at.elapsed() < FULL_SHOWN)
     }
 }
 

@@ -60,7 +60,9 @@ pub enum AgentAdmin {
 impl Report {
     /// A connection that nobody answered did not get as far as that: its next hop was asked for in vain.
     pub fn without_neighbour(mut self, reason: &str) -> Report {
-        if let (Outcome::Failed(said), Some((step @ Step::Connect, _))) = (&mut self.outcome, self.steps.last_mut()) {
+        if let (Outcome::Failed(said), Some((step @ Step::Connect, _))) =
+            (&mut self.outcome, self.steps.last_mut())
+        {
             reason.clone_into(said);
             *step = Step::Neighbour;
         }

@@ -30,11 +30,11 @@ use lb_common::{
 };
 use siphasher::sip::SipHasher24;
 
+use self::entries::{client_ticks, idle_ticks};
 pub use self::{
     entries::number,
     through::{LocalAddress, Steered, Steering},
 };
-use self::entries::{client_ticks, idle_ticks};
 pub(in crate::pure) use self::{
     entries::{keys, rules},
     rings::Ring,

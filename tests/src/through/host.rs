@@ -82,8 +82,7 @@ impl HostBuffer {
 
     fn set(&mut self, bytes: &[u8]) {
         let padded = bytes.iter().copied().chain([0]).collect::<Vec<_>>();
-        self.words =
-            padded.chunks_exact(2).map(|pair| u16::from_ne_bytes([pair[0], pair[1]])).collect();
+        self.words = padded.chunks_exact(2).map(|pair| u16::from_ne_bytes([pair[0], pair[1]])).collect();
         self.length = bytes.len();
     }
 

@@ -67,7 +67,8 @@ pub fn all() -> Vec<Exchange> {
 fn others() -> Vec<Exchange> {
     let plain = || Ends::new(true, true).exchange(Mode::Ipip, Protocol::Tcp);
     let mut others = Vec::new();
-    for (name, mark) in [("no mark", 0), ("another prefix", MARK ^ 1 << 24), ("an unknown server", MARK ^ 1)] {
+    for (name, mark) in [("no mark", 0), ("another prefix", MARK ^ 1 << 24), ("an unknown server", MARK ^ 1)]
+    {
         let mut exchange = plain();
         name.clone_into(&mut exchange.name);
         exchange.sent = untouched(mark, exchange.sent.packet);

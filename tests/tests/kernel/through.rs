@@ -52,7 +52,11 @@ fn the_programs_of_checks_are_small() -> Result<()> {
         let pins = Pins::open(&Path::new("/sys/fs/bpf").join(tag()))?;
         let kernel = Kernel::load(pins, Sizes { flows: 1_024, ring_slots: RING_SLOTS })?;
         let sizes = kernel.through().map_err(anyhow::Error::from).and_then(|through| {
-            through.programs()?.map(|program| Ok(program.info()?.verified_instruction_count())).into_iter().collect()
+            through
+                .programs()?
+                .map(|program| Ok(program.info()?.verified_instruction_count()))
+                .into_iter()
+                .collect()
         });
         kernel.pins.remove()?;
         let sizes: Vec<Option<u32>> = sizes?;
@@ -78,7 +82,7 @@ fn a_packet_without_a_mark_costs_next_to_nothing() -> Result<()> {
         kernel.pins.remove()?;
         let [out, arriving] = times?;
         println!("without a mark: {out} ns on the way out, {arriving} ns for what arrives");
-        ensure!(out < UNMARKED_NS_MAX, "{out} ns");
+        ensure!(out < UNMARKED_NS_MAX, "{out} ns: it does more than compare");
         Ok(())
     })
 }
@@ -123,5 +127,5 @@ const MARK: usize = 8;
 const TCX_NEXT: i32 = -1;
 const TCX_DROP: i32 = 2;
 const VERIFIED_MAX: u32 = 10_000;
-/// With the cost of a call: two and a half on most machines of today.
-const UNMARKED_NS_MAX: u128 = 50;
+/// Some 20 with the cost of the call, on a machine that has nothing else to do.
+const UNMARKED_NS_MAX: u128 = 200;

@@ -43,15 +43,19 @@ fn find((bed, config): &(Bed, Config)) -> Result<()> {
     if tunnels {
         bed.servers[1].stop_opening();
     }
-    let found = |status: &Status| is_down(status, "web", "web1") && (!tunnels || is_down(status, "web", "web2"));
+    let found =
+        |status: &Status| is_down(status, "web", "web1") && (!tunnels || is_down(status, "web", "web2"));
     let status = steelyard.wait("what is broken to be down", found).with_context(|| steelyard.log())?;
     let detail = &server(&status, "web", "web1").context("no web1")?.detail;
-    let expected = format!("at {}, asked by {}: does it have this address", bed.service(), bed.layout.forward.name());
+    let expected =
+        format!("at {}, asked by {}: does it have this address", bed.service(), bed.layout.forward.name());
     ensure!(detail.contains(&expected), "{detail}");
     ensure!(server(&status, "web", "web3").is_some_and(|web3| web3.health == "up"), "{status:?}");
 
     lost.ip(&give)?;
-    let back = |status: &Status| server(status, "web", "web1").is_some_and(|web1| web1.health == "up" && web1.slots > 0);
+    let back = |status: &Status| {
+        server(status, "web", "web1").is_some_and(|web1| web1.health == "up" && web1.slots > 0)
+    };
     steelyard.wait("web1 to return", back)?;
     Requests::new(bed.service(), 60).tcp(&bed.client)?.all_answered()
 }
@@ -68,6 +72,9 @@ fn a_packet_that_comes_back_is_no_answer() -> Result<()> {
     forwarder.ip(&bed.vip_of_server()[0])?;
     steelyard.wait("web1 to be down", |status| is_down(status, "web", "web1"))?;
     ensure!(steelyard.counter("forward_dsr")? == 0, "a check went to another server");
+    // The status is a tick old at most, and so are the counters of checks.
+    let told = || steelyard.counter("check_error").ok().filter(|&errors| errors > 0);
+    poll("the balancer's word that the packet came back", Duration::from_secs(5), told)?;
     Ok(())
 }
 
@@ -77,7 +84,8 @@ fn a_refusal_and_a_silent_neighbour_are_told_apart() -> Result<()> {
     let steelyard = Steelyard::running(&bed, &steered(&config))?;
     bed.servers[0].kill();
     bed.servers[1].host.namespace.ip("link set eth0 down\n")?;
-    // The kernel would trust its entry for half a minute.
+    // The kernel would trust its entry for half a minute, and ask three times for a second each.
+    bed.balancer.namespace.set(&[("ipv4/neigh/eth0/retrans_time_ms", "100")])?;
     bed.balancer.namespace.ip(&format!("neigh del {} dev eth0\n", bed.servers[1].own().ip()))?;
     let detail = |status: &Status, name: &str, words: &str| {
         server(status, "web", name).is_some_and(|server| server.detail.contains(words))

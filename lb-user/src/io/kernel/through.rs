@@ -46,7 +46,9 @@ pub enum ThroughError {
          run Linux 6.6 or newer, or set `through = \"direct\"` in [service.check]"
     )]
     OldKernel,
-    #[error("checks cannot go through the data path on interface {name}: {cause}; or set `through = \"direct\"`")]
+    #[error(
+        "checks cannot go through the data path on interface {name}: {cause}; or set `through = \"direct\"`"
+    )]
     Attach { name: String, cause: String },
     #[error("checks cannot go through the data path: the table of their targets: {0}")]
     Targets(#[from] MapError),

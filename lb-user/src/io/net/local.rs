@@ -32,6 +32,5 @@ fn local(message: &AddressMessage) -> Option<LocalAddress> {
     Some(LocalAddress { interface: header.index, address })
 }
 
-const UNFIT: AddressHeaderFlags = AddressHeaderFlags::Deprecated
-    .union(AddressHeaderFlags::Tentative)
-    .union(AddressHeaderFlags::Dadfailed);
+const UNFIT: AddressHeaderFlags =
+    AddressHeaderFlags::Deprecated.union(AddressHeaderFlags::Tentative).union(AddressHeaderFlags::Dadfailed);

@@ -31,7 +31,7 @@ const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
 const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 const PACKET_MARK: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_MARK) as u32;
-/// Leaves room for the outer headers on every way that IPv6 allows (RFC 8200, section 5), IPv4's least but for them.
+/// Leaves room for the outer headers on every way that takes IPv6 (RFC 8200, section 5).
 const SEGMENT_MAX: u32 = 1_280 - 40 - 20 - (40 + 8);
 
 /// Why a check failed, for people: where it is steered, not the target but the VIP did not answer.

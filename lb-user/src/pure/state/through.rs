@@ -16,7 +16,7 @@ use super::{ServerState, State, entries};
 use crate::pure::config::{
     model::{
         Forward, Service,
-        check::{Check, Through},
+        check::{Check, CheckKind, Through},
     },
     network::Family,
 };
@@ -135,7 +135,9 @@ pub(super) fn check_port(check: &Check, known: &ServerState) -> Option<u16> {
 }
 
 fn is_steered(service: &Service) -> bool {
-    service.check.through == Through::Datapath && !service.check.kind.is_none() && service.forward.keeps_port()
+    let check = &service.check;
+    let has_ports = check.kind.is_stream() || matches!(check.kind, CheckKind::Udp(_) | CheckKind::Dns(_));
+    check.through == Through::Datapath && has_ports && service.forward.keeps_port()
 }
 
 /// The first of the server's own family, else the first that it may serve.

@@ -91,7 +91,9 @@ impl State {
         let check = &self.config.services[server.index?].check;
         let elsewhere = check.address.is_some() && check.through == Through::Direct;
         match self.reaches.get(&server.address.ip()) {
-            Some(reach @ Reach::Hop(hop)) if hop.neighbour.is_none() && !elsewhere => unreachable(Some(reach)),
+            Some(reach @ Reach::Hop(hop)) if hop.neighbour.is_none() && !elsewhere => {
+                unreachable(Some(reach))
+            }
             _ => None,
         }
     }
