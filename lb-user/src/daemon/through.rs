@@ -56,10 +56,13 @@ impl Control {
         steered
     }
 
-    /// What changes without a plan: the addresses of this machine, and the counters.
+    /// What changes without a plan: the addresses of this machine, attachments that somebody took away, the counters.
     pub(super) async fn follow_steering(&mut self) {
         let failure = self.look_for_sources().await.err().map(|error| error.to_string());
         self.trouble("local addresses", failure);
+        if let Some(programs) = &mut self.steers.programs {
+            programs.forget_lost();
+        }
         self.keep_steering();
         let counters = self.steers.counters();
         let refused = self.steers.refuses(counters.get(Counter::CheckRefused.name()).copied().unwrap_or(0));

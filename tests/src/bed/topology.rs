@@ -103,11 +103,20 @@ impl Bed {
         SocketAddr::new(self.vip(), port)
     }
 
-    /// `ip` commands that take the VIP from a server, and give it back.
-    pub fn vip_of_server(&self) -> [String; 2] {
-        let (vip, bits) = (self.vip(), self.layout.family.bits());
-        let add = format!("addr add {vip}/{bits} dev lo{}\n", nodad(vip));
-        [format!("addr del {vip}/{bits} dev lo\n"), add]
+    /// `ip` commands that take the VIPs of both families from a server, and give them back.
+    pub fn vips_of_server(&self) -> [String; 2] {
+        let vips = Family::BOTH.map(|family| self.vip_of(family));
+        let all = |command: &str| {
+            let line = |vip: IpAddr| {
+                let bits = Family::of(vip).bits();
+                format!(
+                    "addr {command} {vip}/{bits} dev lo{}\n",
+                    if command == "add" { nodad(vip) } else { "" }
+                )
+            };
+            vips.map(line).concat()
+        };
+        ["del", "add"].map(all)
     }
 
     /// A port of the client, in the family it asks in.

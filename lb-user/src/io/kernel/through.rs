@@ -83,6 +83,16 @@ impl Through {
         wanted.interfaces.iter().try_for_each(|&index| self.attach(index))
     }
 
+    /// Attachments that somebody took away; the next `steer` makes them again.
+    pub fn forget_lost(&mut self) {
+        let Ok(programs) = self.programs() else { return };
+        let ids = programs.map(|program| program.info().map(|info| info.id()).ok());
+        self.links.retain(|&index, _| {
+            let hooks = HOOKS.iter().zip(ids);
+            hooks.into_iter().all(|(&(hook, _), id)| id.is_none_or(|id| stands(index, hook, id)))
+        });
+    }
+
     fn set_targets(&mut self, wanted: &BTreeMap<ServerId, Target>) -> Result<(), ThroughError> {
         let gone: BTreeSet<_> = self.standing.keys().filter(|id| !wanted.contains_key(id)).copied().collect();
         for id in gone {
@@ -145,6 +155,13 @@ impl Through {
         let [(_, outward), (_, inward)] = HOOKS;
         Ok([program(outward)?, program(inward)?])
     }
+}
+
+/// As far as it can be told: an interface that is gone asks for nothing.
+fn stands(index: u32, hook: TcAttachType, program: u32) -> bool {
+    let Ok(name) = if_indextoname(index) else { return true };
+    let found = SchedClassifier::query_tcx(&name.to_string_lossy(), hook);
+    found.map_or(true, |(_, programs)| programs.iter().any(|info| info.id() == program))
 }
 
 fn program_mut<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, LoadError> {
