@@ -1,10 +1,15 @@
 //! Checks through the data path: a server that lost the VIP, or opens its tunnel no more, is found, though it answers at
 //! its own address.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType, loaded_links};
+use lb_common::{slot::ServerId, through::mark};
 use lb_tests::bed::{
     Arms, Bed, Config, Forward, Member, Ports, Service, Steelyard,
     client::Requests,
@@ -15,6 +20,7 @@ use lb_tests::bed::{
 };
 use lb_user::pure::status::Status;
 use nix::sys::signal::Signal;
+use socket2::SockRef;
 
 use super::{TABLE, bed_of};
 
@@ -121,6 +127,41 @@ fn a_refusal_and_a_silent_neighbour_are_told_apart() -> Result<()> {
             && detail(status, "web1", &refused)
             && detail(status, "web2", "its next hop does not answer arp")
     })?;
+    Ok(())
+}
+
+/// A closed port is told by ICMP alone, from the VIP, which is an address of the balancer, too.
+#[test]
+fn datagrams_go_the_same_way_and_refusals_come_back() -> Result<()> {
+    for (forward, family) in [(Forward::Dsr, super::V4), (Forward::Ipip, super::V6)] {
+        let (bed, config) = bed_of(super::mode("", forward, family, family).layout(Arms::One))?;
+        let _steelyard = Steelyard::running(&bed, &steered(&config))?;
+        let server = &bed.servers[0];
+        let (first, target) = (ServerId(1), server.own());
+        let ask = || {
+            bed.balancer.namespace.enter(|| -> io::Result<String> {
+                let socket = UdpSocket::bind(SocketAddr::new(family.unspecified(), 0))?;
+                SockRef::from(&socket).set_mark(mark(first))?;
+                socket.set_read_timeout(Some(Duration::from_millis(300)))?;
+                socket.connect(target)?;
+                socket.send(b"who\n")?;
+                let mut buffer = [0; 64];
+                let length = socket.recv(&mut buffer)?;
+                Ok(String::from_utf8_lossy(&buffer[..length]).trim().to_owned())
+            })
+        };
+        ensure!(ask()??.contains(&server.name), "{forward:?}");
+        let [take, give] = bed.vips_of_server();
+        server.host.namespace.ip(&take)?;
+        let lost = ask()?;
+        let silent = lost.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        ensure!(silent, "{forward:?}, without the VIP: {lost:?}");
+        server.host.namespace.ip(&give)?;
+        server.kill();
+        let closed = ask()?;
+        let refused = closed.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+        ensure!(refused, "{forward:?}, nobody listens: {closed:?}");
+    }
     Ok(())
 }
 
