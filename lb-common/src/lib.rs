@@ -22,6 +22,7 @@ pub mod limits;
 pub mod net;
 pub mod slot;
 pub mod stage;
+pub mod through;
 #[cfg(feature = "user")]
 mod user;
 pub mod word;

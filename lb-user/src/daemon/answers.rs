@@ -24,7 +24,7 @@ use crate::{
     pure::{
         explain::{Connection, explain},
         snapshot::{Counts, Snapshot, Surroundings},
-        status::{Explanation, Flows, InterfaceStatus, Traffic},
+        status::{Counters, Explanation, Flows, InterfaceStatus, Traffic},
     },
 };
 
@@ -36,6 +36,8 @@ pub(super) struct Situation {
     pub warnings: BTreeMap<String, String>,
     /// What is in force and not in the configuration file.
     pub changes: Vec<String>,
+    /// Of the programs that steer checks; empty while there are none.
+    pub checks: Counters,
 }
 
 impl Situation {
@@ -86,7 +88,10 @@ pub(super) fn answers(sources: Sources) -> Answers {
             Ok(snapshot.status(&around, &LiveTables(&status.reader)))
         }),
         counters: Box::new(move |()| {
-            counters.reader.counters.all().map_err(|error| format!("cannot read the counters: {error}"))
+            let forwarding = counters.reader.counters.all();
+            let mut all = forwarding.map_err(|error| format!("cannot read the counters: {error}"))?;
+            all.extend(counters.situation().checks);
+            Ok(all)
         }),
         events: Box::new(move |replay| events.stream.subscribe(replay)),
         explain: Box::new(move |connection| explain.explain(&connection)),

@@ -19,6 +19,7 @@ use super::{
     checks::Mailbox,
     notices::Notices,
     orders::{Order, Settings},
+    through::Steers,
 };
 use crate::{
     io::{
@@ -45,7 +46,7 @@ pub(super) const PLAN_PAUSE_MIN: Duration = Duration::from_millis(2);
 /// And as many times as long as the last plan took: planning uses a fifth of a CPU at the most.
 const PLAN_PAUSE: u32 = 4;
 /// How long a warning about a full table outlives the last refusal.
-const FULL_SHOWN: Duration = Duration::from_secs(30);
+pub(super) const FULL_SHOWN: Duration = Duration::from_secs(30);
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// The sweep's share of an interval: 4 % of a CPU at the most.
 const SWEEP_TIME: Duration = Duration::from_millis(20);
@@ -70,6 +71,8 @@ pub(super) struct Control {
     pub orders: Arc<Mailbox>,
     /// From a change to its plan.
     pub pause: Duration,
+    /// Health checks that go through the data path.
+    pub steers: Steers,
     pub rooms: BTreeMap<&'static str, Room>,
     /// `flow_unrecorded` when it was last read.
     pub unrecorded: u64,
@@ -108,6 +111,7 @@ impl Control {
                     self.read_counters();
                     self.check_pins();
                     self.attach_missing().await;
+                    self.follow_steering().await;
                     self.publish();
                     self.notices.tick();
                 }
@@ -160,6 +164,7 @@ impl Control {
             }
         }
         self.trouble("tables", failure);
+        self.keep_steering();
         self.publish();
     }
 

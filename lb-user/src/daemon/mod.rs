@@ -18,5 +18,6 @@ mod keeper;
 mod notices;
 mod orders;
 mod start;
+mod through;
 
 pub use self::start::{Options, RunError, run};

@@ -25,12 +25,13 @@ use super::{
     keeper,
     notices::Notices,
     orders::{self, Loaded, ORDERS, Order, Orderer, Settings},
+    through::Steers,
 };
 use crate::{
     io::{
         admin::server::{self, BindError, SocketFile},
         file::FileError,
-        kernel::{AttachError, Kernel, LoadError, Pins, PinsError, Sizes, now},
+        kernel::{AttachError, Kernel, LoadError, Pins, PinsError, Sizes, ThroughError, now},
         net::{
             Interface, Net, NetError,
             follow::{NetEvent, Watched, follow},
@@ -69,6 +70,8 @@ pub enum RunError {
     Place(#[from] PlaceError),
     #[error(transparent)]
     Attach(#[from] AttachError),
+    #[error(transparent)]
+    Through(#[from] ThroughError),
     #[error(
         "may not load bpf programs or change interfaces: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
     )]
@@ -204,12 +207,15 @@ impl Daemon {
             unattached: BTreeSet::new(),
             orders: Arc::default(),
             pause: PLAN_PAUSE_MIN,
+            steers: Steers::default(),
             rooms: BTreeMap::new(),
             unrecorded: 0,
         };
         control.wanted.send_replace(control.wanted_now());
         control.look_around(warnings);
+        control.look_for_sources().await?;
         control.first_look(&mut net_events, Instant::now() + FIRST_LOOK).await;
+        control.steer()?;
         attach_all(&mut control, &interfaces)?;
         let (sender, orders) = mpsc::channel(ORDERS);
         let orderer = Orderer { orders: sender, path };

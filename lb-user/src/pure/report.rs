@@ -69,6 +69,17 @@ impl Advice {
 }
 
 impl Report {
+    /// A connection that nobody answered did not get as far as that: its next hop was asked for in vain.
+    pub fn without_neighbour(mut self, reason: &str) -> Report {
+        if let (Outcome::Failed(said), Some((step @ Step::Connect, _))) =
+            (&mut self.outcome, self.steps.last_mut())
+        {
+            reason.clone_into(said);
+            *step = Step::Neighbour;
+        }
+        self
+    }
+
     pub fn elapsed(&self) -> Duration {
         self.steps.iter().map(|(_, time)| *time).sum()
     }
@@ -123,6 +134,28 @@ fn milliseconds(time: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_connection_that_failed_is_the_neighbours_fault() {
+        let ms = Duration::from_millis;
+        let report = |outcome, steps: &[Step]| Report {
+            outcome,
+            steps: steps.iter().map(|&step| (step, ms(1))).collect(),
+            answer: None,
+            warning: None,
+        };
+        let failed = || Outcome::Failed("timeout".into());
+        let silent = report(failed(), &[Step::Connect]).without_neighbour("silent");
+        assert_eq!(silent, report(Outcome::Failed("silent".into()), &[Step::Neighbour]));
+        for other in [
+            report(failed(), &[Step::Connect, Step::Reply]),
+            report(failed(), &[]),
+            report(Outcome::Passed, &[Step::Connect]),
+            report(Outcome::NotRun("no port".into()), &[Step::Connect]),
+        ] {
+            assert_eq!(other.clone().without_neighbour("silent"), other);
+        }
+    }
 
     #[test]
     fn reports_read_as_sentences() {

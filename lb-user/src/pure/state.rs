@@ -12,6 +12,7 @@
 mod configure;
 mod entries;
 mod rings;
+mod through;
 mod usable;
 mod way;
 
@@ -31,9 +32,12 @@ use lb_common::{
     slot::{ServerId, Slot},
 };
 
-pub use self::entries::number;
 use self::entries::{client_ticks, idle_ticks};
 use self::usable::Usage;
+pub use self::{
+    entries::number,
+    through::{LocalAddress, Steered, Steering},
+};
 pub(in crate::pure) use self::{
     entries::{keys, rules},
     rings::Ring,
@@ -162,6 +166,8 @@ pub struct CheckTask {
     pub service_name: String,
     pub server_name: String,
     pub target: SocketAddr,
+    /// What the target stands for. None: for itself.
+    pub through: Option<Steered>,
     pub check: Arc<Check>,
 }
 
@@ -169,7 +175,13 @@ impl State {
     /// Takes an event in; `plan` says what follows from it.
     pub fn handle(&mut self, event: Event) -> Option<Notice> {
         match event {
-            Event::Checked { server, report } => self.checked(server, &report),
+            Event::Checked { server, report } => {
+                let report = match self.silent_neighbour(server) {
+                    Some(reason) => report.without_neighbour(reason),
+                    None => report,
+                };
+                self.checked(server, &report)
+            }
             Event::Reached { address, reach } => self.reached(address, reach),
             Event::Swept { records, named } => {
                 self.flows = records;
@@ -423,17 +435,20 @@ impl State {
             self.config.services.iter().map(|service| Arc::new(service.check.clone())).collect();
         let task = |(&server, known): (&ServerId, &ServerState)| {
             let index = known.index?;
-            let check = Arc::clone(&checks[index]);
-            // A server that is gone may have had no port of its own: nothing to connect to.
-            let port = check.port.or(Some(known.address.port()).filter(|&port| port != 0))?;
-            let target = SocketAddr::new(check.address.unwrap_or(known.address.ip()), port);
+            let check = &checks[index];
+            let port = through::check_port(check, known)?;
+            let through = self.steered(server, known).map(|(_, steered)| steered);
+            let address = check.address.filter(|_| through.is_none());
+            let target = SocketAddr::new(address.unwrap_or(known.address.ip()), port);
+            let check = through::bound(check, target);
             let service = &self.config.services[index];
             let server_name = match known.position {
                 Some(position) => service.servers[position].name.clone(),
                 None => shown(known.address),
             };
             let service_name = service.name.clone();
-            (!check.kind.is_none()).then_some(CheckTask { server, service_name, server_name, target, check })
+            let run = !check.kind.is_none();
+            run.then_some(CheckTask { server, service_name, server_name, target, through, check })
         };
         self.servers.iter().filter_map(task).collect()
     }

@@ -42,6 +42,8 @@ pub struct Service {
     pub check: Check,
     /// None: the server's port.
     pub check_port: Option<u16>,
+    /// Checks go through the data path.
+    pub check_through: bool,
     pub servers: Vec<Member>,
 }
 
@@ -87,6 +89,7 @@ impl Config {
             no_server: "reset",
             check: Check::Tcp,
             check_port: None,
+            check_through: false,
             servers: members(bed, bed.layout.server_family, "").collect(),
         };
         let interfaces = bed.layout.interfaces().iter().map(|name| (*name).to_owned()).collect();
@@ -160,6 +163,9 @@ impl Service {
         }
         if let Some(port) = self.check_port {
             writeln!(text, "port = {port}")?;
+        }
+        if self.check_through {
+            writeln!(text, "through = \"datapath\"")?;
         }
         writeln!(
             text,

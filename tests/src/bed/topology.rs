@@ -103,6 +103,22 @@ impl Bed {
         SocketAddr::new(self.vip(), port)
     }
 
+    /// `ip` commands that take the VIPs of both families from a server, and give them back.
+    pub fn vips_of_server(&self) -> [String; 2] {
+        let vips = Family::BOTH.map(|family| self.vip_of(family));
+        let all = |command: &str| {
+            let line = |vip: IpAddr| {
+                let bits = Family::of(vip).bits();
+                format!(
+                    "addr {command} {vip}/{bits} dev lo{}\n",
+                    if command == "add" { nodad(vip) } else { "" }
+                )
+            };
+            vips.map(line).concat()
+        };
+        ["del", "add"].map(all)
+    }
+
     /// A port of the client, in the family it asks in.
     pub fn client_port(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.client.address(self.layout.family), port)

@@ -6,6 +6,7 @@
 mod decap;
 mod rig;
 mod state;
+mod through;
 
 use std::{collections::BTreeSet, net::SocketAddr};
 

@@ -336,7 +336,7 @@ fn grown<K: Ord + Copy, V: PartialEq + Copy>(
 }
 
 /// What the bed's janitor takes for ours.
-fn tag() -> String {
+pub(crate) fn tag() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("sy-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }

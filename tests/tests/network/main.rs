@@ -24,6 +24,7 @@ mod reload;
 mod schedulers;
 mod soak;
 mod suspect;
+mod through;
 mod unusable;
 mod view;
 mod wildcard;

@@ -28,6 +28,7 @@ fn task(server: u32, target: SocketAddr) -> CheckTask {
         server_name: format!("web{server}"),
         target,
         check: Arc::new(check),
+        through: None,
     }
 }
 

@@ -20,6 +20,7 @@ mod mapped;
 mod pins;
 mod pod;
 mod tables;
+mod through;
 
 use std::{
     error::Error,
@@ -47,6 +48,7 @@ pub use self::{
     load::{LoadError, Sizes},
     pins::{Pins, PinsError, exist},
     tables::{StepError, TableMemory},
+    through::{Through, ThroughError},
 };
 use self::{load::absent, mapped::Mapped, tables::TableMaps};
 use crate::pure::{
@@ -127,6 +129,11 @@ impl Kernel {
             },
             maps: self.pins.maps(),
         })
+    }
+
+    /// The programs for checks through the data path, attached nowhere.
+    pub fn through(&self) -> Result<Through, ThroughError> {
+        Through::load(&self.pins.maps())
     }
 
     /// The memory of all tables, for readers and for the sweep.

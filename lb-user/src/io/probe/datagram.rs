@@ -6,10 +6,10 @@ use nix::sys::socket::{
     setsockopt,
     sockopt::{Ipv4RecvErr, Ipv6RecvErr},
 };
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
 
-use super::{Failure, tcp};
+use super::{Failure, tcp, through};
 use crate::pure::state::CheckTask;
 
 pub(super) fn udp(task: &CheckTask) -> Result<UdpSocket, Failure> {
@@ -27,7 +27,7 @@ pub(super) fn connect(socket: Socket, task: &CheckTask, port: u16) -> Result<Udp
         SocketAddr::V6(_) => setsockopt(&socket, Ipv6RecvErr, &true),
     }
     .map_err(|errno| local(errno.into()))?;
-    if let Some(source) = task.check.source {
+    if let Some(source) = through::source(task) {
         socket.bind(&SocketAddr::new(source, 0).into()).map_err(|error| match error.raw_os_error() {
             Some(libc::EADDRNOTAVAIL | libc::EINVAL | libc::EAFNOSUPPORT) => Failure::Local(format!(
                 "its source {source} is no address of this machine, or of another family than {}: change `source`",
@@ -38,6 +38,7 @@ pub(super) fn connect(socket: Socket, task: &CheckTask, port: u16) -> Result<Udp
     }
     let mut target = task.target;
     target.set_port(port);
+    through::steer(&SockRef::from(&socket), task).map_err(local)?;
     socket.connect(&target.into()).map_err(|error| fault(&error))?;
     UdpSocket::from_std(socket.into()).map_err(local)
 }

@@ -17,6 +17,7 @@ mod http;
 mod icmp;
 mod script;
 mod tcp;
+mod through;
 mod tls;
 mod udp;
 
@@ -43,9 +44,9 @@ pub async fn run(task: &CheckTask) -> Report {
     let outcome = match time::timeout(limit, attempt(&mut trace, task)).await {
         Ok(Ok(None)) => Outcome::Passed,
         Ok(Ok(Some(advice))) => Outcome::Advised(advice),
-        Ok(Err(Failure::Server(reason))) => Outcome::Failed(reason),
+        Ok(Err(Failure::Server(reason))) => Outcome::Failed(through::told(reason, trace.at(), task)),
         Ok(Err(Failure::Local(reason))) => Outcome::NotRun(reason),
-        Err(_) => Outcome::Failed(trace.timeout(limit)),
+        Err(_) => Outcome::Failed(through::told(trace.timeout(limit), trace.at(), task)),
     };
     trace.report(outcome)
 }
@@ -91,6 +92,11 @@ impl Trace {
         self.current = Some((step, Instant::now()));
     }
 
+    /// The step that is under way.
+    fn at(&self) -> Option<Step> {
+        self.current.map(|(step, _)| step)
+    }
+
     fn end(&mut self) {
         if let Some((step, since)) = self.current.take() {
             self.ended.push((step, since.elapsed()));
@@ -133,6 +139,7 @@ mod testing {
             service_name: "web".to_owned(),
             server_name: "web1".to_owned(),
             target,
+            through: None,
             check: Arc::new(Check { timeout, ..Check::of(kind) }),
         }
     }

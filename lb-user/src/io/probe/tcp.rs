@@ -10,12 +10,13 @@ use std::{
 
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use proxy_header::{ProxiedAddress, ProxyHeader};
+use socket2::SockRef;
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpSocket, TcpStream},
 };
 
-use super::{Failure, Trace};
+use super::{Failure, Trace, through};
 use crate::pure::{config::model::check, report::Step, state::CheckTask};
 
 /// Passes once the connection stands.
@@ -29,9 +30,10 @@ pub(super) async fn connect(trace: &mut Trace, task: &CheckTask) -> Result<TcpSt
     trace.step(Step::Connect);
     let address = task.target;
     let socket = socket(address).map_err(|error| Failure::Local(local_fault(&error)))?;
-    if let Some(source) = task.check.source {
+    if let Some(source) = through::source(task) {
         bind(&socket, source, address)?;
     }
+    through::steer(&SockRef::from(&socket), task).map_err(|error| Failure::Local(local_fault(&error)))?;
     let mut stream = socket.connect(address).await.map_err(|error| refusal(&error))?;
     if is_own_echo(&stream, address) {
         return Err(Failure::Server("connection refused".to_owned()));

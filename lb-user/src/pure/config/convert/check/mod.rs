@@ -14,7 +14,7 @@ use super::{checked, choice, number, within};
 use crate::pure::config::{
     address,
     error::{Findings, Span, Spanned, quote},
-    model::check::{COUNT, Check, INTERVAL, ProxyHeader, StartState, TIMEOUT, Through},
+    model::check::{COUNT, Check, CheckKind, INTERVAL, ProxyHeader, StartState, TIMEOUT, Through},
     raw::{self, Field, Port, Text},
     value::{self, Fault, fault},
 };
@@ -85,7 +85,20 @@ pub(super) fn check(
         source: source?,
         proxy_header: proxy_header?,
     };
+    steered_silence(&check, &typed, findings);
     Some(DraftCheck { check, typed })
+}
+
+/// Silence would pass, also where nothing goes through the data path.
+fn steered_silence(check: &Check, typed: &Typed, findings: &mut Findings) {
+    let silent = matches!(&check.kind, CheckKind::Udp(udp) if udp.expect.is_none());
+    if let Some(at) = typed.at("through").filter(|_| silent && check.through == Through::Datapath) {
+        findings.error(
+            at,
+            "a udp check through the data path needs an answer: silence would pass wherever the packet went",
+            "add `expect` or `expect_regex`",
+        );
+    }
 }
 
 /// A key of another type is refused: it would be read as if it did something.
