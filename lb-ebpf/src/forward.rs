@@ -17,7 +17,7 @@
 
 use lb_common::{
     counter::{COUNTS, Counter},
-    entry::{Mode, Scheduler, Service},
+    entry::{Globals, Mode, Scheduler, Service},
     net::{Family, TCP, UDP, V4, V6},
     stage::Stage,
 };
@@ -252,6 +252,9 @@ fn fast<F: Stages>(packet: &mut impl Packet, tables: &(impl Tables + FamilyTable
     let odd = Outcome::next(F::ANY);
     let Some(parsed) = parse::simple::<F>(&mut packet.frame()) else { return odd };
     let Some(globals) = tables.globals() else { return Outcome::pass(Counter::PassNoService) };
+    if is_abandoned(tables, globals) {
+        return Outcome::pass(Counter::PassWatchdog);
+    }
     let Some(service) = find_service(tables, parsed.service_key()) else {
         let reply = globals.may_be_reply::<F>(parsed.tuple.source, parsed.tuple.destination);
         return match (globals.has_wildcards(), reply) {
@@ -280,6 +283,12 @@ fn fast<F: Stages>(packet: &mut impl Packet, tables: &(impl Tables + FamilyTable
     sent.unwrap_or_else(|detour| follow(tables, parsed, service, detour))
 }
 
+/// Whether the watchdog has given the daemon up: then every packet passes, as if no program were attached.
+#[inline(always)]
+fn is_abandoned(tables: &impl Tables, globals: &Globals) -> bool {
+    globals.has_watchdog() && globals.is_abandoned(tables.now())
+}
+
 /// Packets of every other kind, and services with more to them.
 #[inline(always)]
 fn any(packet: &mut impl Packet, tables: &impl Tables, stage: Stage) -> Outcome {
@@ -302,6 +311,9 @@ fn sort<F: Stages>(packet: &mut impl Packet, tables: &(impl Tables + FamilyTable
         Ok(found) => found,
         Err(outcome) => return outcome,
     };
+    if tables.globals().is_some_and(|globals| is_abandoned(tables, globals)) {
+        return Outcome::pass(Counter::PassWatchdog);
+    }
     if parsed.protocol == F::ICMP && parsed.part == Part::Whole {
         return hold(tables, parsed, NO_SERVICE, Task::of(Kind::Icmp), F::ICMP_STAGE);
     }

@@ -87,6 +87,7 @@ impl Control {
                     self.handle_all(hops.into_iter());
                 }
                 _ = ticks.tick() => {
+                    self.kernel.beat(self.state.patience());
                     self.sweep(&mut sweep);
                     self.read_counters();
                     self.check_pins();
@@ -119,6 +120,8 @@ impl Control {
 
     /// Plans, applies every step, and publishes when anything changed.
     pub(super) fn settle(&mut self) {
+        // A large plan takes longer than a tick.
+        self.kernel.beat(self.state.patience());
         let steps = self.state.plan();
         if steps.is_empty() {
             return;

@@ -144,6 +144,8 @@ impl Daemon {
         let names = config.datapath.interfaces.iter().cloned().collect();
         let mut state =
             State::new(Start { config, secret, pinned: kernel.tables(), ring_slots: kernel.ring_slots() })?;
+        // What a watchdog has let pass since the last daemon died is forwarded again from here on.
+        kernel.beat(state.patience());
         for breaks in state.breaks() {
             warn!("{breaks}");
         }

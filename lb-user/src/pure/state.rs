@@ -494,6 +494,11 @@ impl State {
         breaks
     }
 
+    /// Ticks without a daemon after which packets pass to the kernel; None: never.
+    pub fn patience(&self) -> Option<u32> {
+        self.config.datapath.watchdog.map(entries::ticks)
+    }
+
     /// The servers whose connections the program compares, and whether those are recorded in pairs.
     pub fn counted(&self) -> impl Iterator<Item = (ServerId, bool)> + '_ {
         self.servers.iter().filter_map(|(&id, server)| {

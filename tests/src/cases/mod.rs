@@ -41,6 +41,7 @@ mod truncated;
 mod unrecorded;
 mod unsettled;
 mod vlan;
+mod watchdog;
 mod wildcards;
 pub mod world;
 
@@ -114,6 +115,7 @@ pub fn all(now: Ticks) -> Vec<Case> {
         wildcards::cases(now),
         truncated::cases(now),
         schedulers::cases(now),
+        watchdog::cases(now),
     ];
     groups.into_iter().flatten().collect()
 }

@@ -143,6 +143,11 @@ impl Kernel {
         self.memory.load(&self.maps)
     }
 
+    /// Tells the program that a daemon lives. `patience`: ticks without one after which packets pass; None: never.
+    pub fn beat(&self, patience: Option<u32>) {
+        self.memory.globals().beat(now(), patience);
+    }
+
     /// Slots of the ring map, which an earlier daemon may have made larger or smaller.
     pub fn ring_slots(&self) -> u32 {
         self.memory.ring.len() as u32

@@ -166,6 +166,11 @@ impl HostTables {
         self.fragments.borrow().clone()
     }
 
+    /// As if the daemon had last been alive then.
+    pub fn beat(&self, at: Ticks, patience: u32) {
+        self.globals.beat(at, Some(patience));
+    }
+
     /// As if so many ICMP errors had been sent in this tick.
     pub fn set_answered(&self, count: u32) {
         self.answers.set((self.now, count));
