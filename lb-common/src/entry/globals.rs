@@ -90,6 +90,14 @@ impl Globals {
         self.filters[1].set(self.filters[1].get() | bit(address));
     }
 
+    pub fn expects_replies_to(&self, address: IpAddr) -> bool {
+        self.filters[0].get() & bit(address) != 0
+    }
+
+    pub fn expects_replies_from(&self, address: IpAddr) -> bool {
+        self.filters[1].get() & bit(address) != 0
+    }
+
     #[inline(always)]
     pub fn flow_buckets(&self, is_v6: bool) -> u32 {
         self.flow_buckets[is_v6 as usize].get() as u32

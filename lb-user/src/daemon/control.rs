@@ -14,7 +14,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::answers::Situation;
+use super::{answers::Situation, drift::Patrol};
 use crate::{
     io::{
         kernel::{self, Kernel, Sweep},
@@ -68,6 +68,7 @@ impl Control {
         net_events: &mut mpsc::Receiver<NetEvent>,
     ) {
         let mut sweep = Sweep::default();
+        let mut patrol = Patrol::default();
         let mut ticks = interval(SWEEP_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::with_capacity(EVENTS_PER_PLAN);
@@ -90,6 +91,7 @@ impl Control {
                     self.kernel.beat(self.state.patience());
                     self.sweep(&mut sweep);
                     self.read_counters();
+                    self.patrol(&mut patrol);
                     self.check_pins();
                     self.attach_missing().await;
                     self.publish();

@@ -32,8 +32,12 @@ impl Control {
             }
             self.unattached.insert(link.name.clone());
         }
-        let state = if index.is_some() { "down" } else { "gone" };
-        let trouble = (!up).then(|| format!("interface {} is {state}", link.name));
+        let state = match index {
+            Some(_) => "is down",
+            None if known.is_some() => "is gone",
+            None => "is not there: steelyard attaches to it as soon as it is",
+        };
+        let trouble = (!up).then(|| format!("interface {} {state}", link.name));
         self.trouble(&format!("link {}", link.name), trouble);
     }
 

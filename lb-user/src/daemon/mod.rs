@@ -12,6 +12,7 @@ mod answers;
 mod checks;
 mod control;
 pub mod decap;
+mod drift;
 mod interfaces;
 mod start;
 

@@ -128,7 +128,7 @@ struct Daemon {
 
 impl Daemon {
     async fn build(config: Config, secret: &[u8], pins: Pins) -> Result<Self, RunError> {
-        let Parts { net, interfaces, listener, socket } = Parts::new(&config).await?;
+        let Parts { net, interfaces, absent, listener, socket } = Parts::new(&config).await?;
         let sizes = Sizes { flows: config.datapath.flows, ring_slots: place::ring_slots(&config) };
         #[cfg_attr(not(feature = "xdp-log"), expect(unused_mut, reason = "the logger takes a map"))]
         let mut kernel = Kernel::load(pins, sizes)?;
@@ -166,13 +166,14 @@ impl Daemon {
             mode,
             situation: Arc::clone(&situation),
             snapshot: publisher,
-            unattached: BTreeSet::new(),
+            unattached: absent,
             pause: PLAN_PAUSE_MIN,
             rooms: BTreeMap::new(),
             unrecorded: 0,
         };
         control.first_look(&mut net_events, Instant::now() + FIRST_LOOK).await;
         attach_all(&mut control, &interfaces)?;
+        control.kernel.attached()?;
         let sources = Sources {
             node,
             started: Instant::now(),
@@ -282,7 +283,8 @@ fn attach_all(control: &mut Control, interfaces: &[Interface]) -> Result<(), Att
 /// Interfaces that are no longer configured lose the program an earlier daemon attached.
 fn leave_others(control: &Control, interfaces: &[Interface]) {
     for name in control.kernel.pins.linked().unwrap_or_default() {
-        if interfaces.iter().all(|interface| interface.name != name) {
+        let configured = interfaces.iter().any(|interface| interface.name == name);
+        if !configured && !control.unattached.contains(&name) {
             control.kernel.pins.unlink(&name);
             info!("detached from interface {name}, which is no longer configured");
         }
@@ -293,6 +295,8 @@ fn leave_others(control: &Control, interfaces: &[Interface]) {
 struct Parts {
     net: Net,
     interfaces: Vec<Interface>,
+    /// Those that are not there yet.
+    absent: BTreeSet<String>,
     listener: tokio::net::UnixListener,
     socket: SocketFile,
 }
@@ -300,12 +304,33 @@ struct Parts {
 impl Parts {
     async fn new(config: &Config) -> Result<Self, RunError> {
         let net = Net::new()?;
-        let mut interfaces = Vec::new();
-        for name in &config.datapath.interfaces {
-            interfaces.push(net.interface(name).await?);
-        }
+        let (interfaces, absent) = interfaces(&net, &config.datapath.interfaces).await?;
         let (listener, socket) = server::bind(&config.global.admin_socket)?;
-        Ok(Parts { net, interfaces, listener, socket })
+        Ok(Parts { net, interfaces, absent, listener, socket })
+    }
+}
+
+/// Those that are there, and the names of those that are not. An error when there is none at all: a name mistyped
+/// rather than an interface that is late.
+async fn interfaces(net: &Net, names: &[String]) -> Result<(Vec<Interface>, BTreeSet<String>), NetError> {
+    let (mut found, mut absent, mut first) = (Vec::new(), BTreeSet::new(), None);
+    for name in names {
+        match net.interface(name).await {
+            Ok(interface) => found.push(interface),
+            Err(error @ NetError::NoInterface { .. }) => {
+                absent.insert(name.clone());
+                first.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match first {
+        Some(error) if found.is_empty() => Err(error),
+        Some(error) => {
+            warn!("{error}; it is attached to as soon as it appears");
+            Ok((found, absent))
+        }
+        None => Ok((found, absent)),
     }
 }
 

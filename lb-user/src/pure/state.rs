@@ -9,6 +9,7 @@
 //!
 //! Must not know how an event arrives or a step is carried out.
 
+mod drift;
 mod entries;
 mod rings;
 mod way;
