@@ -3,6 +3,7 @@
 
 pub mod config;
 pub mod decap;
+pub mod dialogue;
 pub mod explain;
 pub mod flows;
 pub mod health;

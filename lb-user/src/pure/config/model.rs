@@ -40,7 +40,7 @@ pub struct Global {
 pub struct Notify {
     /// A program and its arguments; empty: none.
     pub command: Vec<String>,
-    /// An http URL that events are posted to.
+    /// The URL, http or https, that events are posted to.
     pub webhook: Option<String>,
     pub mail: Option<Mail>,
     /// Of one delivery.
@@ -126,7 +126,7 @@ pub struct Service {
     pub panic: u8,
     pub damping: Option<Damping>,
     /// Connections in a row that a server of `nat` or `gateway` refuses or leaves unanswered before it is checked out
-    /// of turn. 0: never.
+    /// of turn. 0: never; so it is in the other modes.
     pub suspect_after: u32,
     /// Addresses with ports are unique within a service, and so are names.
     pub servers: Vec<Server>,

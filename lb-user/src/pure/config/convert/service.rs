@@ -5,16 +5,15 @@ use std::time::Duration;
 use lb_common::limits;
 
 use super::{
-    check::check, checked, choice, name, number, own, required, server::DraftServer, unique_list, values,
-    within,
+    DAY, check, check::DraftCheck, checked, choice, name, number, or_never, own, required,
+    server::DraftServer, unique_list, values, within,
 };
 use crate::pure::config::{
     address,
     error::{Findings, Span, Spanned, quote},
-    model::{Access, Balance, Forward, IdleTimeout, NoServer, Protocol, Service, check::Check},
+    model::{Access, Balance, Damping, Forward, IdleTimeout, NoServer, Protocol, Service},
     network::{Family, Network, Ports},
     raw::{self, Field, List, Number, Port, Text},
-    value,
 };
 
 /// A service with its positions; what is None or empty is wrong, and a finding says so.
@@ -28,12 +27,16 @@ pub(super) struct Draft {
     pub(super) slots: Option<u32>,
     pub(super) access: Option<Access>,
     pub(super) servers: Vec<DraftServer>,
-    pub(super) check: Option<Check>,
+    pub(super) check: Option<DraftCheck>,
+    pub(super) suspect_after: Option<Option<Spanned<u32>>>,
     balance: Option<Balance>,
     persistence: Option<Option<Duration>>,
     idle: Option<IdleTimeout>,
     mss: Option<Option<u16>>,
     no_server: Option<NoServer>,
+    slow_start: Option<Option<Duration>>,
+    panic: Option<u8>,
+    damping: Option<Option<Damping>>,
 }
 
 impl Draft {
@@ -51,7 +54,9 @@ impl Draft {
             balance: raw
                 .balance
                 .or(Balance::Maglev, |typed| choice(&typed, "balance", &BALANCES, &[], findings)),
-            persistence: raw.persistence.or(None, |typed| persistence(&typed, findings)),
+            persistence: raw
+                .persistence
+                .or(None, |typed| or_never(&typed, "persistence", ("1s", IDLE_MIN), ("24h", DAY), findings)),
             slots: raw.slots.or(limits::SLOTS_DEFAULT, |typed| slots(&typed, findings)),
             mss: raw.mss.or(None, |typed| mss(&typed, &protocols, findings)),
             protocols,
@@ -67,21 +72,30 @@ impl Draft {
             no_server: raw
                 .no_server
                 .or(NoServer::Reset, |typed| choice(&typed, "no_server", &no_servers, &[], findings)),
-            check: check(raw.check.map(|table| table.value).unwrap_or_default(), findings),
+            slow_start: raw.slow_start.or(None, |typed| {
+                or_never(&typed, "slow_start", ("1s", SLOW_START_MIN), ("24h", DAY), findings)
+            }),
+            panic: raw.panic.or(0, |typed| number(&typed, "panic", 0, 100, findings)),
+            damping: raw.damping.map_or(Some(None), |table| damping(table.value, findings).map(Some)),
+            suspect_after: raw.suspect_after.or(None, |typed| {
+                let count = number(&typed, "suspect_after", 0, SUSPECT_AFTER_MAX, findings)?;
+                Some(Some(Spanned::new(typed.at, count)))
+            }),
+            check: check::check(raw.check, at, findings),
         };
         own::check(&draft, findings);
         draft
     }
 
     pub(super) fn finish(self) -> Option<Service> {
-        let ports = self.ports?;
+        let (ports, forward) = (self.ports?, self.forward?);
         let servers = self.servers.into_iter().map(|server| server.finish(ports));
         Some(Service {
             name: self.name?.value,
             addresses: self.addresses.into_iter().map(|address| address.value).collect(),
             ports,
             protocols: self.protocols,
-            forward: self.forward?,
+            forward,
             balance: self.balance?,
             persistence: self.persistence?,
             slots: self.slots?,
@@ -89,11 +103,15 @@ impl Draft {
             mss: self.mss?,
             no_server: self.no_server?,
             access: self.access?,
-            check: self.check?,
-            slow_start: None,
-            panic: 0,
-            damping: None,
-            suspect_after: SUSPECT_AFTER,
+            check: self.check?.check,
+            slow_start: self.slow_start?,
+            panic: self.panic?,
+            damping: self.damping?,
+            suspect_after: match self.suspect_after? {
+                Some(typed) => typed.value,
+                None if sees_replies(forward) => SUSPECT_AFTER,
+                None => 0,
+            },
             servers: servers.collect::<Option<Vec<_>>>()?,
         })
     }
@@ -106,6 +124,13 @@ impl Draft {
     /// The first address of a family.
     pub(super) fn first_of(&self, family: Family) -> Option<&Spanned<Network>> {
         self.addresses.iter().find(|address| address.value.family() == family)
+    }
+}
+
+pub(super) fn sees_replies(forward: Forward) -> bool {
+    match forward {
+        Forward::Nat | Forward::Gateway => true,
+        Forward::Dsr | Forward::Ipip | Forward::Gue => false,
     }
 }
 
@@ -126,13 +151,6 @@ fn ports(typed: &Spanned<Port>, findings: &mut Findings) -> Option<Ports> {
         }
         Port::Text(text) => checked(&Spanned::new(typed.at, text.clone()), findings, address::ports),
     }
-}
-
-fn persistence(typed: &Text, findings: &mut Findings) -> Option<Option<Duration>> {
-    if value::duration(&typed.value) == Ok(Duration::ZERO) {
-        return Some(None);
-    }
-    within(typed, "persistence", ("0s, or 1s", IDLE_MIN), ("24h", IDLE_MAX), findings).map(Some)
 }
 
 fn mss(typed: &Number, protocols: &[Protocol], findings: &mut Findings) -> Option<Option<u16>> {
@@ -192,9 +210,20 @@ fn slots(typed: &Number, findings: &mut Findings) -> Option<u32> {
 
 fn idle(raw: Field<Text>, findings: &mut Findings) -> Option<IdleTimeout> {
     raw.or(IdleTimeout { tcp: IDLE_TCP, udp: IDLE_UDP }, |typed| {
-        let idle = within(&typed, "idle_timeout", ("1s", IDLE_MIN), ("24h", IDLE_MAX), findings)?;
+        let idle = within(&typed, "idle_timeout", ("1s", IDLE_MIN), ("24h", DAY), findings)?;
         Some(IdleTimeout { tcp: idle, udp: idle })
     })
+}
+
+fn damping(raw: raw::Damping, findings: &mut Findings) -> Option<Damping> {
+    let changes =
+        raw.changes.or(DAMPING.changes, |typed| number(&typed, "changes", 1, CHANGES_MAX, findings));
+    let mut time = |field: Field<Text>, key, default| {
+        field.or(default, |typed| within(&typed, key, ("1s", DAMPING_MIN), ("24h", DAY), findings))
+    };
+    let within = time(raw.within, "within", DAMPING.within);
+    let hold = time(raw.hold, "hold", DAMPING.hold);
+    Some(Damping { changes: changes?, within: within?, hold: hold? })
 }
 
 const FORWARDS: [(&str, Forward); 5] = [
@@ -214,10 +243,17 @@ const BALANCES: [(&str, Balance); 4] = [
 const IDLE_TCP: Duration = Duration::from_secs(15 * 60);
 const IDLE_UDP: Duration = Duration::from_secs(30);
 const IDLE_MIN: Duration = Duration::from_secs(1);
-const IDLE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What every host takes without having said so (RFC 9293, section 3.7.1).
 const MSS_MIN: u16 = 536;
 /// No link carries more: jumbo frames have 9 000 bytes with their headers.
 const MSS_MAX: u16 = 9_000;
+
+const SLOW_START_MIN: Duration = Duration::from_secs(1);
+/// What `damping` leaves out.
+const DAMPING: Damping =
+    Damping { changes: 4, within: Duration::from_secs(60), hold: Duration::from_secs(2 * 60) };
+const DAMPING_MIN: Duration = Duration::from_secs(1);
+const CHANGES_MAX: u32 = 255;
 const SUSPECT_AFTER: u32 = 5;
+const SUSPECT_AFTER_MAX: u32 = 1_000;

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
-use regex::bytes::Regex;
+use regex::bytes::{Regex, RegexBuilder};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
@@ -159,7 +159,7 @@ pub struct Pattern(Regex);
 
 impl Pattern {
     pub fn new(expression: &str) -> Result<Pattern, regex::Error> {
-        Regex::new(expression).map(Pattern)
+        RegexBuilder::new(expression).size_limit(PATTERN_MAX).dfa_size_limit(PATTERN_MAX).build().map(Pattern)
     }
 
     /// Matches the text itself.
@@ -210,6 +210,8 @@ pub const INTERVAL: Duration = Duration::from_secs(2);
 pub const TIMEOUT: Duration = Duration::from_secs(1);
 /// `rise` and `fall`.
 pub const COUNT: u32 = 3;
+/// Bytes of a compiled expression: every service may have one.
+const PATTERN_MAX: usize = 1 << 20;
 
 impl CheckKind {
     /// Whether there is anything to run.
@@ -231,5 +233,10 @@ impl CheckKind {
             | CheckKind::Icmp
             | CheckKind::Script(_) => false,
         }
+    }
+
+    /// Whether it goes to a port.
+    pub fn has_port(&self) -> bool {
+        self.is_stream() || matches!(self, CheckKind::Udp(_) | CheckKind::Dns(_))
     }
 }
