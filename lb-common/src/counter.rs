@@ -89,7 +89,7 @@ counters! {
     DropAccess = "drop_access",
     /// Dropped: the service has no usable server.
     DropNoServer = "drop_no_server",
-    /// Dropped: within a NAT connection that is not recorded.
+    /// Dropped: within a NAT connection that is not recorded, or of a flow whose record is being moved to another table.
     DropNoFlow = "drop_no_flow",
     /// Dropped: a fragment for a service before the first of its datagram, or after its time.
     DropFragment = "drop_fragment",

@@ -278,7 +278,9 @@ fn fast<F: Stages>(packet: &mut impl Packet, tables: &(impl Tables + FamilyTable
     let sent = match decide::known(tables, &request) {
         Ok(Some(server)) => direct::send(packet, tables, &request, Choice::of(server), Path::Fast),
         Ok(None) => Err(Detour::Slow),
-        Err(Refusal::NoServer | Refusal::Full) => return no_server(tables, parsed, service),
+        Err(Refusal::NoServer | Refusal::Full | Refusal::Moving) => {
+            return no_server(tables, parsed, service);
+        }
     };
     sent.unwrap_or_else(|detour| follow(tables, parsed, service, detour))
 }
@@ -413,6 +415,7 @@ fn choose<F: Stages>(packet: &mut impl Packet, tables: &(impl Tables + FamilyTab
         }
         Err(Refusal::NoServer) => return Outcome::drop(Counter::DropNoServer),
         Err(Refusal::Full) => return Outcome::drop(Counter::DropFlowsFull),
+        Err(Refusal::Moving) => return Outcome::drop(Counter::DropNoFlow),
     };
     if service.mode.rewrites() {
         let task = Task { kind: Kind::Open, value: choice.server.0 };

@@ -16,7 +16,7 @@ use crate::{
 #[repr(C)]
 pub struct Globals {
     hash_key: [Word; 2],
-    /// Below, `WILDCARDS`; above, the ticks without a daemon after which packets pass, 0: none.
+    /// Below, the bits of the constants; above, the ticks without a daemon after which packets pass, 0: none.
     flags: Word,
     /// `hash::address_bit` of every NAT source, and of every server of `gateway`: other packets need no flow lookup
     /// to tell that they are no replies.
@@ -30,6 +30,7 @@ pub struct Globals {
 }
 
 const WILDCARDS: u64 = 1;
+const MOVING: u64 = 1 << 1;
 const PATIENCE_SHIFT: u32 = 32;
 
 impl Globals {
@@ -51,6 +52,17 @@ impl Globals {
     pub fn set_wildcards(&self, present: bool) {
         let others = self.flags.get() & !WILDCARDS;
         self.flags.set(others | if present { WILDCARDS } else { 0 });
+    }
+
+    /// Whether records are on their way from another flow table: what has none may have one in a moment.
+    #[inline(always)]
+    pub fn is_moving(&self) -> bool {
+        self.flags.get() & MOVING != 0
+    }
+
+    pub fn set_moving(&self, moving: bool) {
+        let others = self.flags.get() & !MOVING;
+        self.flags.set(others | if moving { MOVING } else { 0 });
     }
 
     /// Whether packets pass once the daemon has been silent for a while.

@@ -172,6 +172,7 @@ impl Daemon {
             unrecorded: 0,
         };
         control.first_look(&mut net_events, Instant::now() + FIRST_LOOK).await;
+        control.kernel.attaching()?;
         attach_all(&mut control, &interfaces)?;
         control.kernel.attached()?;
         let sources = Sources {

@@ -23,6 +23,7 @@ mod fragments;
 pub mod host;
 mod malformed;
 mod modes;
+mod moving;
 mod nat;
 mod on_host;
 pub mod packet;
@@ -116,6 +117,7 @@ pub fn all(now: Ticks) -> Vec<Case> {
         truncated::cases(now),
         schedulers::cases(now),
         watchdog::cases(now),
+        moving::cases(now),
     ];
     groups.into_iter().flatten().collect()
 }

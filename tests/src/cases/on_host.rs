@@ -52,5 +52,6 @@ pub(super) fn tables(world: &World) -> HostTables {
     if let Some(Watchdog { silent, patience }) = world.watchdog {
         tables.beat(ago(world.now, silent), patience);
     }
+    tables.set_moving(world.moving);
     tables
 }

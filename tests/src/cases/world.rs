@@ -43,6 +43,8 @@ pub struct World {
     /// Of the flow table of each family.
     pub capacity: u32,
     pub watchdog: Option<Watchdog>,
+    /// Records are on their way from another table.
+    pub moving: bool,
 }
 
 /// In ticks: how long no daemon has been alive, and after how long packets pass.
@@ -90,6 +92,7 @@ impl World {
             load: BTreeMap::new(),
             capacity: CAPACITY,
             watchdog: None,
+            moving: false,
         }
     }
 

@@ -57,13 +57,31 @@ pub(super) fn prepare(pins: &Pins, wanted: Sizes) -> Result<Sizes, LoadError> {
     }
 }
 
-/// Fetches what the program that was replaced recorded while it went on with its old maps; those go.
+/// Before programs are replaced: fetches what the one that is attached has recorded since, and keeps both from taking
+/// what they find no record of for lost or new. A link is replaced at a time, and until the last is, requests and their
+/// replies may meet different tables.
+pub(super) fn begin(pins: &Pins, memory: &TableMemory) -> Result<(), LoadError> {
+    if !pins.old_maps().exists() {
+        // As a daemon that was killed in the move would have left it.
+        memory.globals().set_moving(false);
+        return Ok(());
+    }
+    let old = open(&pins.old_maps())?;
+    copy_flows(&old, memory);
+    for program in [memory, &old] {
+        program.globals().set_moving(true);
+    }
+    Ok(())
+}
+
+/// Fetches what the program that was replaced recorded to its end; its maps go.
 pub(super) fn complete(pins: &Pins, memory: &TableMemory) -> Result<(), LoadError> {
     let path = pins.old_maps();
     if !path.exists() {
         return Ok(());
     }
     let copied = copy_flows(&open(&path)?, memory);
+    memory.globals().set_moving(false);
     if copied.lost > 0 {
         warn!("{} late flow records found no room in the new flow table", copied.lost);
     }

@@ -96,6 +96,11 @@ impl Kernel {
         }
     }
 
+    /// To be called before the program is attached to the first interface.
+    pub fn attaching(&self) -> Result<(), LoadError> {
+        migrate::begin(&self.pins, &self.memory)
+    }
+
     /// To be called once the program is attached everywhere: nothing runs over the maps of an earlier size any more.
     pub fn attached(&self) -> Result<(), LoadError> {
         migrate::complete(&self.pins, &self.memory)
