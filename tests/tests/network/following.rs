@@ -64,7 +64,10 @@ fn a_server_whose_mac_changes_keeps_its_connections() -> Result<()> {
         let steelyard = Steelyard::running(&bed, &config)?;
         let mut sessions: Vec<_> =
             (0..9).map(|_| Session::open(&bed.client, bed.service())).collect::<Result<_>>()?;
-        bed.servers[0].host.namespace.ip(&format!("link set eth0 address {MAC}\n"))?;
+        let namespace = &bed.servers[0].host.namespace;
+        // As after a fail-over: without a word of it everybody waits until the old one is not confirmed.
+        namespace.set(&[("ipv4/conf/all/arp_notify", "1"), ("ipv6/conf/all/ndisc_notify", "1")])?;
+        namespace.ip(&format!("link set eth0 address {MAC}\n"))?;
         steelyard.wait("the new mac", |status| {
             server(status, "web", "web1").is_some_and(|server| server.neighbour.as_deref() == Some(MAC))
         })?;
@@ -85,11 +88,10 @@ fn a_source_address_that_moves_is_followed() -> Result<()> {
     let old = bed.balancer_to_servers();
     let mut session = Session::open(&bed.client, bed.service())?;
     ensure!(session.seen_from()?.ip() == old);
-    let new = bed.add_nat_source(77)?;
-    let bits = if new.is_ipv4() { 24 } else { 64 };
-    bed.balancer.namespace.ip(&format!(
-        "addr add {new}/{bits} dev eth1\naddr delete {old}/{bits} dev eth1\nroute flush cache\n"
-    ))?;
+    let new = bed.free_to_servers(77);
+    bed.balancer
+        .namespace
+        .ip(&format!("addr delete {old}/24 dev eth1\naddr add {new}/24 dev eth1\nroute flush cache\n"))?;
     poll("connections from the new address", Duration::from_secs(20), || {
         let mut session = Session::open(&bed.client, bed.service()).ok()?;
         (session.seen_from().ok()?.ip() == new).then_some(())
