@@ -14,6 +14,7 @@ mod families;
 mod following;
 mod fragments;
 mod icmp;
+mod large;
 mod lifecycle;
 mod matrix;
 mod modes;

@@ -297,3 +297,35 @@ fn found<T: Serialize>(answer: Result<T, String>) -> Response {
 fn refuse(status: StatusCode, error: &str) -> Response {
     (status, Json(Refusal { error: error.to_owned() })).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::net::UnixListener as BlockingListener, sync::Barrier, thread};
+
+    use super::*;
+
+    #[test]
+    fn of_many_that_find_the_socket_of_a_dead_daemon_one_replaces_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("admin.sock");
+        for _ in 0..20 {
+            drop(BlockingListener::bind(&path).unwrap());
+            let start = Barrier::new(8);
+            let bound: Vec<_> = thread::scope(|scope| {
+                let bind = || {
+                    start.wait();
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                    let _guard = runtime.enter();
+                    bind(&path).map(|(_, file)| file)
+                };
+                let all: Vec<_> = (0..8).map(|_| scope.spawn(bind)).collect();
+                all.into_iter().map(|one| one.join().unwrap()).collect()
+            });
+            let lost = |result: &&Result<SocketFile, BindError>| matches!(result, Err(BindError::InUse(_)));
+            assert_eq!(bound.iter().filter(|result| result.is_ok()).count(), 1);
+            assert_eq!(bound.iter().filter(lost).count(), 7);
+            drop(bound);
+            assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "a file is left");
+        }
+    }
+}
