@@ -61,6 +61,11 @@ pub const fn buckets(flows: u32) -> u32 {
     if buckets == 0 { 1 } else { buckets }
 }
 
+/// The most records that a table of so many buckets is made for.
+pub const fn flows(buckets: u32) -> u32 {
+    (buckets as u64 * 4 * WAYS as u64).div_ceil(5) as u32
+}
+
 /// A half of a NAT flow, and what it held in one moment.
 #[inline(always)]
 pub fn read<'a, F: Family>(
@@ -353,6 +358,7 @@ mod tests {
     use std::{collections::BTreeMap, sync::Barrier, thread, vec::Vec};
 
     use super::*;
+    use crate::limits::{FLOWS_DEFAULT, FLOWS_MAX, FLOWS_MIN};
     use crate::{
         flow::{OPENING, Tuple, UNCONFIRMED},
         net::{Be16, Be32, TCP, V4},
@@ -592,5 +598,13 @@ mod tests {
             remove(&memory, key);
         }
         assert_eq!(memory.used(), 0);
+    }
+
+    #[test]
+    fn a_table_tells_how_many_flows_it_is_for() {
+        for flows in [FLOWS_MIN, 1_500, FLOWS_DEFAULT, FLOWS_MAX] {
+            assert_eq!(buckets(super::flows(buckets(flows))), buckets(flows), "{flows}");
+        }
+        assert_eq!(buckets(flows(1)), 1);
     }
 }

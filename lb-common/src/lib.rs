@@ -28,4 +28,4 @@ mod user;
 pub mod word;
 
 /// Directory below the pin directory: changes whenever the layout of a map does.
-pub const LAYOUT: &str = "v2";
+pub const LAYOUT: &str = "v3";

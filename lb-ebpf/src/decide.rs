@@ -104,6 +104,8 @@ pub(crate) enum Refusal {
     NoServer,
     /// No room for a record that the flow cannot do without.
     Full,
+    /// Its record may be on the way from another table: the packet is repeated.
+    Moving,
 }
 
 /// Whether a client may not use a service with an access list.
@@ -162,6 +164,7 @@ fn by_ring<F: Family>(
     if let Some(server) = recorded(tables, request, &key, now, 0) {
         return Ok(Choice::of(server));
     }
+    wait_for_record(tables, request)?;
     let base_lives = lives(tables, slot.base());
     let id = present(slot.owner(request.is_new(), base_lives))?;
     match record(tables, request, &key, id, now) {
@@ -182,6 +185,7 @@ fn by_ring<F: Family>(
 #[inline(always)]
 fn by_slot<F: Family>(tables: &impl Tables, request: &Request<'_, F>) -> Result<ServerId, Refusal> {
     let slot = slot(tables, request.service, request.hash)?;
+    wait_for_record(tables, request)?;
     let opening = request.is_new() || request.service.mode == Mode::Nat || !slot.lookup();
     present(slot.owner(opening, opening || lives(tables, slot.base())))
 }
@@ -200,6 +204,7 @@ fn scheduled<F: Family>(
     if let Some(server) = recorded(tables, request, &key, now, set) {
         return Ok(Choice::of(server));
     }
+    wait_for_record(tables, request)?;
     let id = turn(tables, request)?;
     match record(tables, request, &key, id, now) {
         Ok(()) => {
@@ -212,6 +217,13 @@ fn scheduled<F: Family>(
         Err(InsertError::Exists) => Ok(Choice::of(id)),
         Err(InsertError::Full) => Err(Refusal::Full),
     }
+}
+
+/// While records move to another table, only what begins something goes on without one.
+#[inline(always)]
+fn wait_for_record<F: Family>(tables: &impl Tables, request: &Request<'_, F>) -> Result<(), Refusal> {
+    let moving = tables.globals().is_some_and(|globals| globals.is_moving());
+    if moving && !request.is_new() { Err(Refusal::Moving) } else { Ok(()) }
 }
 
 /// Who is next. What no SYN began was somebody's before: the ring says whose, on every node alike.

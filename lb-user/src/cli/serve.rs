@@ -40,12 +40,10 @@ pub(super) fn detach(common: &Common, pin: Option<PathBuf>) -> Result<(), CliErr
         Some(pin) => pin,
         None => configured(common)?.map_or_else(|| PIN.into(), |config| config.datapath.pin),
     };
-    if !kernel::exist(&pin) {
-        return print(&format!("nothing is attached or pinned below {}\n", pin.display()));
+    match kernel::remove_every(&pin).map_err(CliError::Pins)? {
+        true => print(&format!("detached; {} is gone\n", pin.display())),
+        false => print(&format!("nothing is attached or pinned below {}\n", pin.display())),
     }
-    let pins = kernel::Pins::open(&pin).map_err(CliError::Pins)?;
-    pins.remove().map_err(CliError::Pins)?;
-    print(&format!("detached; {} is gone\n", pin.display()))
 }
 
 /// The configuration, if one was named or stands where it usually does.

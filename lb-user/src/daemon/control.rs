@@ -17,6 +17,7 @@ use tracing::warn;
 use super::{
     answers::Situation,
     checks::Mailbox,
+    drift::Patrol,
     notices::Notices,
     orders::{Order, Settings},
     through::Steers,
@@ -87,6 +88,7 @@ impl Control {
         orders: &mut mpsc::Receiver<Order>,
     ) {
         let mut sweep = Sweep::default();
+        let mut patrol = Patrol::default();
         let mut ticks = interval(SWEEP_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::with_capacity(EVENTS_PER_PLAN);
@@ -107,8 +109,10 @@ impl Control {
                 }
                 Some(order) = orders.recv() => self.carry_out(order).await,
                 _ = ticks.tick() => {
+                    self.kernel.beat(self.state.patience());
                     self.sweep(&mut sweep);
                     self.read_counters();
+                    self.patrol(&mut patrol);
                     self.check_pins();
                     self.attach_missing().await;
                     self.follow_steering().await;
@@ -148,6 +152,8 @@ impl Control {
 
     /// Plans, applies every step, and publishes when anything changed.
     pub(super) fn settle(&mut self) {
+        // A large plan takes longer than a tick.
+        self.kernel.beat(self.state.patience());
         let steps = self.state.plan();
         self.apply(steps);
     }

@@ -32,10 +32,11 @@ impl Control {
             }
             self.unattached.insert(link.name.clone());
         }
-        let detail = match (up, index) {
-            (true, _) => "is back",
-            (false, Some(_)) => "is down",
-            (false, None) => "is gone",
+        let detail = match index {
+            _ if up => "is back",
+            Some(_) => "is down",
+            None if known.is_some() => "is gone",
+            None => "is not there: steelyard attaches to it as soon as it is",
         };
         let trouble = (!up).then(|| format!("interface {} {detail}", link.name));
         if self.warn_of(&format!("link {}", link.name), trouble) {

@@ -13,6 +13,7 @@ mod answers;
 mod checks;
 mod control;
 pub mod decap;
+mod drift;
 mod interfaces;
 mod keeper;
 mod notices;

@@ -147,7 +147,7 @@ struct Daemon {
 impl Daemon {
     async fn build(loaded: Loaded, path: PathBuf, pins: Pins) -> Result<Self, RunError> {
         let Loaded { config: file, secret, .. } = loaded;
-        let Parts { net, interfaces, listener, socket } = Parts::new(&file).await?;
+        let Parts { net, interfaces, absent, listener, socket } = Parts::new(&file).await?;
         let kept = keeper::path(&file.global.state);
         let mut overlay = keeper::load(&kept);
         for pruned in overlay.prune(&file) {
@@ -173,6 +173,8 @@ impl Daemon {
             ring_slots: kernel.ring_slots(),
             now: Instant::now(),
         })?;
+        // What a watchdog has let pass since the last daemon died is forwarded again from here on.
+        kernel.beat(state.patience());
         for breaks in state.breaks() {
             warn!("{breaks}");
         }
@@ -204,7 +206,7 @@ impl Daemon {
             tasks: checks,
             wanted,
             warned: BTreeSet::new(),
-            unattached: BTreeSet::new(),
+            unattached: absent,
             orders: Arc::default(),
             pause: PLAN_PAUSE_MIN,
             steers: Steers::default(),
@@ -216,7 +218,9 @@ impl Daemon {
         control.look_for_sources().await?;
         control.first_look(&mut net_events, Instant::now() + FIRST_LOOK).await;
         control.steer()?;
+        control.kernel.attaching()?;
         attach_all(&mut control, &interfaces)?;
+        control.kernel.attached()?;
         let (sender, orders) = mpsc::channel(ORDERS);
         let orderer = Orderer { orders: sender, path };
         let sources = Sources {
@@ -339,7 +343,8 @@ fn attach_all(control: &mut Control, interfaces: &[Interface]) -> Result<(), Att
 /// Interfaces that are no longer configured lose the program an earlier daemon attached.
 fn leave_others(control: &Control, interfaces: &[Interface]) {
     for name in control.kernel.pins.linked().unwrap_or_default() {
-        if interfaces.iter().all(|interface| interface.name != name) {
+        let configured = interfaces.iter().any(|interface| interface.name == name);
+        if !configured && !control.unattached.contains(&name) {
             control.kernel.pins.unlink(&name);
             info!("detached from interface {name}, which is no longer configured");
         }
@@ -350,6 +355,8 @@ fn leave_others(control: &Control, interfaces: &[Interface]) {
 struct Parts {
     net: Net,
     interfaces: Vec<Interface>,
+    /// Those that are not there yet.
+    absent: BTreeSet<String>,
     listener: tokio::net::UnixListener,
     socket: SocketFile,
 }
@@ -357,12 +364,33 @@ struct Parts {
 impl Parts {
     async fn new(config: &Config) -> Result<Self, RunError> {
         let net = Net::new()?;
-        let mut interfaces = Vec::new();
-        for name in &config.datapath.interfaces {
-            interfaces.push(net.interface(name).await?);
-        }
+        let (interfaces, absent) = interfaces(&net, &config.datapath.interfaces).await?;
         let (listener, socket) = server::bind(&config.global.admin_socket)?;
-        Ok(Parts { net, interfaces, listener, socket })
+        Ok(Parts { net, interfaces, absent, listener, socket })
+    }
+}
+
+/// Those that are there, and the names of those that are not. An error when there is none at all: a name mistyped
+/// rather than an interface that is late.
+async fn interfaces(net: &Net, names: &[String]) -> Result<(Vec<Interface>, BTreeSet<String>), NetError> {
+    let (mut found, mut absent, mut first) = (Vec::new(), BTreeSet::new(), None);
+    for name in names {
+        match net.interface(name).await {
+            Ok(interface) => found.push(interface),
+            Err(error @ NetError::NoInterface { .. }) => {
+                absent.insert(name.clone());
+                first.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match first {
+        Some(error) if found.is_empty() => Err(error),
+        Some(error) => {
+            warn!("{error}; it is attached to as soon as it appears");
+            Ok((found, absent))
+        }
+        None => Ok((found, absent)),
     }
 }
 

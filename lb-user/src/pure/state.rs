@@ -10,6 +10,7 @@
 //! Must not know how an event arrives or a step is carried out.
 
 mod configure;
+mod drift;
 mod entries;
 mod rings;
 mod through;
@@ -451,6 +452,11 @@ impl State {
             run.then_some(CheckTask { server, service_name, server_name, target, through, check })
         };
         self.servers.iter().filter_map(task).collect()
+    }
+
+    /// Ticks without a daemon after which packets pass to the kernel; None: never.
+    pub fn patience(&self) -> Option<u32> {
+        self.config.datapath.watchdog.map(entries::ticks)
     }
 
     /// The servers whose connections the program compares, and whether those are recorded in pairs.

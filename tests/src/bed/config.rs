@@ -15,8 +15,9 @@ pub struct Config {
     pub mode: &'static str,
     /// Empty: the default.
     pub nat_source: Vec<IpAddr>,
-    /// Records in the flow table; None: the default.
+    /// None: the default, as for the next.
     pub flows: Option<u32>,
+    pub watchdog: Option<&'static str>,
     pub services: Vec<Service>,
 }
 
@@ -34,6 +35,7 @@ pub struct Service {
     pub persistence: Option<&'static str>,
     pub idle_timeout: Option<&'static str>,
     pub mss: Option<u16>,
+    pub slots: Option<u32>,
     /// Client networks; empty: everybody.
     pub allow: Vec<String>,
     pub deny: Vec<String>,
@@ -84,6 +86,7 @@ impl Config {
             persistence: None,
             idle_timeout: None,
             mss: None,
+            slots: None,
             allow: Vec::new(),
             deny: Vec::new(),
             no_server: "reset",
@@ -93,7 +96,14 @@ impl Config {
             servers: members(bed, bed.layout.server_family, "").collect(),
         };
         let interfaces = bed.layout.interfaces().iter().map(|name| (*name).to_owned()).collect();
-        Config { interfaces, mode: "native", nat_source: Vec::new(), flows: None, services: vec![web] }
+        Config {
+            interfaces,
+            mode: "native",
+            nat_source: Vec::new(),
+            flows: None,
+            watchdog: None,
+            services: vec![web],
+        }
     }
 
     /// As `of`, with the VIPs of both families and every server once in each: `web1-v4`, `web1-v6`, ...
@@ -137,6 +147,9 @@ impl Config {
         }
         if let Some(flows) = self.flows {
             writeln!(text, "flows = {flows}")?;
+        }
+        if let Some(watchdog) = self.watchdog {
+            writeln!(text, "watchdog = {watchdog:?}")?;
         }
         self.services.iter().try_for_each(|service| service.write(text))
     }
@@ -186,6 +199,9 @@ impl Service {
         }
         if let Some(mss) = self.mss {
             writeln!(text, "mss = {mss}")?;
+        }
+        if let Some(slots) = self.slots {
+            writeln!(text, "slots = {slots}")?;
         }
         for (key, networks) in [("allow", &self.allow), ("deny", &self.deny)] {
             if !networks.is_empty() {

@@ -127,6 +127,35 @@ impl<'a> Steelyard<'a> {
         }
     }
 
+    /// Several `steelyard run` at once; one of them stays the daemon. Returns what the others had to say.
+    pub fn race(&mut self, starts: usize) -> Result<Vec<String>> {
+        ensure!(self.daemon.is_none(), "the daemon runs already");
+        let mut runners: Vec<(Child, PathBuf)> = Vec::new();
+        for number in 0..starts {
+            let log = self.folder.join(format!("race{number}.log"));
+            let mut command = self.command(&["run"]);
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
+            runners.push((self.host.namespace.spawn(&mut command)?, log));
+        }
+        let mut lost = Vec::new();
+        let settled = poll("one daemon to be left", START, || {
+            let ended = |(child, _): &mut (Child, PathBuf)| !matches!(child.try_wait(), Ok(None));
+            let losers = runners.extract_if(.., ended);
+            lost.extend(losers.map(|(_, log)| fs::read_to_string(log).unwrap_or_default()));
+            (runners.len() <= 1).then_some(())
+        });
+        // The first that is left is the daemon; more are ended here, so that none outlives the bed.
+        for (mut child, _) in runners.drain(1.min(runners.len())..) {
+            child.kill()?;
+            child.wait()?;
+        }
+        self.daemon = runners.pop().map(|(child, _)| child);
+        settled?;
+        ensure!(self.daemon.is_some(), "no daemon is left: {lost:?}");
+        poll("an answer of the daemon that is left", START, || self.status().ok())?;
+        Ok(lost)
+    }
+
     pub fn pid(&self) -> Result<Pid> {
         let daemon = self.daemon.as_ref().context("no daemon runs")?;
         Ok(Pid::from_raw(i32::try_from(daemon.id())?))

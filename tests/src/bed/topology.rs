@@ -146,9 +146,14 @@ impl Bed {
         self.layout.server_segment().host(self.layout.server_family, BALANCER)
     }
 
+    /// An address of the servers' segment that nobody has: hosts 30 to 99 are free.
+    pub fn free_to_servers(&self, last: u8) -> IpAddr {
+        self.layout.server_segment().host(self.layout.server_family, last)
+    }
+
     /// One more address of the balancer on the servers' segment, on the last of its interfaces.
     pub fn add_nat_source(&self, last: u8) -> Result<IpAddr> {
-        let address = self.layout.server_segment().host(self.layout.server_family, last);
+        let address = self.free_to_servers(last);
         let interface = self.layout.interfaces().last().context("a bed has interfaces")?;
         add_address(&self.balancer.namespace, address, interface)?;
         Ok(address)

@@ -23,6 +23,7 @@ mod fragments;
 pub mod host;
 mod malformed;
 mod modes;
+mod moving;
 mod nat;
 mod on_host;
 pub mod packet;
@@ -41,6 +42,7 @@ mod truncated;
 mod unrecorded;
 mod unsettled;
 mod vlan;
+mod watchdog;
 mod wildcards;
 pub mod world;
 
@@ -114,6 +116,8 @@ pub fn all(now: Ticks) -> Vec<Case> {
         wildcards::cases(now),
         truncated::cases(now),
         schedulers::cases(now),
+        watchdog::cases(now),
+        moving::cases(now),
     ];
     groups.into_iter().flatten().collect()
 }

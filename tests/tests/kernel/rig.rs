@@ -134,6 +134,10 @@ impl Rig {
             let moved = start.0.wrapping_sub(case.world.now.0);
             self.fill_flows(case, moved)?;
             self.state.fill(&case.world, moved)?;
+            let silent = case.world.watchdog.map_or(0, |watchdog| watchdog.silent);
+            let patience = case.world.watchdog.map(|watchdog| watchdog.patience);
+            self.memory().globals().set_moving(case.world.moving);
+            self.memory().globals().beat(Ticks(start.0.wrapping_sub(silent)), patience);
             let before = (self.counters()?, self.traffic(case)?);
             let (action, packet) = self.run_once(case, entry)?;
             let after = (self.counters()?, self.traffic(case)?);

@@ -166,6 +166,15 @@ impl HostTables {
         self.fragments.borrow().clone()
     }
 
+    /// As if the daemon had last been alive then.
+    pub fn beat(&self, at: Ticks, patience: u32) {
+        self.globals.beat(at, Some(patience));
+    }
+
+    pub fn set_moving(&self, moving: bool) {
+        self.globals.set_moving(moving);
+    }
+
     /// As if so many ICMP errors had been sent in this tick.
     pub fn set_answered(&self, count: u32) {
         self.answers.set((self.now, count));
