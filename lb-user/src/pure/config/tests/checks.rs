@@ -297,8 +297,12 @@ fn faults_of_every_check() {
 #[test]
 fn the_data_path_takes_some_checks() {
     let dsr = |keys: &str| with("\"nat\"", "\"dsr\"").replace(":8888", "").replace(HERE, keys);
-    let kinds =
-        ["type = \"tcp\"", "type = \"udp\"\nport = 81", "type = \"https\"", "type = \"agent\"\nport = 5555"];
+    let kinds = [
+        "type = \"tcp\"",
+        "type = \"udp\"\nport = 81\nexpect = \"x\"",
+        "type = \"https\"",
+        "type = \"agent\"\nport = 5555",
+    ];
     for keys in kinds {
         let text = dsr(&format!("through = \"datapath\"\n{keys}"));
         assert_eq!(accepted(&text).config.services[0].check.through, Through::Datapath, "{keys}");
@@ -308,6 +312,11 @@ fn the_data_path_takes_some_checks() {
         let text = dsr(&format!("through = \"datapath\"\ntype = \"{kind}\""));
         only(name, &text, &format!("19:11: `through = \"datapath\"` means nothing to `type = \"{name}\"`"));
     }
+    only(
+        "silence",
+        &dsr("through = \"datapath\"\ntype = \"udp\"\nport = 81"),
+        "19:11: a udp check through the data path needs an answer: silence would pass wherever the packet went",
+    );
     only(
         "address",
         &dsr("through = \"datapath\"\naddress = \"10.0.9.1\""),
