@@ -152,7 +152,7 @@ impl Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}, kernel {}, {}.", self.machine.cpu, self.machine.kernel, self.machine.date)?;
         writeln!(f)?;
-        writeln!(f, "| | ms, median | max |\n|---|--:|--:|")?;
+        writeln!(f, "| what | ms, median | max |\n|---|--:|--:|")?;
         self.lines
             .iter()
             .try_for_each(|Line { name, median, max }| writeln!(f, "| {name} | {median:.1} | {max:.1} |"))
