@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     io::{
-        kernel::{self, Kernel, Sweep},
+        kernel::{self, Kernel, Round, Sweep},
         net::{
             Net,
             follow::{NetEvent, Watched},
@@ -48,8 +48,8 @@ const NOTICES_MAX: usize = 20;
 /// How long a warning about a full table outlives the last refusal.
 const FULL_SHOWN: Duration = Duration::from_secs(30);
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
-/// The sweep's share of an interval: 4 % of a CPU at the most.
-const SWEEP_TIME: Duration = Duration::from_millis(20);
+/// The sweep's share of an interval, to which its last pass adds: 4 % of a CPU at the most.
+const SWEEP_TIME: Duration = Duration::from_millis(16);
 
 pub(super) struct Control {
     pub kernel: Kernel,
@@ -70,8 +70,6 @@ pub(super) struct Control {
     /// From a change to its plan.
     pub pause: Duration,
     pub rooms: BTreeMap<&'static str, Room>,
-    /// `flow_unrecorded` when it was last read.
-    pub unrecorded: u64,
 }
 
 impl Control {
@@ -213,16 +211,15 @@ impl Control {
         let started = Instant::now();
         let memory = self.kernel.memory();
         loop {
-            let state = &self.state;
-            let round = sweep.pass(&memory, kernel::now(), |id, protocol, of_client| {
-                state.idle_ticks(id, protocol, of_client)
-            });
-            if let Some(round) = round {
+            if let Some(round) = sweep.pass(&*memory, kernel::now(), &self.state) {
                 for (id, in_pairs) in self.state.counted() {
                     let open = round.open.get(&id).copied().unwrap_or_default();
                     memory.set_load(id, if in_pairs { open.pairs } else { open.alone });
                 }
-                self.state.handle(Event::Swept { records: round.records, named: round.named });
+                // Refusals are read last: one that came during the round counts.
+                self.state.advance(kernel::now(), |service| memory.refused_at(service));
+                let Round { records, named, survey, .. } = round;
+                self.handle_all([Event::Swept { records, named, survey }].into_iter());
                 return;
             }
             if started.elapsed() > SWEEP_TIME {
@@ -231,14 +228,12 @@ impl Control {
         }
     }
 
-    /// What the kernel refused since the last tick: the state has to know, and so has the operator.
+    /// What the kernel refused since the last tick: the operator has to know.
     fn read_counters(&mut self) {
         let Ok(counters) = self.kernel.counters().all() else { return };
         let count = |counter: Counter| counters.get(counter.name()).copied().unwrap_or(0);
-        let unrecorded = count(Counter::FlowUnrecorded);
-        self.state.advance(kernel::now(), unrecorded != self.unrecorded);
-        self.unrecorded = unrecorded;
-        self.watch_room(count(Counter::DropFlowsFull) + unrecorded, count(Counter::DropNatPorts));
+        let flows = count(Counter::DropFlowsFull) + count(Counter::FlowUnrecorded);
+        self.watch_room(flows, count(Counter::DropNatPorts));
     }
 
     /// Warns while flows are refused for want of room, and a while after.
@@ -281,5 +276,9 @@ fn say(notice: &Notice) {
         Notice::Down { server, detail } => warn!("{server} is down: {detail}"),
         Notice::Unreachable { server, reason } => warn!("{server} cannot be reached: {reason}"),
         Notice::NotChecked { server, detail } => warn!("{server}: {detail}"),
+        Notice::FlowsCrowded { records, max } => {
+            warn!("the flow table holds {records} records of {max}: raise [datapath] flows");
+        }
+        Notice::FlowsEased { records, max } => info!("the flow table has room again: {records} records of {max}"),
     }
 }

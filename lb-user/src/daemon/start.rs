@@ -166,7 +166,8 @@ impl Daemon {
         for breaks in state.breaks() {
             warn!("{breaks}");
         }
-        state.advance(now(), false);
+        let memory = kernel.memory();
+        state.advance(now(), |service| memory.refused_at(service));
         // Before the first plan: replies of flows that go on leave through these interfaces.
         for interface in &interfaces {
             state.attach(interface.index);
@@ -194,7 +195,6 @@ impl Daemon {
             unattached: BTreeSet::new(),
             pause: PLAN_PAUSE_MIN,
             rooms: BTreeMap::new(),
-            unrecorded: 0,
         };
         control.wanted.send_replace(control.wanted_now());
         control.look_around(warnings);

@@ -16,6 +16,7 @@ pub mod preview;
 pub mod record;
 pub mod report;
 pub mod ring;
+pub mod settle;
 pub mod snapshot;
 pub mod state;
 pub mod status;

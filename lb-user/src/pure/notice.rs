@@ -9,4 +9,7 @@ pub enum Notice {
     Down { server: String, detail: String },
     Unreachable { server: String, reason: &'static str },
     NotChecked { server: String, detail: String },
+    /// A flow table is nearly full.
+    FlowsCrowded { records: u64, max: u64 },
+    FlowsEased { records: u64, max: u64 },
 }

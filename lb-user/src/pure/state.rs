@@ -12,6 +12,7 @@
 mod configure;
 mod entries;
 mod rings;
+mod settling;
 mod way;
 
 use std::{
@@ -47,6 +48,7 @@ use super::{
     place::Place,
     plan::{Step, Tables, diff},
     report::{Advice, AgentAdmin, Outcome, Report},
+    settle::Survey,
 };
 
 /// What the daemon starts from.
@@ -84,8 +86,14 @@ pub struct State {
     /// Of the last complete sweep.
     pub(super) records: BTreeMap<ServerId, u64>,
     now: Ticks,
-    /// When the kernel last had no room for a record.
-    refused: Option<Ticks>,
+    /// When a flow last went without a record, by service id.
+    refused: BTreeMap<u32, Ticks>,
+    /// What the last round over the flow tables saw.
+    survey: Survey,
+    /// The service whose slots the next round's end looks at first.
+    settle_from: usize,
+    /// A flow table is nearly full.
+    pub(super) crowded: bool,
     /// Something the tables depend on has changed since the last plan.
     stale: bool,
 }
@@ -133,6 +141,7 @@ pub enum Event {
     Swept {
         records: u64,
         named: BTreeMap<ServerId, u64>,
+        survey: Survey,
     },
 }
 
@@ -152,12 +161,12 @@ impl State {
         match event {
             Event::Checked { server, report } => self.checked(server, &report),
             Event::Reached { address, reach } => self.reached(address, reach),
-            Event::Swept { records, named } => {
+            Event::Swept { records, named, survey } => {
                 self.flows = records;
                 self.sweeps += 1;
                 self.release(&named);
                 self.records = named;
-                None
+                self.surveyed(survey)
             }
         }
     }

@@ -21,6 +21,7 @@ mod passing;
 mod persistence;
 mod reload;
 mod schedulers;
+mod settling;
 mod soak;
 mod unusable;
 mod view;

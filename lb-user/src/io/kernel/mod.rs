@@ -204,6 +204,7 @@ impl Parts {
             ring: mapped(&mut object, "ring")?,
             servers: mapped(&mut object, "servers")?,
             turns: mapped(&mut object, "turns")?,
+            refused: mapped(&mut object, "refused")?,
             load: mapped(&mut object, "load")?,
             flow_tags4: mapped(&mut object, "flow_tags4")?,
             flows4: mapped(&mut object, "flows4")?,

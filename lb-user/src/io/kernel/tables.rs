@@ -12,7 +12,7 @@ use lb_common::{
         self, ALLOW, DENY, EMPTY, Globals, REMOVED, RULES_WORDS, Rule, Rules, Scoped, ServerEntry,
         ServiceEntry, ServiceKey, SlotEntry,
     },
-    flow::{Flow, Half},
+    flow::{Flow, Half, Ticks},
     flow_table::{FlowMemory, Tags},
     limits::{PROBES_MAX, SERVICE_BUCKETS},
     net::{Be128, Family, V4, V6},
@@ -34,6 +34,7 @@ pub struct TableMemory {
     pub(super) ring: Mapped<SlotEntry>,
     pub(super) servers: Mapped<ServerEntry>,
     pub(super) turns: Mapped<Word>,
+    pub(super) refused: Mapped<Word>,
     pub(super) load: Mapped<Word>,
     pub(super) flow_tags4: Mapped<Tags>,
     pub(super) flows4: Mapped<Flow<V4>>,
@@ -71,6 +72,13 @@ macro_rules! flow_memory {
 
             fn flow_half(&self, index: u32) -> Option<&Half<$family>> {
                 self.$halves.get(index as usize)
+            }
+
+            fn flow_lost(&self, server: u32, now: Ticks) {
+                let service = self.server(ServerId(server)).map(ServerEntry::service);
+                if let Some(at) = service.and_then(|service| self.refused.get(service as usize)) {
+                    at.set(now.stamp());
+                }
             }
         }
     };
@@ -142,6 +150,11 @@ impl TableMemory {
             }
         }
         tables
+    }
+
+    /// When a flow of a service last went without a record.
+    pub fn refused_at(&self, service: u32) -> Option<Ticks> {
+        Ticks::of_stamp(self.refused.get(service as usize)?.get())
     }
 
     /// How many connections each server of a leastconn service has, once a sweep has counted them.

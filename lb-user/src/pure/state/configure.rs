@@ -18,6 +18,7 @@ use crate::pure::{
     ids::{ServerIds, ServerKey},
     place::{self, Place, PlaceError},
     report::Advice,
+    settle::Survey,
 };
 
 impl State {
@@ -39,7 +40,10 @@ impl State {
             sweeps: 0,
             records: BTreeMap::new(),
             now: Ticks::default(),
-            refused: None,
+            refused: BTreeMap::new(),
+            survey: Survey::default(),
+            settle_from: 0,
+            crowded: false,
             stale: true,
             installed: pinned,
             config: Config { services: Vec::new(), ..config.clone() },
