@@ -493,7 +493,10 @@ mod tests {
         assert_eq!(Ticks::in_ms(1), 1);
         assert_eq!(Ticks::in_ms(900_000), 6_705);
         assert_eq!(Ticks::of_stamp(0), None);
-        assert_eq!([0, u32::MAX].map(|n| Ticks::of_stamp(Ticks(n).stamp())), [0, u32::MAX].map(|n| Some(Ticks(n))));
+        assert_eq!(
+            [0, u32::MAX].map(|n| Ticks::of_stamp(Ticks(n).stamp())),
+            [0, u32::MAX].map(|n| Some(Ticks(n)))
+        );
     }
 
     #[test]

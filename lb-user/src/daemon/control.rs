@@ -279,6 +279,8 @@ fn say(notice: &Notice) {
         Notice::FlowsCrowded { records, max } => {
             warn!("the flow table holds {records} records of {max}: raise [datapath] flows");
         }
-        Notice::FlowsEased { records, max } => info!("the flow table has room again: {records} records of {max}"),
+        Notice::FlowsEased { records, max } => {
+            info!("the flow table has room again: {records} records of {max}")
+        }
     }
 }

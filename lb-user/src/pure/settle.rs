@@ -188,7 +188,13 @@ mod tests {
             ("followed, nobody else", follows, ago(GRACE_TICKS), hash(false, false), Slot::settled(B)),
             ("followed, refusals matter no more", follows, ago(T), hash(true, false), Slot::settled(B)),
             ("followed, records of others", follows, ago(T * 5), hash(false, true), follows),
-            ("followed a moment before the round", follows, ago(GRACE_TICKS - 1), hash(false, false), follows),
+            (
+                "followed a moment before the round",
+                follows,
+                ago(GRACE_TICKS - 1),
+                hash(false, false),
+                follows,
+            ),
             ("followed after the round began", follows, Ticks(BEGAN.0 + 9), hash(false, false), follows),
             ("pairs, moved T before", owes, ago(T), always(false), Slot::settled(B)),
             ("pairs, moved less than T before", owes, ago(T - 1), always(false), owes),
@@ -208,7 +214,12 @@ mod tests {
         let other = |confirm| Finding::Other { confirm };
         for (name, site, owner, expected) in [
             ("settled", site(Slot::settled(A), Records::Unsettled, true), record(A, 0), Finding::Stale),
-            ("settled, another", site(Slot::settled(A), Records::Unsettled, false), record(B, 0), Finding::Stale),
+            (
+                "settled, another",
+                site(Slot::settled(A), Records::Unsettled, false),
+                record(B, 0),
+                Finding::Stale,
+            ),
             ("settled, a pair", site(Slot::settled(A), Records::Always, false), record(B, 0), other(false)),
             ("current's", site(owes, Records::Unsettled, true), record(B, UNCONFIRMED), Finding::Own),
             ("base's", site(owes, Records::Unsettled, true), record(A, 0), other(false)),

@@ -163,7 +163,8 @@ impl Bed {
     fn apply(&mut self, change: &Change) {
         match *change {
             Change::Set(peer, weight) => {
-                let others = self.peers.iter().enumerate().any(|(other, weight)| other != peer && weight.is_some());
+                let others =
+                    self.peers.iter().enumerate().any(|(other, weight)| other != peer && weight.is_some());
                 if weight.is_some() || others {
                     self.peers[peer] = weight;
                     self.reload();

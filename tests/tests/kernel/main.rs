@@ -150,7 +150,7 @@ fn the_sweep_takes_what_is_void() -> Result<()> {
 /// Of a service that records every flow, with the servers A and B.
 fn of_every_flow() -> Result<State> {
     let text = "[datapath]\ninterfaces = [\"eth0\"]\n[cluster]\nsecret = \"x\"\n[[service]]\nname = \"web\"\n\
-                address = \"192.0.2.10\"\nport = 80\nforward = \"dsr\"\nbalance = \"roundrobin\"\n\
+                address = \"192.0.2.10\"\nport = 80\nforward = \"dsr\"\nbalance = \"roundrobin\"\nslots = 256\n\
                 server = [{ name = \"a\", address = \"10.0.0.1\" }, { name = \"b\", address = \"10.0.0.2\" }]\n";
     let parsed = config::parse("test.toml", text).map_err(|found| anyhow::anyhow!("{found:?}"))?;
     let pinned = Tables::default();

@@ -110,7 +110,7 @@ impl State {
             };
             let keeps = same_seed && config.services.iter().any(as_before);
             for (base, ring) in state.place.rings.into_iter().zip(state.rings) {
-                rings.insert(base, if keeps { ring } else { ring.to_be_built() });
+                rings.insert(base, if keeps { ring } else { ring.outdated() });
             }
         }
         rings

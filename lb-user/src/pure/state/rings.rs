@@ -38,7 +38,7 @@ pub(in crate::pure) struct Ring {
 
 impl Ring {
     /// The next plan builds it whatever its members are.
-    pub(super) fn to_be_built(self) -> Ring {
+    pub(super) fn outdated(self) -> Ring {
         Ring { balance: None, ..self }
     }
 }
@@ -147,7 +147,9 @@ impl State {
         let same = members == state.members && state.balance == Some(configured.balance);
         let (slots, since, cleared) = match old {
             Some(old) if same && !state.due && !dead_base => return old,
-            Some(old) if same => self.passed_on(index, ring, family, &old, old.iter().map(|slot| slot.current())),
+            Some(old) if same => {
+                self.passed_on(index, ring, family, &old, old.iter().map(|slot| slot.current()))
+            }
             old => {
                 let wanted = match configured.balance {
                     Balance::Maglev | Balance::Source => ring::build(self.seed, configured.slots, &members),
@@ -159,7 +161,8 @@ impl State {
         };
         let (counts, balance) = (count(&slots), Some(configured.balance));
         let since = if counts.unsettled > 0 { since } else { Vec::new() };
-        self.services[index].rings[ring] = Ring { members, balance, slots: counts, since, cleared, due: false };
+        self.services[index].rings[ring] =
+            Ring { members, balance, slots: counts, since, cleared, due: false };
         Arc::new(slots)
     }
 
@@ -271,9 +274,25 @@ mod tests {
             ("pairs, is undone", pairs, owes(B, A), A, true, settled(A), true),
             ("pairs, loses its base", pairs, owes(B, A), B, false, settled(B), true),
             ("the hash ends", Inherited { by_hash: true }, settled(A), B, true, owes(B, A), true),
-            ("the hash ends, same server", Inherited { by_hash: true }, settled(A), A, true, owes(A, A), true),
+            (
+                "the hash ends, same server",
+                Inherited { by_hash: true },
+                settled(A),
+                A,
+                true,
+                owes(A, A),
+                true,
+            ),
             ("in turn, moves", Inherited { by_hash: false }, owes(A, A), B, true, owes(B, A), false),
-            ("in turn, loses its base", Inherited { by_hash: false }, owes(B, A), B, false, settled(B), false),
+            (
+                "in turn, loses its base",
+                Inherited { by_hash: false },
+                owes(B, A),
+                B,
+                false,
+                settled(B),
+                false,
+            ),
             ("in turn, owes nothing", Inherited { by_hash: false }, settled(A), B, true, settled(B), true),
             ("after turns", Scattered(Records::Unsettled), settled(A), B, true, owes(B, B), true),
             ("after turns, owes", Scattered(Records::Unsettled), owes(C, A), B, true, owes(B, A), true),

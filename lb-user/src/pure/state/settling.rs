@@ -89,7 +89,12 @@ impl State {
     }
 
     /// The slot that a client's record stands beside; None: none asks for it.
-    pub fn site<F: lb_common::net::Family>(&self, id: ServerId, key: &FlowKey<F>, now: Ticks) -> Option<Site> {
+    pub fn site<F: lb_common::net::Family>(
+        &self,
+        id: ServerId,
+        key: &FlowKey<F>,
+        now: Ticks,
+    ) -> Option<Site> {
         let index = self.servers.get(&id)?.index?;
         let (service, configured) = (&self.services[index], &self.config.services[index]);
         let by_client = configured.by_client();

@@ -1,9 +1,7 @@
 use super::*;
 use crate::pure::{
     plan::Tables,
-    state::{
-        tests::{SECRET, swept, THREE, checked, config, owned, reach, running, service, slots},
-    },
+    state::tests::{SECRET, THREE, checked, config, owned, reach, running, service, slots, swept},
 };
 
 fn settled(mut state: State) -> State {

@@ -80,8 +80,7 @@ fn a_record_of_another_server_holds_its_slot_alone() {
     quiet(&mut state, T);
     let base = state.services[0].place.rings[0];
     let held = slots(&state).iter().position(|slot| slot.lookup()).expect("one that moved") as u32;
-    let site =
-        |slot| Site { ring: base, position: held, slot, records: Records::Unsettled, is_due: false };
+    let site = |slot| Site { ring: base, position: held, slot, records: Records::Unsettled, is_due: false };
     let mut survey = Survey::beginning(Ticks(T * 2));
     survey.note(&site(slots(&state)[held as usize]));
     round(&mut state, survey);
@@ -94,7 +93,8 @@ fn a_record_of_another_server_holds_its_slot_alone() {
 /// Two services whose servers change alike; a flow of the first finds no room.
 #[test]
 fn a_flow_without_a_record_holds_the_slots_of_its_service() {
-    let two = |text: &str| format!("{text}{}", text.replace("web", "other").replace("192.0.2.10", "192.0.2.11"));
+    let two =
+        |text: &str| format!("{text}{}", text.replace("web", "other").replace("192.0.2.10", "192.0.2.11"));
     let mut state = start(config(&two(&service("dsr", THREE))), Tables::default());
     state.plan();
     reload(&mut state, &two(&with_a_fourth()), 0);
