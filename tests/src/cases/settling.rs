@@ -391,6 +391,19 @@ fn slots_settle_as_their_connections_end() {
     }
 }
 
+/// A connection that spoke once in T is known by a record that nobody confirmed: a flood must not take it once the base
+/// has followed.
+#[test]
+fn a_flood_after_the_base_followed_takes_no_connection() {
+    let mut bed = Bed::new(KINDS[0]);
+    (0..60).for_each(|n| bed.open(n % 6));
+    bed.apply(&Change::Set(3, Some(4)));
+    (0..T.div_ceil(T / 16) + 1).for_each(|_| bed.pass());
+    (0..10).for_each(|_| bed.flood(200, true));
+    (0..bed.connections.len()).for_each(|which| bed.wake(which));
+    assert_eq!(bed.broken, None);
+}
+
 const PEERS: usize = 5;
 /// Records of the table: few, so that it fills.
 const CAPACITY: u32 = 120;

@@ -96,6 +96,8 @@ impl State {
                 server.health.reconfigure(&self.config.services[index].check);
             }
         }
+        // A server that comes back may be recorded again before it goes.
+        self.unnamed.clear();
         self.stale = true;
         Ok(())
     }

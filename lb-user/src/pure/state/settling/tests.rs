@@ -90,6 +90,20 @@ fn a_record_of_another_server_holds_its_slot_alone() {
     assert_eq!(waiting(&state), (0, 0), "it ended");
 }
 
+/// The second time it is gone, the round under way may have passed its new records already.
+#[test]
+fn a_server_that_was_back_between_two_rounds_is_not_forgotten() {
+    let mut state = moved();
+    let fourth = state.services[0].servers[3];
+    reload(&mut state, &service("dsr", THREE), 1);
+    quiet(&mut state, 2);
+    reload(&mut state, &with_a_fourth(), 3);
+    reload(&mut state, &service("dsr", THREE), 4);
+    quiet(&mut state, 2);
+    assert!(state.installed.servers.contains_key(&fourth));
+    assert!(quiet(&mut state, 5).contains(&Step::RemoveServer(fourth)), "nobody named it in a whole round");
+}
+
 /// Two services whose servers change alike; a flow of the first finds no room.
 #[test]
 fn a_flow_without_a_record_holds_the_slots_of_its_service() {
