@@ -175,6 +175,7 @@ fn by_ring<F: Family>(
         Err(InsertError::Exists) => Ok(Choice::of(id)),
         Err(InsertError::Full) => {
             tables.count(Counter::FlowUnrecorded);
+            refused(tables, request.service.id, now);
             present(if base_lives { slot.base() } else { slot.current() }).map(Choice::of)
         }
     }
@@ -215,7 +216,10 @@ fn scheduled<F: Family>(
             Ok(Choice { server: id, recorded: true })
         }
         Err(InsertError::Exists) => Ok(Choice::of(id)),
-        Err(InsertError::Full) => Err(Refusal::Full),
+        Err(InsertError::Full) => {
+            refused(tables, request.service.id, now);
+            Err(Refusal::Full)
+        }
     }
 }
 
@@ -226,15 +230,25 @@ fn wait_for_record<F: Family>(tables: &impl Tables, request: &Request<'_, F>) ->
     if moving && !request.is_new() { Err(Refusal::Moving) } else { Ok(()) }
 }
 
-/// Who is next. What no SYN began was somebody's before: the ring says whose, on every node alike.
+/// A flow goes on without a record: the slots of its service do not forget whose it is.
+#[inline(always)]
+pub(crate) fn refused(tables: &impl Tables, service: u32, now: Ticks) {
+    if let Some(at) = tables.refused(service) {
+        at.set(now.stamp());
+    }
+}
+
+/// Who is next. What no SYN began was somebody's before: the ring says whose, on every node alike. So was a datagram
+/// without a record while its slot is unsettled.
 #[inline(always)]
 fn turn<F: Family>(tables: &impl Tables, request: &Request<'_, F>) -> Result<ServerId, Refusal> {
     let service = request.service;
-    if matches!(service.scheduler, Scheduler::Ring)
-        || request.parsed.protocol == TCP && !request.parsed.is_syn()
-    {
+    let by_ring = matches!(service.scheduler, Scheduler::Ring);
+    if by_ring || !request.parsed.is_syn() {
         let slot = slot(tables, service, request.hash)?;
-        return present(slot.owner(false, slot.lookup() && lives(tables, slot.base())));
+        if by_ring || request.parsed.protocol == TCP || slot.lookup() {
+            return present(slot.owner(false, slot.lookup() && lives(tables, slot.base())));
+        }
     }
     let turns = tables.turns(service.id).ok_or(Refusal::NoServer)?;
     match service.scheduler {

@@ -85,7 +85,13 @@ pub(crate) fn open<F: Stages>(packet: &mut impl Packet, tables: &(impl Tables + 
             let task = Task { kind: Kind::Opened, value: recorded as u32 };
             forward::pass_on::<F>(tables, task, F::NAT)
         }
-        Err(outcome) => outcome,
+        Err(outcome) => {
+            // A fault of the tables is no want of room.
+            if outcome.counter() != Counter::DropTables as usize {
+                decide::refused(tables, service.id, tables.now());
+            }
+            outcome
+        }
     }
 }
 

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     io::{
-        kernel::{self, Kernel, Sweep},
+        kernel::{self, Kernel, Round, Sweep},
         net::{
             Net,
             follow::{NetEvent, Watched},
@@ -49,8 +49,8 @@ const PLAN_PAUSE: u32 = 4;
 /// How long a warning about a full table outlives the last refusal.
 pub(super) const FULL_SHOWN: Duration = Duration::from_secs(30);
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
-/// The sweep's share of an interval: 4 % of a CPU at the most.
-const SWEEP_TIME: Duration = Duration::from_millis(20);
+/// The sweep's share of an interval, to which its last pass adds: 4 % of a CPU at the most.
+const SWEEP_TIME: Duration = Duration::from_millis(16);
 
 pub(super) struct Control {
     pub kernel: Kernel,
@@ -75,8 +75,6 @@ pub(super) struct Control {
     /// Health checks that go through the data path.
     pub steers: Steers,
     pub rooms: BTreeMap<&'static str, Room>,
-    /// `flow_unrecorded` when it was last read.
-    pub unrecorded: u64,
 }
 
 impl Control {
@@ -236,17 +234,17 @@ impl Control {
         let started = Instant::now();
         let memory = self.kernel.memory();
         loop {
-            let state = &self.state;
-            let round = sweep.pass(&memory, kernel::now(), |id, protocol, of_client| {
-                state.idle_ticks(id, protocol, of_client)
-            });
-            if let Some(round) = round {
+            if let Some(round) = sweep.pass(&*memory, kernel::now(), &self.state) {
                 for (id, in_pairs) in self.state.counted() {
                     let open = round.open.get(&id).copied().unwrap_or_default();
                     memory.set_load(id, if in_pairs { open.pairs } else { open.alone });
                 }
-                self.state.handle(Event::Swept { records: round.records, named: round.named });
-                self.state.handle(Event::Failing { in_a_row: round.signs.in_a_row() });
+                // Refusals are read last: one that came during the round counts.
+                self.state.advance(kernel::now(), |service| memory.refused_at(service));
+                let Round { records, named, survey, signs, .. } = round;
+                let in_a_row = signs.in_a_row();
+                let swept = Event::Swept { records, named, survey };
+                self.handle_all([swept, Event::Failing { in_a_row }].into_iter());
                 return;
             }
             if started.elapsed() > SWEEP_TIME {
@@ -255,14 +253,12 @@ impl Control {
         }
     }
 
-    /// What the kernel refused since the last tick: the state has to know, and so has the operator.
+    /// What the kernel refused since the last tick: the operator has to know.
     fn read_counters(&mut self) {
         let Ok(counters) = self.kernel.counters().all() else { return };
         let count = |counter: Counter| counters.get(counter.name()).copied().unwrap_or(0);
-        let unrecorded = count(Counter::FlowUnrecorded);
-        self.state.advance(kernel::now(), unrecorded != self.unrecorded);
-        self.unrecorded = unrecorded;
-        self.watch_room(count(Counter::DropFlowsFull) + unrecorded, count(Counter::DropNatPorts));
+        let flows = count(Counter::DropFlowsFull) + count(Counter::FlowUnrecorded);
+        self.watch_room(flows, count(Counter::DropNatPorts));
     }
 
     /// Warns while flows are refused for want of room, and a while after.

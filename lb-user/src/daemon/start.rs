@@ -178,7 +178,8 @@ impl Daemon {
         for breaks in state.breaks() {
             warn!("{breaks}");
         }
-        state.advance(now(), false);
+        let memory = kernel.memory();
+        state.advance(now(), |service| memory.refused_at(service));
         // Before the first plan: replies of flows that go on leave through these interfaces.
         for interface in &interfaces {
             state.attach(interface.index);
@@ -211,7 +212,6 @@ impl Daemon {
             pause: PLAN_PAUSE_MIN,
             steers: Steers::default(),
             rooms: BTreeMap::new(),
-            unrecorded: 0,
         };
         control.wanted.send_replace(control.wanted_now());
         control.look_around(warnings);

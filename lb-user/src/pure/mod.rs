@@ -23,6 +23,7 @@ pub mod record;
 pub mod report;
 pub mod ring;
 pub mod schedule;
+pub mod settle;
 pub mod snapshot;
 pub mod state;
 pub mod status;

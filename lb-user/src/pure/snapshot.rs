@@ -24,6 +24,8 @@ pub struct Snapshot {
     pub flows: u64,
     pub flows_max: u64,
     pub sweeps: u64,
+    /// A flow table is nearly full.
+    pub flows_crowded: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,6 +141,7 @@ impl State {
             flows: self.flows,
             flows_max: self.config.datapath.flows.into(),
             sweeps: self.sweeps,
+            flows_crowded: self.crowded,
         }
     }
 
@@ -187,6 +190,9 @@ impl Snapshot {
         let own: BTreeSet<IpAddr> = servers.filter_map(|server| server.source).collect();
         for service in &self.services {
             warnings.extend(service.warnings(&own));
+        }
+        if self.flows_crowded {
+            warnings.push("the flow table is nearly full: raise [datapath] flows".to_owned());
         }
         Status {
             node: around.node.to_owned(),

@@ -13,6 +13,7 @@ mod configure;
 mod drift;
 mod entries;
 mod rings;
+mod settling;
 mod through;
 mod usable;
 mod way;
@@ -56,6 +57,7 @@ use super::{
     plan::{Step, Tables, diff},
     report::{Advice, AgentAdmin, Outcome, Report},
     schedule::Orders,
+    settle::Survey,
 };
 
 /// What the daemon starts from.
@@ -101,8 +103,14 @@ pub struct State {
     /// Not read yet.
     notices: Vec<Notice>,
     orders: Orders,
-    /// When the kernel last had no room for a record.
-    refused: Option<Ticks>,
+    /// When a flow last went without a record, by service id.
+    refused: BTreeMap<u32, Ticks>,
+    /// What the last round over the flow tables saw.
+    survey: Survey,
+    /// The service whose slots the next round's end looks at first.
+    settle_from: usize,
+    /// A flow table is nearly full.
+    pub(super) crowded: bool,
     /// Something the tables depend on has changed since the last plan.
     stale: bool,
 }
@@ -153,6 +161,7 @@ pub enum Event {
     Swept {
         records: u64,
         named: BTreeMap<ServerId, u64>,
+        survey: Survey,
     },
     /// Connections that failed in a row, of each server with any, at the end of such a round.
     Failing {
@@ -184,12 +193,12 @@ impl State {
                 self.checked(server, &report)
             }
             Event::Reached { address, reach } => self.reached(address, reach),
-            Event::Swept { records, named } => {
+            Event::Swept { records, named, survey } => {
                 self.flows = records;
                 self.sweeps += 1;
                 self.release(&named);
                 self.records = named;
-                None
+                self.surveyed(survey)
             }
             Event::Failing { in_a_row } => {
                 self.suspected(&in_a_row);

@@ -26,6 +26,7 @@ pub fn on_host(case: &Case, poison: u8) -> Effect {
         flows: tables.records(),
         fragments: tables.fragments().into_iter().collect(),
         turns: tables.all_turns(),
+        refused: tables.refusals(),
         load: tables.loads(),
         traffic: tables.traffic(),
     }

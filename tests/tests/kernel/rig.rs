@@ -151,6 +151,7 @@ impl Rig {
                 flows: self.flows(moved)?,
                 fragments: self.state.fragments(moved)?,
                 turns: self.state.turns(&case.world)?,
+                refused: self.state.refused(&case.world, moved)?,
                 load: self.state.load(&case.world)?,
                 traffic: grown(&before.1, &after.1, |old, new| TrafficCounts {
                     packets: new.packets - old.packets,

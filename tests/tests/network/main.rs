@@ -26,6 +26,7 @@ mod persistence;
 mod reload;
 mod restart;
 mod schedulers;
+mod settling;
 mod soak;
 mod suspect;
 mod through;

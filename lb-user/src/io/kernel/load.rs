@@ -205,6 +205,7 @@ fn layouts(sizes: Sizes) -> Vec<Layout> {
         array("ring", size_of::<SlotEntry>(), None),
         array("servers", size_of::<ServerEntry>(), Some(SERVERS_MAX)),
         array("turns", size_of::<Word>(), Some(SERVICES_MAX)),
+        array("refused", size_of::<Word>(), Some(SERVICES_MAX)),
         array("load", size_of::<Word>(), Some(SERVERS_MAX)),
         array("flow_tags4", size_of::<Tags>(), Some(buckets)),
         array("flows4", size_of::<Flow<V4>>(), Some(buckets * WAYS)),

@@ -258,6 +258,7 @@ impl TableMemory {
             ring: mapped(&mut map, "ring")?,
             servers: mapped(&mut map, "servers")?,
             turns: mapped(&mut map, "turns")?,
+            refused: mapped(&mut map, "refused")?,
             load: mapped(&mut map, "load")?,
             flow_tags4: mapped(&mut map, "flow_tags4")?,
             flows4: mapped(&mut map, "flows4")?,

@@ -16,7 +16,7 @@ use lb_common::{
         self, ALLOW, DENY, EMPTY, Globals, REMOVED, RULES_WORDS, Rule, Rules, Scoped, ServerEntry,
         ServiceEntry, ServiceKey, SlotEntry,
     },
-    flow::{Flow, Half},
+    flow::{Flow, Half, Ticks},
     flow_table::{FlowMemory, Tags},
     limits::{NAT_SOURCES_MAX, PROBES_MAX, SERVICE_BUCKETS},
     net::{Be128, Family, V4, V6},
@@ -38,6 +38,7 @@ pub struct TableMemory {
     pub(super) ring: Mapped<SlotEntry>,
     pub(super) servers: Mapped<ServerEntry>,
     pub(super) turns: Mapped<Word>,
+    pub(super) refused: Mapped<Word>,
     pub(super) load: Mapped<Word>,
     pub(super) flow_tags4: Mapped<Tags>,
     pub(super) flows4: Mapped<Flow<V4>>,
@@ -75,6 +76,13 @@ macro_rules! flow_memory {
 
             fn flow_half(&self, index: u32) -> Option<&Half<$family>> {
                 self.$halves.get(index as usize)
+            }
+
+            fn flow_lost(&self, server: u32, now: Ticks) {
+                let service = self.server(ServerId(server)).map(ServerEntry::service);
+                if let Some(at) = service.and_then(|service| self.refused.get(service as usize)) {
+                    at.set(now.stamp());
+                }
             }
         }
     };
@@ -139,6 +147,11 @@ impl TableMemory {
             tables.rings.entry(base).or_insert_with(|| Arc::new(slots()));
         }
         tables
+    }
+
+    /// When a flow of a service last went without a record.
+    pub fn refused_at(&self, service: u32) -> Option<Ticks> {
+        Ticks::of_stamp(self.refused.get(service as usize)?.get())
     }
 
     /// Fills new tables of services and a longer ring with what stands in `old`.

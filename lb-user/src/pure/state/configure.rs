@@ -21,6 +21,7 @@ use crate::pure::{
     place::{self, Place, PlaceError},
     report::Advice,
     schedule::Orders,
+    settle::Survey,
 };
 
 impl State {
@@ -46,7 +47,10 @@ impl State {
             wake: None,
             notices: Vec::new(),
             orders: Orders::default(),
-            refused: None,
+            refused: BTreeMap::new(),
+            survey: Survey::default(),
+            settle_from: 0,
+            crowded: false,
             stale: true,
             installed: pinned,
             config: Config { services: Vec::new(), ..config.clone() },
@@ -104,6 +108,8 @@ impl State {
                 server.usage.forget_pace();
             }
         }
+        // A server that comes back may be recorded again before it goes.
+        self.unnamed.clear();
         self.stale = true;
         Ok(())
     }
@@ -118,7 +124,7 @@ impl State {
             };
             let keeps = same_seed && config.services.iter().any(as_before);
             for (base, ring) in state.place.rings.into_iter().zip(state.rings) {
-                rings.insert(base, if keeps { ring } else { ring.to_be_built() });
+                rings.insert(base, if keeps { ring } else { ring.outdated() });
             }
         }
         rings

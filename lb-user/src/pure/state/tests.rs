@@ -69,6 +69,10 @@ pub(super) fn checked(state: &State, position: usize, passed: bool) -> Event {
     result(state.services[0].servers[position], passed)
 }
 
+pub(super) fn swept(records: u64, named: BTreeMap<ServerId, u64>) -> Event {
+    Event::Swept { records, named, survey: Survey::default() }
+}
+
 fn result(server: ServerId, passed: bool) -> Event {
     let outcome = if passed { Outcome::Passed } else { Outcome::Failed("refused".into()) };
     Event::Checked { server, report: Report { outcome, steps: Vec::new(), answer: None, warning: None } }
@@ -126,30 +130,6 @@ fn a_server_that_recovers_takes_its_slots_back_and_breaks_nothing() {
         assert_eq!(now.base(), second.base(), "whoever served meanwhile keeps its connections");
         assert_eq!(now.lookup(), first != second);
     }
-}
-
-#[test]
-fn a_base_follows_after_the_idle_time_without_a_refused_record() {
-    let mut state = running("dsr", Tables::default());
-    for passed in [false, true] {
-        let event = checked(&state, 0, passed);
-        state.handle(event);
-        state.plan();
-    }
-    let moved = slots(&state).iter().filter(|slot| slot.base() != slot.current()).count();
-    assert_eq!(moved, 64);
-    let idle = Ticks::in_ms(900_000);
-    state.advance(Ticks(idle - 1), false);
-    assert!(!state.is_stale() && state.plan().is_empty());
-    state.advance(Ticks(idle), true);
-    assert_eq!(state.plan(), [], "somebody may live unrecorded");
-    state.advance(Ticks(idle * 2 - 1), false);
-    assert_eq!(state.plan(), []);
-    state.advance(Ticks(idle * 2), false);
-    assert!(matches!(state.plan().as_slice(), [Step::SetSlots(_, changes)] if changes.len() == moved));
-    assert!(slots(&state).iter().all(|slot| slot.base() == slot.current()));
-    assert_eq!(slots(&state).iter().filter(|slot| slot.lookup()).count(), moved, "records still count");
-    assert!(!state.is_stale());
 }
 
 #[test]
@@ -350,7 +330,7 @@ fn a_removed_server_keeps_its_id_while_anything_names_it() {
     assert!(state.installed.servers[&removed].hop.lives, "its connections go on");
     assert!(slots(&state).iter().all(|slot| slot.current() != removed));
     assert!(slots(&state).iter().any(|slot| slot.base() == removed), "and are its own in the slots it had");
-    state.handle(Event::Swept { records: 0, named: BTreeMap::new() });
+    state.handle(swept(0, BTreeMap::new()));
     state.plan();
     assert!(state.installed.servers.contains_key(&removed), "a slot names it");
 
@@ -362,13 +342,13 @@ fn a_removed_server_keeps_its_id_while_anything_names_it() {
         pinned
     });
     state.plan();
-    state.handle(Event::Swept { records: 1, named: [(removed, 1)].into() });
+    state.handle(swept(1, [(removed, 1)].into()));
     state.plan();
     assert!(state.installed.servers.contains_key(&removed), "a record names it");
-    state.handle(Event::Swept { records: 0, named: BTreeMap::new() });
+    state.handle(swept(0, BTreeMap::new()));
     state.plan();
     assert!(state.installed.servers.contains_key(&removed), "a record may have been made behind the round");
-    state.handle(Event::Swept { records: 0, named: BTreeMap::new() });
+    state.handle(swept(0, BTreeMap::new()));
     assert!(state.plan().contains(&Step::RemoveServer(removed)));
 }
 
@@ -498,12 +478,12 @@ proptest! {
                         prop_assert!(!unbroken || reached == connection.server, "moved while it waited");
                     }
                     now += Ticks::in_ms(900_000);
-                    state.advance(Ticks(now), false);
+                    state.advance(Ticks(now), |_| None);
                 }
                 Move::Restart => {
                     let pinned = state.installed.clone();
                     state = start(config(&service("dsr", THREE)), pinned);
-                    state.advance(Ticks(now), false);
+                    state.advance(Ticks(now), |_| None);
                     state.attach(2);
                     for last in 1..=3 {
                         state.handle(reach(last));

@@ -1,10 +1,7 @@
 use super::*;
 use crate::pure::{
     plan::Tables,
-    state::{
-        Event,
-        tests::{SECRET, THREE, checked, config, owned, reach, running, service, slots},
-    },
+    state::tests::{SECRET, THREE, checked, config, owned, reach, running, service, slots, swept},
 };
 
 fn settled(mut state: State) -> State {
@@ -99,7 +96,7 @@ fn services_come_and_go() {
     assert_eq!(one.installed.rings.len(), 1);
     assert_eq!(one.checks().len(), 3, "nobody asks for a service that is gone");
     for _ in 0..2 {
-        one.handle(Event::Swept { records: 0, named: BTreeMap::new() });
+        one.handle(swept(0, BTreeMap::new()));
     }
     let one = settled(one);
     assert_eq!(one.installed.servers.len(), 3, "its servers are forgotten once nothing names them");
