@@ -43,11 +43,14 @@ fn after(changes: &[(&str, Change)]) -> (Vec<String>, Vec<String>) {
     (config.services[0].servers.iter().map(shown).collect(), overlay.differences(&file()))
 }
 
+/// A name; changes by server; the servers in force and what differs from the file afterwards.
+type Case<'a> = (&'a str, &'a [(&'a str, Change)], &'a [&'a str], &'a [&'a str]);
+
 #[test]
 fn changes_and_what_they_leave() {
     let a = "a 10.0.0.1:80 3 ready";
     let b = "b 10.0.0.2:80 1 ready";
-    let cases: [(&str, &[(&str, Change)], &[&str], &[&str]); 8] = [
+    let cases: [Case<'_>; 8] = [
         ("nothing", &[], &[a, b], &[]),
         (
             "drained and weighed",
