@@ -64,6 +64,8 @@ pub(super) struct Sources {
     pub listing: Mutex<()>,
 }
 
+/// Beside the counters, and no counter: how many slots look records up now.
+const SLOTS_LOOKUP: &str = "slots_lookup";
 /// Shown of the recorded flows.
 const FLOWS_SHOWN: usize = 10_000;
 
@@ -91,6 +93,8 @@ pub(super) fn answers(sources: Sources) -> Answers {
             let forwarding = counters.reader.counters.all();
             let mut all = forwarding.map_err(|error| format!("cannot read the counters: {error}"))?;
             all.extend(counters.situation().checks);
+            let lookup = counters.snapshot.borrow().slots_lookup();
+            all.insert(SLOTS_LOOKUP.to_owned(), lookup);
             Ok(all)
         }),
         events: Box::new(move |replay| events.stream.subscribe(replay)),

@@ -211,6 +211,12 @@ impl Snapshot {
         }
     }
 
+    /// Slots of all rings whose flows are looked up.
+    pub fn slots_lookup(&self) -> u64 {
+        let rings = self.services.iter().flat_map(|service| &service.rings);
+        rings.map(|ring| u64::from(ring.unsettled)).sum()
+    }
+
     /// The service of a server, though the server may be leaving.
     pub fn service_of(&self, id: ServerId) -> Option<&ServiceView> {
         let has = |service: &&ServiceView| {

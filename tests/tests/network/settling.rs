@@ -22,7 +22,9 @@ fn slots_settle_as_their_last_connections_end() -> Result<()> {
     // Nobody is silent for T: whoever lives is recorded, and holds its own slot alone.
     asked_until(&steelyard, &mut sessions, |unsettled, count| (1..=count).contains(&unsettled))?;
     drop(sessions);
+    ensure!(steelyard.counter("slots_lookup")? > 0);
     steelyard.wait("every slot to settle", |status| unsettled(status) == 0)?;
+    ensure!(steelyard.counter("slots_lookup")? == 0);
     let before = steelyard.counter("flow_recorded")?;
     let new = Requests::new(bed.service(), 100).tcp(&bed.client)?;
     new.all_answered()?;
