@@ -392,6 +392,20 @@ fn start_error(config: Config, ring_slots: u32) -> Option<PlaceError> {
         .err()
 }
 
+#[test]
+fn a_hundred_flaps_at_once_build_a_ring_once() {
+    let mut state = running("dsr", Tables::default());
+    let before = state.installed.rings.clone();
+    for turn in 0..100 {
+        state.handle(checked(&state, turn % 3, turn % 2 == 0));
+        assert_eq!(state.installed.rings, before, "nothing is built before the plan");
+    }
+    let steps = state.plan();
+    let built = steps.iter().filter(|step| matches!(step, Step::SetSlots(..))).count();
+    assert!(built <= 1, "{built} times");
+    assert_eq!(state.plan(), [], "and nothing is left to do");
+}
+
 /// What happens in the simulation of `no_connection_to_a_living_server_moves`.
 #[derive(Debug, Clone)]
 enum Move {
