@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use super::{DAY, number, or_never, within};
-use crate::pure::config::{
-    error::{Findings, Spanned},
-    model::{Damping, Forward},
-    raw::{self, Field, Text},
+use crate::pure::{
+    config::{
+        error::{Findings, Spanned},
+        model::{Damping, Forward},
+        raw::{self, Field, Text},
+    },
+    suspect,
 };
 
 pub(super) struct Life {
@@ -67,4 +70,5 @@ const DAMPING: Damping =
     Damping { changes: 4, within: Duration::from_secs(60), hold: Duration::from_secs(2 * 60) };
 const CHANGES_MAX: u32 = 255;
 const SUSPECT_AFTER: u32 = 5;
-const SUSPECT_AFTER_MAX: u32 = 1_000;
+/// As many as are kept of each server.
+const SUSPECT_AFTER_MAX: u32 = suspect::FAILURES_MAX as u32;

@@ -259,8 +259,8 @@ damping = { holds = "10s" }"#,
         (
             "suspects too late",
             "port = 80",
-            "port = 80\nsuspect_after = 1001",
-            "13:17: `suspect_after` is out of range: 1001",
+            "port = 80\nsuspect_after = 257",
+            "13:17: `suspect_after` is out of range: 257",
         ),
     ]);
 }
