@@ -1,5 +1,5 @@
-//! Builds the kernel half and tells the package where it is: `STEELYARD_XDP`, `STEELYARD_DECAP`
-//! and `STEELYARD_DRIVER`.
+//! Builds the kernel half and tells the package where it is: `STEELYARD_XDP`, `STEELYARD_DECAP`,
+//! `STEELYARD_THROUGH` and `STEELYARD_DRIVER`.
 //!
 //! The object is always the optimised one, whatever the profile of the package. `lb-tests` uses this script too.
 
@@ -35,6 +35,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     // Copies, because what `include_bytes!` reads must change only when this script runs.
     embed("STEELYARD_XDP", &objects.xdp)?;
     embed("STEELYARD_DECAP", &objects.decap)?;
+    embed("STEELYARD_THROUGH", &objects.through)?;
     embed("STEELYARD_DRIVER", &objects.driver)
 }
 

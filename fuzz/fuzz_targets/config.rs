@@ -25,7 +25,13 @@ fuzz_target!(|text: &str| {
     if slots > SLOTS_MAX {
         return;
     }
-    let start = Start { config: parsed.config, secret: b"fuzz", pinned: Tables::default(), ring_slots: slots };
+    let start = Start {
+        config: parsed.config,
+        secret: b"fuzz",
+        pinned: Tables::default(),
+        ring_slots: slots,
+        now: std::time::Instant::now(),
+    };
     if let Ok(mut state) = State::new(start) {
         let mut tables = Tables::default();
         for step in state.plan() {

@@ -79,6 +79,8 @@ counters! {
     PassNoService = "pass_no_service",
     /// Passed to the kernel: to a NAT source or from a server behind the gateway, but of no flow of ours.
     PassNoFlow = "pass_no_flow",
+    /// Passed to the kernel: no daemon has been alive for longer than the watchdog allows.
+    PassWatchdog = "pass_watchdog",
     /// Dropped: for a service, but its lengths contradict each other.
     DropMalformed = "drop_malformed",
     /// Dropped: the time to live would reach zero.
@@ -87,7 +89,7 @@ counters! {
     DropAccess = "drop_access",
     /// Dropped: the service has no usable server.
     DropNoServer = "drop_no_server",
-    /// Dropped: within a NAT connection that is not recorded.
+    /// Dropped: within a NAT connection that is not recorded, or of a flow whose record is being moved to another table.
     DropNoFlow = "drop_no_flow",
     /// Dropped: a fragment for a service before the first of its datagram, or after its time.
     DropFragment = "drop_fragment",

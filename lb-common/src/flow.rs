@@ -33,6 +33,17 @@ impl Ticks {
         if passed > u32::MAX / 2 { 0 } else { passed }
     }
 
+    /// The time as a word of its own, of which 0 says that there is none.
+    #[inline(always)]
+    pub const fn stamp(self) -> u64 {
+        self.0 as u64 | STAMPED
+    }
+
+    /// What `stamp` made; None: never.
+    pub const fn of_stamp(word: u64) -> Option<Ticks> {
+        if word & STAMPED == 0 { None } else { Some(Ticks(word as u32)) }
+    }
+
     /// Whole ticks in a number of milliseconds, at least one.
     pub const fn in_ms(ms: u64) -> u32 {
         let ticks = ms.saturating_mul(1_000_000) >> TICK_SHIFT;
@@ -45,6 +56,8 @@ impl Ticks {
         }
     }
 }
+
+const STAMPED: u64 = 1 << 32;
 
 /// Ends of one direction of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -314,6 +327,17 @@ impl<F: Family> Flow<F> {
         self.clock.set(self.clock.get() & !((clear as u64) << 32));
     }
 
+    /// Makes the record one that does not give way, and loses no stamp that a packet sets meanwhile. False: packets
+    /// came faster than that, or there was nothing to do.
+    pub fn confirm(&self) -> bool {
+        const TRIES: u32 = 4;
+        let bit = (UNCONFIRMED as u64) << 32;
+        (0..TRIES).any(|_| {
+            let old = self.clock.get();
+            old & bit != 0 && self.clock.compare_exchange(old, old & !bit)
+        })
+    }
+
     /// The key of a record that was made at least `ticks` ago and that nobody confirmed since.
     #[inline(always)]
     pub(crate) fn half_open_since(&self, now: Ticks, ticks: u32) -> Option<FlowKey<F>> {
@@ -468,6 +492,19 @@ mod tests {
         assert_eq!(Ticks(1).since(Ticks(u32::MAX)), 2);
         assert_eq!(Ticks::in_ms(1), 1);
         assert_eq!(Ticks::in_ms(900_000), 6_705);
+        assert_eq!(Ticks::of_stamp(0), None);
+        assert_eq!(
+            [0, u32::MAX].map(|n| Ticks::of_stamp(Ticks(n).stamp())),
+            [0, u32::MAX].map(|n| Some(Ticks(n)))
+        );
+    }
+
+    #[test]
+    fn confirming_changes_one_bit() {
+        let flow = Flow::<V4>::default();
+        flow.fill(Owner { server: 7, seen: Ticks(9), state: UNCONFIRMED | NAT_REPLY });
+        assert!(flow.confirm() && !flow.confirm());
+        assert_eq!(flow.owner(), Owner { server: 7, seen: Ticks(9), state: NAT_REPLY });
     }
 
     #[test]

@@ -12,7 +12,7 @@
 //! CPU may look up, insert and remove at any time without a lock.
 
 use crate::{
-    flow::{Flow, FlowKey, FlowView, Half, NatFlow, Owner, Ticks},
+    flow::{Flow, FlowKey, FlowView, Half, NatFlow, OPENING, Owner, Ticks},
     hash,
     net::Family,
     word::Word,
@@ -46,6 +46,8 @@ pub trait FlowMemory<F: Family> {
     fn flow_tags(&self, bucket: u32) -> Option<&Tags>;
     fn flow_record(&self, index: u32) -> Option<&Flow<F>>;
     fn flow_half(&self, index: u32) -> Option<&Half<F>>;
+    /// A record of this server's gave way though its flow may live.
+    fn flow_lost(&self, server: u32, now: Ticks);
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +61,11 @@ pub enum InsertError {
 pub const fn buckets(flows: u32) -> u32 {
     let buckets = (flows as u64 * 5 / (4 * WAYS as u64)) as u32;
     if buckets == 0 { 1 } else { buckets }
+}
+
+/// The most records that a table of so many buckets is made for.
+pub const fn flows(buckets: u32) -> u32 {
+    (buckets as u64 * 4 * WAYS as u64).div_ceil(5) as u32
 }
 
 /// A half of a NAT flow, and what it held in one moment.
@@ -241,9 +248,14 @@ pub fn free<F: Family>(memory: &impl FlowMemory<F>, index: u32) {
 fn evict<F: Family>(memory: &impl FlowMemory<F>, bucket: u32, now: Ticks) -> Option<()> {
     for way in 0..WAYS {
         let index = bucket * WAYS + way;
-        if let Some(key) = memory.flow_record(index)?.half_open_since(now, EVICTABLE_TICKS)
+        let flow = memory.flow_record(index)?;
+        let owner = flow.owner();
+        if let Some(key) = flow.half_open_since(now, EVICTABLE_TICKS)
             && release(memory, index, &key)
         {
+            if owner.state & OPENING == 0 {
+                memory.flow_lost(owner.server, now);
+            }
             return Some(());
         }
     }
@@ -350,11 +362,20 @@ const _: () = assert!(size_of::<Tags>() == 16);
 mod tests {
     extern crate std;
 
-    use std::{collections::BTreeMap, sync::Barrier, thread, vec::Vec};
+    use std::{
+        collections::BTreeMap,
+        sync::{
+            Barrier,
+            atomic::{AtomicU32, Ordering},
+        },
+        thread,
+        vec::Vec,
+    };
 
     use super::*;
+    use crate::limits::{FLOWS_DEFAULT, FLOWS_MAX, FLOWS_MIN};
     use crate::{
-        flow::{OPENING, Tuple, UNCONFIRMED},
+        flow::{Tuple, UNCONFIRMED},
         net::{Be16, Be32, TCP, V4},
     };
 
@@ -362,6 +383,8 @@ mod tests {
         tags: Vec<Tags>,
         records: Vec<Flow>,
         halves: Vec<Half>,
+        /// Records that gave way though their flows may live.
+        lost: AtomicU32,
     }
 
     impl Memory {
@@ -371,6 +394,7 @@ mod tests {
                 tags: (0..buckets).map(|_| Tags::default()).collect(),
                 records: (0..buckets * WAYS).map(|_| Flow::default()).collect(),
                 halves: (0..buckets * WAYS).map(|_| Half::default()).collect(),
+                lost: AtomicU32::new(0),
             }
         }
 
@@ -398,6 +422,10 @@ mod tests {
 
         fn flow_half(&self, index: u32) -> Option<&Half> {
             self.halves.get(index as usize)
+        }
+
+        fn flow_lost(&self, _: u32, _: Ticks) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -511,6 +539,8 @@ mod tests {
         assert!(find(&memory, &key(5)).is_none());
         assert_eq!(put(&memory, &key(5), &at(5, soon + 1, unconfirmed)), Err(InsertError::Full));
         assert_eq!(memory.used(), 8);
+        // A client without an answer lost nothing.
+        assert_eq!(memory.lost.into_inner(), u32::from(unconfirmed & OPENING == 0));
     }
 
     /// One bucket, more keys than ways, and every record half-open and old: removals, evictions and insertions
@@ -592,5 +622,13 @@ mod tests {
             remove(&memory, key);
         }
         assert_eq!(memory.used(), 0);
+    }
+
+    #[test]
+    fn a_table_tells_how_many_flows_it_is_for() {
+        for flows in [FLOWS_MIN, 1_500, FLOWS_DEFAULT, FLOWS_MAX] {
+            assert_eq!(buckets(super::flows(buckets(flows))), buckets(flows), "{flows}");
+        }
+        assert_eq!(buckets(flows(1)), 1);
     }
 }

@@ -22,9 +22,10 @@ pub mod limits;
 pub mod net;
 pub mod slot;
 pub mod stage;
+pub mod through;
 #[cfg(feature = "user")]
 mod user;
 pub mod word;
 
 /// Directory below the pin directory: changes whenever the layout of a map does.
-pub const LAYOUT: &str = "v2";
+pub const LAYOUT: &str = "v3";

@@ -53,6 +53,8 @@ pub trait Family: Copy + Eq + Ord + Hash + Debug + Default + Send + Sync + 'stat
     fn from_words(words: [u64; 2]) -> Self::Address;
     /// Both words of a 128-bit address; IPv4 is mapped into IPv6 (RFC 4291, section 2.5.5.2).
     fn mapped(address: Self::Address) -> Be128;
+    /// The inverse; the caller knows the version.
+    fn unmapped(address: Be128) -> Self::Address;
     /// A word in which the low 32 bits are free for ports, keyed.
     fn mixed(address: Self::Address, key: u64) -> u64;
 }
@@ -98,7 +100,12 @@ impl Family for V4 {
 
     #[inline(always)]
     fn mapped(address: Be32) -> Be128 {
-        Be128([0, (0x0000_ffff_u32.to_be() as u64) | (address.0 as u64) << 32])
+        Be128([0, MAPPED | (address.0 as u64) << 32])
+    }
+
+    #[inline(always)]
+    fn unmapped(Be128([_, low]): Be128) -> Be32 {
+        Be32((low >> 32) as u32)
     }
 
     #[inline(always)]
@@ -144,12 +151,20 @@ impl Family for V6 {
     }
 
     #[inline(always)]
+    fn unmapped(address: Be128) -> Be128 {
+        address
+    }
+
+    #[inline(always)]
     fn mixed(Be128([high, low]): Be128, key: u64) -> u64 {
         let x = (high ^ key).wrapping_mul(MIX);
         let x = (x ^ x >> 32 ^ low).wrapping_mul(MIX);
         x ^ x >> 32
     }
 }
+
+/// What stands in front of a mapped IPv4 address, in the low half of the second word.
+const MAPPED: u64 = 0x0000_ffff_u32.to_be() as u64;
 
 /// From the MurmurHash3 finalizer.
 const MIX: u64 = 0xff51_afd7_ed55_8ccd;
@@ -210,6 +225,13 @@ impl Be128 {
             core::net::IpAddr::V4(address) => V4::mapped(address.into()),
             core::net::IpAddr::V6(address) => address.into(),
         }
+    }
+
+    /// Whether this is an IPv4 address in its mapped form.
+    #[inline(always)]
+    pub const fn is_mapped(self) -> bool {
+        let Be128([high, low]) = self;
+        high == 0 && low as u32 as u64 == MAPPED
     }
 
     /// A mapped IPv4 address as what it is.

@@ -30,6 +30,10 @@ pub(crate) fn stage<F: Errors>(
         Kind::NoServer if is_tcp => {
             return reset(packet, &parsed, Counter::ResetNoServer, Counter::DropNoServer);
         }
+        // Its record may be on the way from another table: the packet is repeated.
+        Kind::NoFlow if tables.globals().is_some_and(|globals| globals.is_moving()) => {
+            return Outcome::drop(Counter::DropNoFlow);
+        }
         Kind::NoFlow if is_tcp => return reset(packet, &parsed, Counter::ResetNoFlow, Counter::DropNoFlow),
         Kind::NoServer => (F::UNREACHABLE, Counter::AnswerNoServer, Counter::DropNoServer),
         Kind::TooBig => (F::too_big(task.value), Counter::AnswerTooBig, Counter::DropTooBig),

@@ -53,6 +53,13 @@ impl Sum {
         self.add128(Be128([!high, !low])).add128(new)
     }
 
+    /// Folded to 32 bits, as the kernel takes a difference.
+    #[inline(always)]
+    pub fn word(self) -> u32 {
+        let s = (self.0 & 0xffff_ffff) + (self.0 >> 32);
+        ((s & 0xffff_ffff) + (s >> 32)) as u32
+    }
+
     /// The checksum field. Bounded: 2^16 terms of 32 bits fit the sum.
     #[inline(always)]
     pub fn field(self) -> Be16 {

@@ -104,6 +104,8 @@ pub(crate) enum Refusal {
     NoServer,
     /// No room for a record that the flow cannot do without.
     Full,
+    /// Its record may be on the way from another table: the packet is repeated.
+    Moving,
 }
 
 /// Whether a client may not use a service with an access list.
@@ -162,6 +164,7 @@ fn by_ring<F: Family>(
     if let Some(server) = recorded(tables, request, &key, now, 0) {
         return Ok(Choice::of(server));
     }
+    wait_for_record(tables, request)?;
     let base_lives = lives(tables, slot.base());
     let id = present(slot.owner(request.is_new(), base_lives))?;
     match record(tables, request, &key, id, now) {
@@ -172,6 +175,7 @@ fn by_ring<F: Family>(
         Err(InsertError::Exists) => Ok(Choice::of(id)),
         Err(InsertError::Full) => {
             tables.count(Counter::FlowUnrecorded);
+            refused(tables, request.service.id, now);
             present(if base_lives { slot.base() } else { slot.current() }).map(Choice::of)
         }
     }
@@ -182,6 +186,7 @@ fn by_ring<F: Family>(
 #[inline(always)]
 fn by_slot<F: Family>(tables: &impl Tables, request: &Request<'_, F>) -> Result<ServerId, Refusal> {
     let slot = slot(tables, request.service, request.hash)?;
+    wait_for_record(tables, request)?;
     let opening = request.is_new() || request.service.mode == Mode::Nat || !slot.lookup();
     present(slot.owner(opening, opening || lives(tables, slot.base())))
 }
@@ -200,6 +205,7 @@ fn scheduled<F: Family>(
     if let Some(server) = recorded(tables, request, &key, now, set) {
         return Ok(Choice::of(server));
     }
+    wait_for_record(tables, request)?;
     let id = turn(tables, request)?;
     match record(tables, request, &key, id, now) {
         Ok(()) => {
@@ -210,19 +216,39 @@ fn scheduled<F: Family>(
             Ok(Choice { server: id, recorded: true })
         }
         Err(InsertError::Exists) => Ok(Choice::of(id)),
-        Err(InsertError::Full) => Err(Refusal::Full),
+        Err(InsertError::Full) => {
+            refused(tables, request.service.id, now);
+            Err(Refusal::Full)
+        }
     }
 }
 
-/// Who is next. What no SYN began was somebody's before: the ring says whose, on every node alike.
+/// While records move to another table, only what begins something goes on without one.
+#[inline(always)]
+fn wait_for_record<F: Family>(tables: &impl Tables, request: &Request<'_, F>) -> Result<(), Refusal> {
+    let moving = tables.globals().is_some_and(|globals| globals.is_moving());
+    if moving && !request.is_new() { Err(Refusal::Moving) } else { Ok(()) }
+}
+
+/// A flow goes on without a record: the slots of its service do not forget whose it is.
+#[inline(always)]
+pub(crate) fn refused(tables: &impl Tables, service: u32, now: Ticks) {
+    if let Some(at) = tables.refused(service) {
+        at.set(now.stamp());
+    }
+}
+
+/// Who is next. What no SYN began was somebody's before: the ring says whose, on every node alike. So was a datagram
+/// without a record while its slot is unsettled.
 #[inline(always)]
 fn turn<F: Family>(tables: &impl Tables, request: &Request<'_, F>) -> Result<ServerId, Refusal> {
     let service = request.service;
-    if matches!(service.scheduler, Scheduler::Ring)
-        || request.parsed.protocol == TCP && !request.parsed.is_syn()
-    {
+    let by_ring = matches!(service.scheduler, Scheduler::Ring);
+    if by_ring || !request.parsed.is_syn() {
         let slot = slot(tables, service, request.hash)?;
-        return present(slot.owner(false, slot.lookup() && lives(tables, slot.base())));
+        if by_ring || request.parsed.protocol == TCP || slot.lookup() {
+            return present(slot.owner(false, slot.lookup() && lives(tables, slot.base())));
+        }
     }
     let turns = tables.turns(service.id).ok_or(Refusal::NoServer)?;
     match service.scheduler {

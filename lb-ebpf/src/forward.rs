@@ -17,7 +17,7 @@
 
 use lb_common::{
     counter::{COUNTS, Counter},
-    entry::{Mode, Scheduler, Service},
+    entry::{Globals, Mode, Scheduler, Service},
     net::{Family, TCP, UDP, V4, V6},
     stage::Stage,
 };
@@ -252,6 +252,9 @@ fn fast<F: Stages>(packet: &mut impl Packet, tables: &(impl Tables + FamilyTable
     let odd = Outcome::next(F::ANY);
     let Some(parsed) = parse::simple::<F>(&mut packet.frame()) else { return odd };
     let Some(globals) = tables.globals() else { return Outcome::pass(Counter::PassNoService) };
+    if is_abandoned(tables, globals) {
+        return Outcome::pass(Counter::PassWatchdog);
+    }
     let Some(service) = find_service(tables, parsed.service_key()) else {
         let reply = globals.may_be_reply::<F>(parsed.tuple.source, parsed.tuple.destination);
         return match (globals.has_wildcards(), reply) {
@@ -275,9 +278,17 @@ fn fast<F: Stages>(packet: &mut impl Packet, tables: &(impl Tables + FamilyTable
     let sent = match decide::known(tables, &request) {
         Ok(Some(server)) => direct::send(packet, tables, &request, Choice::of(server), Path::Fast),
         Ok(None) => Err(Detour::Slow),
-        Err(Refusal::NoServer | Refusal::Full) => return no_server(tables, parsed, service),
+        Err(Refusal::NoServer | Refusal::Full | Refusal::Moving) => {
+            return no_server(tables, parsed, service);
+        }
     };
     sent.unwrap_or_else(|detour| follow(tables, parsed, service, detour))
+}
+
+/// Whether the watchdog has given the daemon up: then every packet passes, as if no program were attached.
+#[inline(always)]
+fn is_abandoned(tables: &impl Tables, globals: &Globals) -> bool {
+    globals.has_watchdog() && globals.is_abandoned(tables.now())
 }
 
 /// Packets of every other kind, and services with more to them.
@@ -302,6 +313,9 @@ fn sort<F: Stages>(packet: &mut impl Packet, tables: &(impl Tables + FamilyTable
         Ok(found) => found,
         Err(outcome) => return outcome,
     };
+    if tables.globals().is_some_and(|globals| is_abandoned(tables, globals)) {
+        return Outcome::pass(Counter::PassWatchdog);
+    }
     if parsed.protocol == F::ICMP && parsed.part == Part::Whole {
         return hold(tables, parsed, NO_SERVICE, Task::of(Kind::Icmp), F::ICMP_STAGE);
     }
@@ -401,6 +415,7 @@ fn choose<F: Stages>(packet: &mut impl Packet, tables: &(impl Tables + FamilyTab
         }
         Err(Refusal::NoServer) => return Outcome::drop(Counter::DropNoServer),
         Err(Refusal::Full) => return Outcome::drop(Counter::DropFlowsFull),
+        Err(Refusal::Moving) => return Outcome::drop(Counter::DropNoFlow),
     };
     if service.mode.rewrites() {
         let task = Task { kind: Kind::Open, value: choice.server.0 };

@@ -222,7 +222,9 @@ fn to_server<F: Messages>(
     let request = Request::new(globals.hash_key(), about, service);
     let server = match decide::peek(tables, &request) {
         Ok(server) => server,
-        Err(Refusal::NoServer | Refusal::Full) => return Outcome::drop(Counter::DropNoServer),
+        Err(Refusal::NoServer | Refusal::Full | Refusal::Moving) => {
+            return Outcome::drop(Counter::DropNoServer);
+        }
     };
     match carry(packet, tables, parsed, &request, server) {
         Ok(outcome) | Err(Detour::Out(outcome)) => outcome,

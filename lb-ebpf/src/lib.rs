@@ -29,6 +29,7 @@ mod nat;
 mod parse;
 mod rewrite;
 pub mod tables;
+pub mod through;
 
 pub use forward::{Action, Held, Outcome, entry, forward, run};
 pub use tables::{FamilyTables, Packet, Tables};

@@ -85,7 +85,13 @@ pub(crate) fn open<F: Stages>(packet: &mut impl Packet, tables: &(impl Tables + 
             let task = Task { kind: Kind::Opened, value: recorded as u32 };
             forward::pass_on::<F>(tables, task, F::NAT)
         }
-        Err(outcome) => outcome,
+        Err(outcome) => {
+            // A fault of the tables is no want of room.
+            if outcome.counter() != Counter::DropTables as usize {
+                decide::refused(tables, service.id, tables.now());
+            }
+            outcome
+        }
     }
 }
 
@@ -137,7 +143,11 @@ pub(crate) fn reply<F: Stages>(
     let Some(Held { parsed, .. }) = held::<F>(tables) else { return Outcome::drop(Counter::DropTables) };
     let found = flow_table::read(tables, &parsed.flow_key());
     let Some((found, view)) = found.filter(|(_, view)| view.state & NAT_REPLY != 0) else {
-        return Outcome::pass(Counter::PassNoFlow);
+        // The kernel would answer with a RST.
+        return match tables.globals().is_some_and(|globals| globals.is_moving()) {
+            true => Outcome::drop(Counter::DropNoFlow),
+            false => Outcome::pass(Counter::PassNoFlow),
+        };
     };
     let gateway = view.rewrite.destination == parsed.tuple.destination;
     let flags = match parse::transport(packet, &parsed) {

@@ -62,6 +62,9 @@ pub trait Tables: FamilyTables<V4> + FamilyTables<V6> {
     /// Open connections of a server of leastconn.
     fn load(&self, id: ServerId) -> Option<&Word>;
 
+    /// When a flow last went without a record that its slot may need, by service id: `Ticks::stamp`.
+    fn refused(&self, service: u32) -> Option<&Word>;
+
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry>;
     fn keep_fragment(&self, key: &FragmentKey, entry: &FragmentEntry);
 

@@ -24,11 +24,25 @@ enum Subject {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
+    /// What it takes to check thousands of servers, and how punctual their checks are.
+    Checks {
+        /// Passed on to the benchmark, such as `--servers 1000`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
+    /// The time to build rings, and to load a large configuration.
+    Rings {
+        /// Passed on to the benchmark, such as `--rounds 50`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.subject {
         Subject::Datapath { rest } => demo::start("bench-datapath", rest),
+        Subject::Checks { rest } => demo::start("bench-checks", rest),
+        Subject::Rings { rest } => demo::start("bench-rings", rest),
         Subject::Veth { rest } => {
             setup::ensure(setup::COMPARE)?;
             demo::start("bench-veth", rest)

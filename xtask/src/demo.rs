@@ -6,9 +6,9 @@ use crate::{exec::Exec, setup, workspace};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Passed on to the demonstration; `-- --help` lists them.
+    /// Passed on to the program; `-- --help` lists them.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    rest: Vec<String>,
+    pub(crate) rest: Vec<String>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {

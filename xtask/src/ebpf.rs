@@ -18,6 +18,8 @@ pub(crate) struct Objects {
     pub(crate) xdp: PathBuf,
     /// The program that opens what was encapsulated, on a server.
     pub(crate) decap: PathBuf,
+    /// The programs that take checks through the data path.
+    pub(crate) through: PathBuf,
     /// The program that feeds packets to the first in tests and benchmarks.
     pub(crate) driver: PathBuf,
 }
@@ -40,6 +42,7 @@ pub(crate) fn build(
     Ok(Objects {
         xdp: keep(&built, &kept, "steelyard-xdp")?,
         decap: keep(&built, &kept, "steelyard-decap")?,
+        through: keep(&built, &kept, "steelyard-through")?,
         driver: keep(&built, &kept, "steelyard-driver")?,
     })
 }

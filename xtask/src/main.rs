@@ -39,6 +39,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Measure.
     Bench(bench::Arguments),
+    /// Keep many connections open while everything that can change does; see docs/reliability.md.
+    Soak(demo::Arguments),
     /// Run one fuzz target for a while.
     Fuzz(fuzz::Arguments),
 }
@@ -58,6 +60,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test(arguments) => return test::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments)?,
         Task::Bench(arguments) => bench::run(&arguments)?,
+        Task::Soak(arguments) => demo::start("soak", &arguments.rest)?,
         Task::Fuzz(arguments) => fuzz::run(&arguments)?,
     }
     Ok(ExitCode::SUCCESS)

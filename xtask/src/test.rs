@@ -73,7 +73,7 @@ impl Ring {
             Self::Kernel => vec![&["--test", "kernel"]],
             Self::Network => {
                 let mut commands: Vec<&[&str]> =
-                    vec![&["--test", "bed", "--test", "network", "--", "--test-threads=1"]];
+                    vec![&["--test", "bed", "--test", "network", "--", "--test-threads=2"]];
                 if has_tests(&root.join("lb-user/tests")) {
                     commands.push(&["--exclude", "lb-tests", "--test", "*", "--", "--test-threads=1"]);
                 }

@@ -136,6 +136,11 @@ impl ServerEntry {
     }
 
     #[inline(always)]
+    pub fn service(&self) -> u32 {
+        (self.traits.get() >> 48) as u32
+    }
+
+    #[inline(always)]
     pub fn nat_range(&self) -> (u8, u8) {
         let source = self.source.get();
         ((source >> 48) as u8, (source >> 56) as u8)
@@ -169,7 +174,7 @@ impl ServerEntry {
             address: ip(&self.address),
             port: self.port(),
             weight: self.weight(),
-            service: (self.traits.get() >> 48) as u32,
+            service: self.service(),
             outer_source: ip(&self.outer),
         })
     }

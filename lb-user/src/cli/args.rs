@@ -3,11 +3,16 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    time::Duration,
 };
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
 
-use crate::pure::{config::model::XdpMode, explain::Endpoint};
+use crate::pure::{
+    config::{self, model::XdpMode},
+    explain::Endpoint,
+};
 
 /// A load balancer: layer 4 in the kernel by XDP, health checks and control in userspace.
 #[derive(Debug, Parser)]
@@ -52,11 +57,30 @@ pub(super) enum Command {
     /// List services, or show one
     #[command(subcommand)]
     Service(ServiceCommand),
-    /// List servers, or show one
+    /// List servers, show one, or change one while the daemon runs
+    ///
+    /// What is changed here outlives a restart and a reload; `steelyard status` shows how it differs from the file.
     #[command(subcommand)]
     Server(ServerCommand),
+    /// Tell what a reload with the configuration of -c would do: servers, share of the slots that move, recorded flows
+    Plan(Output),
+    /// Have the daemon read its configuration again; the same as SIGHUP and SIGUSR2
+    ///
+    /// A faulty configuration, or one that may not be, changes nothing.
+    Reload {
+        /// Refuse when more of all slots would move
+        #[arg(long, value_name = "PERCENT", value_parser = percent)]
+        max_moved: Option<f64>,
+        /// Reload though connections of living servers end or move
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Show every way a packet left the program, counted since the state was first pinned
     Counters(Output),
+    /// Show what has changed of late, such as servers that went up or down, and with --follow what changes from now on
+    Events(Events),
     /// List the recorded flows, at most 10 000 of them
     Flows {
         /// Only those of this service
@@ -98,6 +122,21 @@ pub(super) struct Output {
     /// Answer in JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Events {
+    /// Go on with what happens from now on
+    #[arg(short, long)]
+    pub follow: bool,
+    /// How many of late to begin with; the daemon keeps 1 000
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub recent: usize,
+    /// Begin with those later than this, the time of an event
+    #[arg(long, value_name = "TIME", conflicts_with = "recent")]
+    pub since: Option<Timestamp>,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -171,6 +210,52 @@ pub(super) enum ServerCommand {
         #[command(flatten)]
         output: Output,
     },
+    /// End drain and maintenance
+    Enable(Which),
+    /// Put it into maintenance: nothing is sent to it, and its connections are cut
+    Disable(Which),
+    /// Give it no new connections; those it has go on
+    Drain {
+        #[command(flatten)]
+        which: Which,
+        /// Return when its last connection has ended, at the latest when none was heard of for the idle timeout
+        #[arg(long)]
+        wait: bool,
+        /// Wait no longer than this, such as 90s or 20m, and fail
+        #[arg(long, requires = "wait", value_name = "DURATION", value_parser = duration)]
+        timeout: Option<Duration>,
+    },
+    /// Set its weight; 0 takes no new connections
+    Weight {
+        #[command(flatten)]
+        which: Which,
+        #[arg(value_name = "N")]
+        weight: u16,
+    },
+    /// Add a server to a service
+    Add {
+        #[command(flatten)]
+        which: Which,
+        /// As in the configuration, such as 10.0.5.91:8888
+        #[arg(value_name = "ADDRESS")]
+        address: String,
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        weight: u16,
+        /// Takes connections only while no other server can
+        #[arg(long)]
+        backup: bool,
+    },
+    /// Take a server out of its service; its connections go on
+    Remove(Which),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Which {
+    /// SERVICE/SERVER
+    #[arg(value_parser = path)]
+    pub name: ServerPath,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 #[derive(Debug, Clone)]
@@ -186,6 +271,17 @@ fn path(text: &str) -> Result<ServerPath, String> {
         }
         _ => Err("expected SERVICE/SERVER, as `steelyard server list` shows them".to_owned()),
     }
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number: Option<f64> = text.strip_suffix('%').unwrap_or(text).trim().parse().ok();
+    number
+        .filter(|percent| (0.0..=100.0).contains(percent))
+        .ok_or_else(|| "expected a share such as 30%".to_owned())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    config::duration(text)
 }
 
 #[cfg(test)]

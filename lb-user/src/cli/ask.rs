@@ -1,12 +1,19 @@
 //! Commands that a running daemon answers.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use hyper::Method;
 
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::runtime::{Builder, Runtime};
 
 use super::{
     CliError,
-    args::{Common, Output, ServerCommand, ServiceCommand},
+    args::{Common, Output, ServerCommand, ServerPath, ServiceCommand},
+    change,
     color::Paint,
     print, render, serve,
 };
@@ -14,6 +21,7 @@ use crate::{
     io::admin::{client, server::ServerRow},
     pure::{
         explain::Endpoint,
+        overlay::AdminWord,
         status::{Counters, Explanation, Flows, ServiceStatus, Status},
     },
 };
@@ -48,9 +56,17 @@ pub(super) fn server(common: &Common, command: &ServerCommand) -> Result<(), Cli
             show::<Vec<ServerRow>>(common, "/v1/servers", output, |list, paint| render::servers(list, paint))
         }
         ServerCommand::Show { name, output } => {
-            let page = format!("/v1/services/{}/servers/{}", escape(&name.service), escape(&name.server));
+            let page = server_page(name);
             show::<ServerRow>(common, &page, output, render::server)
         }
+        ServerCommand::Enable(which) => change::set(common, which, AdminWord::Ready),
+        ServerCommand::Disable(which) => change::set(common, which, AdminWord::Maintenance),
+        ServerCommand::Drain { which, wait, timeout } => change::drain(common, which, *wait, *timeout),
+        ServerCommand::Weight { which, weight } => change::weight(common, which, *weight),
+        ServerCommand::Add { which, address, weight, backup } => {
+            change::add(common, which, address, *weight, *backup)
+        }
+        ServerCommand::Remove(which) => change::remove(common, which),
     }
 }
 
@@ -97,14 +113,44 @@ pub(super) fn tell<T: Serialize>(
     print(&render(answer))
 }
 
-fn get<T: DeserializeOwned>(common: &Common, page: &str) -> Result<T, CliError> {
-    let socket = socket(common)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|source| CliError::Io { what: "cannot start the runtime", source })?;
-    runtime.block_on(client::get(&socket, page)).map_err(CliError::Client)
+pub(super) fn get<T: DeserializeOwned>(common: &Common, page: &str) -> Result<T, CliError> {
+    ask(common, async |socket| client::get(socket, page).await)
 }
 
-fn socket(common: &Common) -> Result<PathBuf, CliError> {
+/// Asks for something to be done.
+pub(super) fn send<T: DeserializeOwned>(
+    common: &Common,
+    method: Method,
+    page: &str,
+    body: &impl Serialize,
+) -> Result<T, CliError> {
+    ask(common, async |socket| client::send(socket, method, page, body).await)
+}
+
+fn ask<T>(
+    common: &Common,
+    question: impl AsyncFnOnce(&Path) -> Result<T, client::ClientError>,
+) -> Result<T, CliError> {
+    let socket = socket(common)?;
+    runtime()?.block_on(question(&socket)).map_err(CliError::Client)
+}
+
+/// Of one server.
+pub(super) fn server_page(name: &ServerPath) -> String {
+    format!("{}/{}", servers_page(&name.service), escape(&name.server))
+}
+
+/// Of the servers of a service.
+pub(super) fn servers_page(service: &str) -> String {
+    format!("/v1/services/{}/servers", escape(service))
+}
+
+pub(super) fn runtime() -> Result<Runtime, CliError> {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|source| CliError::Io { what: "cannot start the runtime", source })
+}
+
+pub(super) fn socket(common: &Common) -> Result<PathBuf, CliError> {
     if let Some(socket) = &common.socket {
         return Ok(socket.clone());
     }
@@ -117,7 +163,7 @@ fn socket(common: &Common) -> Result<PathBuf, CliError> {
 }
 
 /// Percent-encodes what may not stand in a path or query (RFC 3986, section 2.3).
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

@@ -2,14 +2,17 @@
 
 mod args;
 mod ask;
+mod change;
 mod color;
 mod decap;
+mod events;
 mod render;
 mod serve;
 
 use std::{
     io::{self, Write},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::Parser;
@@ -17,7 +20,11 @@ use clap::Parser;
 use self::args::{Args, Command};
 use crate::{
     daemon::{RunError, decap::DecapError},
-    io::{admin::client::ClientError, file::FileError, kernel::PinsError},
+    io::{
+        admin::{ReloadRequest, client::ClientError},
+        file::FileError,
+        kernel::PinsError,
+    },
     pure::config::error::{Diagnostic, Severity},
 };
 
@@ -39,6 +46,10 @@ enum CliError {
     Pins(PinsError),
     #[error("error: {0}")]
     Client(ClientError),
+    #[error(
+        "error: {name} still has {left} after {waited:?}: it drains on, wait again or `server disable` it"
+    )]
+    Undrained { name: String, left: String, waited: Duration },
     #[error("error: {what}: {source}")]
     Io { what: &'static str, source: io::Error },
 }
@@ -54,7 +65,12 @@ pub fn run() -> ExitCode {
         Command::Status(ref output) => ask::status(&args.common, output),
         Command::Service(ref command) => ask::service(&args.common, command),
         Command::Server(ref command) => ask::server(&args.common, command),
+        Command::Plan(ref output) => change::plan(&args.common, output),
+        Command::Reload { max_moved, force, ref output } => {
+            change::reload(&args.common, ReloadRequest { max_moved, force }, output)
+        }
         Command::Counters(ref output) => ask::counters(&args.common, output),
+        Command::Events(ref asked) => events::events(&args.common, asked),
         Command::Flows { ref service, ref output } => ask::flows(&args.common, service.as_deref(), output),
         Command::Explain { client, vip, ref output } => ask::explain(&args.common, client, vip, output),
     };
@@ -74,6 +90,7 @@ impl CliError {
             CliError::Config(_)
             | CliError::File(_)
             | CliError::Run(RunError::File(_))
+            | CliError::Client(ClientError::Faulty(_))
             | CliError::Decap(DecapError::TooMany(_)) => USAGE,
             CliError::Client(ClientError::NoDaemon { .. }) => NO_DAEMON,
             CliError::Run(_)
@@ -81,6 +98,7 @@ impl CliError {
             | CliError::Unprepared(_)
             | CliError::Pins(_)
             | CliError::Client(_)
+            | CliError::Undrained { .. }
             | CliError::Io { .. } => FAILED,
         }
     }
@@ -93,12 +111,16 @@ const NO_DAEMON: u8 = 3;
 
 /// Writes to stdout; a reader that went away wanted no more.
 fn print(text: &str) -> Result<(), CliError> {
+    printed(text).map(|_| ())
+}
+
+/// The same; false: the reader has gone away.
+fn printed(text: &str) -> Result<bool, CliError> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(source) if source.kind() != io::ErrorKind::BrokenPipe => {
-            Err(CliError::Io { what: "cannot write the answer", source })
-        }
-        Ok(()) | Err(_) => Ok(()),
+        Ok(()) => Ok(true),
+        Err(source) if source.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(source) => Err(CliError::Io { what: "cannot write the answer", source }),
     }
 }
 

@@ -41,6 +41,9 @@ pub(super) fn status(status: &Status, paint: Paint) -> String {
     for warning in &status.warnings {
         text += &format!("{} {warning}\n", paint.yellow("warning:"));
     }
+    for change in &status.changes {
+        text += &format!("{} {change}\n", paint.yellow("not in the file:"));
+    }
     for each in &status.services {
         text += "\n";
         text += &service(each, paint);
@@ -171,6 +174,8 @@ pub(super) fn server(row: &ServerRow, paint: Paint) -> String {
         ("health", health(server, paint)),
         ("detail", server.detail.clone()),
         ("slots", number(server.slots.into())),
+        ("of older", format!("{} slots", number(server.slots_base.into()))),
+        ("recorded", format!("{} flows", number(server.flows))),
         ("neighbour", server.neighbour.clone().unwrap_or_else(|| paint.red("unresolved"))),
         ("interface", interface.unwrap_or_else(|| paint.red("no route"))),
         ("mtu", server.mtu.map_or_else(|| paint.red("no route"), |bytes| number(bytes.into()))),
@@ -275,25 +280,29 @@ fn label(name: &str, server: &ServerStatus) -> String {
 }
 
 fn health(server: &ServerStatus, paint: Paint) -> String {
-    match server.health.as_str() {
+    let health = match server.health.as_str() {
         "up" => paint.green("up"),
-        "down" => paint.red("down"),
+        "down" | "held" => paint.red(&server.health),
         other => paint.yellow(other),
+    };
+    match server.admin.as_str() {
+        "ready" | "" => health,
+        admin => format!("{} ({health})", paint.yellow(admin)),
     }
 }
 
-fn table(header: &[&str]) -> Table {
+pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header.iter().map(|name| name.to_uppercase()));
     table
 }
 
 /// Without the preset's leading and trailing blanks.
-fn finish(table: &Table) -> String {
+pub(super) fn finish(table: &Table) -> String {
     table.lines().map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(&line).trim_end())).collect()
 }
 
-fn right(value: impl ToString) -> Cell {
+pub(super) fn right(value: impl ToString) -> Cell {
     Cell::new(value).set_alignment(CellAlignment::Right)
 }
 
@@ -311,7 +320,7 @@ fn share(part: u32, whole: u32) -> String {
 }
 
 /// Digits in groups of three.
-fn number(value: u64) -> String {
+pub(super) fn number(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -387,8 +396,11 @@ mod tests {
             weight: 1,
             backup: true,
             health: "up".to_owned(),
+            admin: "ready".to_owned(),
             detail: "connected in 0.2 ms".to_owned(),
             slots: 0,
+            slots_base: 0,
+            flows: 0,
             neighbour: None,
             interface: Some("eth0".to_owned()),
             mtu: Some(1_500),

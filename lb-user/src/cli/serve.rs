@@ -21,7 +21,9 @@ const PIN: &str = "/sys/fs/bpf/steelyard";
 pub(super) fn run(common: &Common, detach: bool) -> Result<(), CliError> {
     let config = load_aloud(common)?;
     log(&config.log.level);
-    daemon::run(daemon::Options { config, detach }).map_err(CliError::Run)
+    let path = std::path::absolute(path(common))
+        .map_err(|source| CliError::Io { what: "cannot name the configuration", source })?;
+    daemon::run(daemon::Options { config, path, detach }).map_err(CliError::Run)
 }
 
 pub(super) fn check(common: &Common) -> Result<(), CliError> {
@@ -38,12 +40,10 @@ pub(super) fn detach(common: &Common, pin: Option<PathBuf>) -> Result<(), CliErr
         Some(pin) => pin,
         None => configured(common)?.map_or_else(|| PIN.into(), |config| config.datapath.pin),
     };
-    if !kernel::exist(&pin) {
-        return print(&format!("nothing is attached or pinned below {}\n", pin.display()));
+    match kernel::remove_every(&pin).map_err(CliError::Pins)? {
+        true => print(&format!("detached; {} is gone\n", pin.display())),
+        false => print(&format!("nothing is attached or pinned below {}\n", pin.display())),
     }
-    let pins = kernel::Pins::open(&pin).map_err(CliError::Pins)?;
-    pins.remove().map_err(CliError::Pins)?;
-    print(&format!("detached; {} is gone\n", pin.display()))
 }
 
 /// The configuration, if one was named or stands where it usually does.
@@ -53,7 +53,7 @@ pub(super) fn configured(common: &Common) -> Result<Option<Config>, CliError> {
 }
 
 /// The configuration, its warnings told on stderr.
-fn load_aloud(common: &Common) -> Result<Config, CliError> {
+pub(super) fn load_aloud(common: &Common) -> Result<Config, CliError> {
     let Parsed { config, warnings } = load(common)?;
     for warning in warnings {
         // A closed stderr wants no warnings.
@@ -63,10 +63,18 @@ fn load_aloud(common: &Common) -> Result<Config, CliError> {
 }
 
 fn load(common: &Common) -> Result<Parsed, CliError> {
-    let path = common.config.clone().unwrap_or_else(|| CONFIG.into());
-    let texts = file::config(&path).map_err(CliError::File)?;
+    let texts = texts(common)?;
     let sources: Vec<_> = texts.iter().map(|text| Source { name: &text.name, text: &text.text }).collect();
     parse_files(&sources).map_err(CliError::Config)
+}
+
+/// The files of the configuration.
+pub(super) fn texts(common: &Common) -> Result<Vec<file::ConfigText>, CliError> {
+    file::config(&path(common)).map_err(CliError::File)
+}
+
+fn path(common: &Common) -> PathBuf {
+    common.config.clone().unwrap_or_else(|| CONFIG.into())
 }
 
 /// The daemon's log: to stderr, where journald or a terminal reads it.

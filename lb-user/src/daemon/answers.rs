@@ -9,15 +9,22 @@ use std::{
 use lb_common::slot::ServerId;
 use tokio::sync::watch;
 
+use super::{
+    notices::Stream,
+    orders::{Limits, Orderer},
+};
 use crate::{
     io::{
-        admin::server::Answers,
+        admin::{
+            ReloadRequest,
+            server::{Answers, ServerChange},
+        },
         kernel::{Dry, Reader},
     },
     pure::{
         explain::{Connection, explain},
         snapshot::{Counts, Snapshot, Surroundings},
-        status::{Explanation, Flows, InterfaceStatus, Traffic},
+        status::{Counters, Explanation, Flows, InterfaceStatus, Traffic},
     },
 };
 
@@ -27,6 +34,20 @@ pub(super) struct Situation {
     pub interfaces: Vec<InterfaceStatus>,
     /// By what they are about: a new one takes the place of the old, and one that is over is removed.
     pub warnings: BTreeMap<String, String>,
+    /// What is in force and not in the configuration file.
+    pub changes: Vec<String>,
+    /// Of the programs that steer checks; empty while there are none.
+    pub checks: Counters,
+}
+
+impl Situation {
+    /// None: it is over. True: this is news.
+    pub(super) fn warn_of(&mut self, about: &str, what: Option<String>) -> bool {
+        match what {
+            Some(what) => self.warnings.insert(about.to_owned(), what.clone()) != Some(what),
+            None => self.warnings.remove(about).is_some(),
+        }
+    }
 }
 
 pub(super) struct Sources {
@@ -35,19 +56,24 @@ pub(super) struct Sources {
     pub reader: Reader,
     pub snapshot: watch::Receiver<Arc<Snapshot>>,
     pub situation: Arc<Mutex<Situation>>,
+    pub stream: Arc<Stream>,
+    pub orderer: Orderer,
     /// Loaded when it is first asked.
     pub dry: Mutex<Option<Dry>>,
     /// Held by whoever lists flows: one at a time.
     pub listing: Mutex<()>,
 }
 
+/// Beside the counters, and no counter: how many slots look records up now.
+const SLOTS_LOOKUP: &str = "slots_lookup";
 /// Shown of the recorded flows.
 const FLOWS_SHOWN: usize = 10_000;
 
 /// The functions the admin server calls.
 pub(super) fn answers(sources: Sources) -> Answers {
     let sources = Arc::new(sources);
-    let [status, counters, explain] = [(); 3].map(|()| Arc::clone(&sources));
+    let [status, counters, explain, events] = [(); 4].map(|()| Arc::clone(&sources));
+    let [plan, reload, change] = [(); 3].map(|()| sources.orderer.clone());
     Answers {
         status: Box::new(move |()| {
             let situation = status.situation();
@@ -59,14 +85,33 @@ pub(super) fn answers(sources: Sources) -> Answers {
                 uptime_s: status.started.elapsed().as_secs(),
                 interfaces: &situation.interfaces,
                 warnings: &warnings,
+                changes: &situation.changes,
             };
             Ok(snapshot.status(&around, &LiveTables(&status.reader)))
         }),
         counters: Box::new(move |()| {
-            counters.reader.counters.all().map_err(|error| format!("cannot read the counters: {error}"))
+            let forwarding = counters.reader.counters.all();
+            let mut all = forwarding.map_err(|error| format!("cannot read the counters: {error}"))?;
+            all.extend(counters.situation().checks);
+            let lookup = counters.snapshot.borrow().slots_lookup();
+            all.insert(SLOTS_LOOKUP.to_owned(), lookup);
+            Ok(all)
         }),
+        events: Box::new(move |replay| events.stream.subscribe(replay)),
         explain: Box::new(move |connection| explain.explain(&connection)),
         flows: Box::new(move |service| sources.flows(service.as_deref())),
+        plan: Box::new(move |texts| {
+            let plan = plan.clone();
+            Box::pin(async move { plan.plan(texts).await })
+        }),
+        reload: Box::new(move |ReloadRequest { max_moved, force }| {
+            let reload = reload.clone();
+            Box::pin(async move { reload.reload(Limits { max_moved, force }).await })
+        }),
+        change: Box::new(move |ServerChange { service, server, change: what }| {
+            let change = change.clone();
+            Box::pin(async move { change.change(service, server, what).await })
+        }),
     }
 }
 

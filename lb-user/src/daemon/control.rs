@@ -12,18 +12,29 @@ use tokio::{
     sync::{mpsc, watch},
     time::{MissedTickBehavior, interval, sleep_until},
 };
-use tracing::{info, warn};
+use tracing::warn;
 
-use super::answers::Situation;
+use super::{
+    answers::Situation,
+    checks::Mailbox,
+    drift::Patrol,
+    notices::Notices,
+    orders::{Order, Settings},
+    through::Steers,
+};
 use crate::{
     io::{
-        kernel::{self, Kernel, Sweep},
-        net::{Net, follow::NetEvent},
+        kernel::{self, Kernel, Round, Sweep},
+        net::{
+            Net,
+            follow::{NetEvent, Watched},
+        },
     },
     pure::{
         config::model::XdpMode,
+        plan::Step,
         snapshot::Snapshot,
-        state::{Event, Notice, State},
+        state::{CheckTask, Event, State},
     },
 };
 
@@ -35,13 +46,11 @@ const EVENTS_PER_PLAN: usize = 256;
 pub(super) const PLAN_PAUSE_MIN: Duration = Duration::from_millis(2);
 /// And as many times as long as the last plan took: planning uses a fifth of a CPU at the most.
 const PLAN_PAUSE: u32 = 4;
-/// Lines that one batch of events may write to the log.
-const NOTICES_MAX: usize = 20;
 /// How long a warning about a full table outlives the last refusal.
-const FULL_SHOWN: Duration = Duration::from_secs(30);
+pub(super) const FULL_SHOWN: Duration = Duration::from_secs(30);
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
-/// The sweep's share of an interval: 4 % of a CPU at the most.
-const SWEEP_TIME: Duration = Duration::from_millis(20);
+/// The sweep's share of an interval, to which its last pass adds: 4 % of a CPU at the most.
+const SWEEP_TIME: Duration = Duration::from_millis(16);
 
 pub(super) struct Control {
     pub kernel: Kernel,
@@ -49,14 +58,23 @@ pub(super) struct Control {
     pub net: Net,
     pub mode: XdpMode,
     pub situation: Arc<Mutex<Situation>>,
+    pub notices: Notices,
     pub snapshot: watch::Sender<Arc<Snapshot>>,
+    pub settings: Settings,
+    /// To the task that checks.
+    pub tasks: watch::Sender<Arc<Vec<CheckTask>>>,
+    /// To the task that follows the network.
+    pub wanted: watch::Sender<Watched>,
+    /// What the configuration was last warned of, by what it is about.
+    pub warned: BTreeSet<String>,
     /// Configured interfaces without the program.
     pub unattached: BTreeSet<String>,
+    pub orders: Arc<Mailbox>,
     /// From a change to its plan.
     pub pause: Duration,
+    /// Health checks that go through the data path.
+    pub steers: Steers,
     pub rooms: BTreeMap<&'static str, Room>,
-    /// `flow_unrecorded` when it was last read.
-    pub unrecorded: u64,
 }
 
 impl Control {
@@ -65,8 +83,10 @@ impl Control {
         &mut self,
         events: &mut mpsc::Receiver<Event>,
         net_events: &mut mpsc::Receiver<NetEvent>,
+        orders: &mut mpsc::Receiver<Order>,
     ) {
         let mut sweep = Sweep::default();
+        let mut patrol = Patrol::default();
         let mut ticks = interval(SWEEP_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::with_capacity(EVENTS_PER_PLAN);
@@ -85,13 +105,19 @@ impl Control {
                     let hops: Vec<_> = net_batch.drain(..).filter_map(|event| self.handle_net(event)).collect();
                     self.handle_all(hops.into_iter());
                 }
+                Some(order) = orders.recv() => self.carry_out(order).await,
                 _ = ticks.tick() => {
+                    self.kernel.beat(self.state.patience());
                     self.sweep(&mut sweep);
                     self.read_counters();
+                    self.patrol(&mut patrol);
                     self.check_pins();
                     self.attach_missing().await;
+                    self.follow_steering().await;
                     self.publish();
+                    self.notices.tick();
                 }
+                () = at(self.state.deadline()) => self.state.pass(Instant::now()),
                 () = at(due) => {
                     let started = Instant::now();
                     self.settle();
@@ -99,6 +125,7 @@ impl Control {
                     due = None;
                 }
             }
+            self.follow_up();
             if due.is_none() && self.state.is_stale() {
                 due = Some(Instant::now() + self.pause);
             }
@@ -107,18 +134,29 @@ impl Control {
 
     /// Takes events in, and says what an operator should read of them.
     pub(super) fn handle_all(&mut self, events: impl Iterator<Item = Event>) {
-        let notices: Vec<_> = events.filter_map(|event| self.state.handle(event)).collect();
-        for notice in notices.iter().take(NOTICES_MAX) {
-            say(notice);
+        self.state.pass(Instant::now());
+        for notice in events.flat_map(|event| self.state.handle(event)) {
+            self.notices.tell(&notice);
         }
-        if notices.len() > NOTICES_MAX {
-            warn!("and {} more such changes at once: see `steelyard status`", notices.len() - NOTICES_MAX);
+    }
+
+    /// Says what no event told, and hands the checks their orders.
+    fn follow_up(&mut self) {
+        for notice in self.state.take_notices() {
+            self.notices.tell(&notice);
         }
+        self.orders.post(self.state.take_orders());
     }
 
     /// Plans, applies every step, and publishes when anything changed.
     pub(super) fn settle(&mut self) {
+        // A large plan takes longer than a tick.
+        self.kernel.beat(self.state.patience());
         let steps = self.state.plan();
+        self.apply(steps);
+    }
+
+    pub(super) fn apply(&mut self, steps: Vec<Step>) {
         if steps.is_empty() {
             return;
         }
@@ -130,12 +168,32 @@ impl Control {
             }
         }
         self.trouble("tables", failure);
+        self.keep_steering();
         self.publish();
+    }
+
+    pub(super) fn wanted_now(&self) -> Watched {
+        Watched {
+            addresses: self.state.targets(),
+            interfaces: self.settings.file.datapath.interfaces.iter().cloned().collect(),
+        }
+    }
+
+    /// What is likely to go wrong with the configuration, by what it is about; what is no longer said is over.
+    pub(super) fn look_around(&mut self, warnings: BTreeMap<String, String>) {
+        for over in self.warned.iter().filter(|about| !warnings.contains_key(*about)) {
+            self.trouble(over, None);
+        }
+        self.warned = warnings.keys().cloned().collect();
+        for (about, text) in warnings {
+            self.trouble(&about, Some(text));
+        }
     }
 
     /// Readers see every plan at once; what only words a check's result differently, at the next tick.
     fn publish(&mut self) {
         let snapshot = self.state.snapshot();
+        self.notices.compare(&snapshot);
         self.snapshot.send_if_modified(|published| {
             let changed = **published != snapshot;
             if changed {
@@ -158,15 +216,17 @@ impl Control {
 
     /// What the status warns of and the log says once; None: it is over.
     pub(super) fn trouble(&self, about: &str, what: Option<String>) {
-        let Ok(mut situation) = self.situation.lock() else { return };
-        match what {
-            Some(what) if situation.warnings.get(about) != Some(&what) => {
-                warn!("{what}");
-                situation.warnings.insert(about.to_owned(), what);
-            }
-            Some(_) => {}
-            None => drop(situation.warnings.remove(about)),
+        let text = what.clone();
+        if self.warn_of(about, what)
+            && let Some(text) = text
+        {
+            warn!("{text}");
         }
+    }
+
+    /// What the status warns of. True: it is news.
+    pub(super) fn warn_of(&self, about: &str, what: Option<String>) -> bool {
+        self.situation.lock().is_ok_and(|mut situation| situation.warn_of(about, what))
     }
 
     /// Passes until the round over the table is complete or the tick's share of time is used.
@@ -174,16 +234,17 @@ impl Control {
         let started = Instant::now();
         let memory = self.kernel.memory();
         loop {
-            let state = &self.state;
-            let round = sweep.pass(&memory, kernel::now(), |id, protocol, of_client| {
-                state.idle_ticks(id, protocol, of_client)
-            });
-            if let Some(round) = round {
+            if let Some(round) = sweep.pass(&*memory, kernel::now(), &self.state) {
                 for (id, in_pairs) in self.state.counted() {
                     let open = round.open.get(&id).copied().unwrap_or_default();
                     memory.set_load(id, if in_pairs { open.pairs } else { open.alone });
                 }
-                self.state.handle(Event::Swept { records: round.records, named: round.named });
+                // Refusals are read last: one that came during the round counts.
+                self.state.advance(kernel::now(), |service| memory.refused_at(service));
+                let Round { records, named, survey, signs, .. } = round;
+                let in_a_row = signs.in_a_row();
+                let swept = Event::Swept { records, named, survey };
+                self.handle_all([swept, Event::Failing { in_a_row }].into_iter());
                 return;
             }
             if started.elapsed() > SWEEP_TIME {
@@ -192,14 +253,12 @@ impl Control {
         }
     }
 
-    /// What the kernel refused since the last tick: the state has to know, and so has the operator.
+    /// What the kernel refused since the last tick: the operator has to know.
     fn read_counters(&mut self) {
         let Ok(counters) = self.kernel.counters().all() else { return };
         let count = |counter: Counter| counters.get(counter.name()).copied().unwrap_or(0);
-        let unrecorded = count(Counter::FlowUnrecorded);
-        self.state.advance(kernel::now(), unrecorded != self.unrecorded);
-        self.unrecorded = unrecorded;
-        self.watch_room(count(Counter::DropFlowsFull) + unrecorded, count(Counter::DropNatPorts));
+        let flows = count(Counter::DropFlowsFull) + count(Counter::FlowUnrecorded);
+        self.watch_room(flows, count(Counter::DropNatPorts));
     }
 
     /// Warns while flows are refused for want of room, and a while after.
@@ -233,14 +292,5 @@ async fn at(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-fn say(notice: &Notice) {
-    match notice {
-        Notice::Up { server, detail } => info!("{server} is up: {detail}"),
-        Notice::Down { server, detail } => warn!("{server} is down: {detail}"),
-        Notice::Unreachable { server, reason } => warn!("{server} cannot be reached: {reason}"),
-        Notice::NotChecked { server, detail } => warn!("{server}: {detail}"),
     }
 }

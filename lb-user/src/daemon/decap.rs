@@ -20,7 +20,7 @@ use crate::{
         kernel::{Decap, DecapAttachError, LoadError, Target},
         net::{
             Interface, Net, NetError,
-            follow::{LinkState, NetEvent, follow},
+            follow::{LinkState, NetEvent, Watched, follow},
         },
     },
     pure::{
@@ -112,8 +112,8 @@ fn attach(decap: &mut Decap, target: &Target, mode: XdpMode) -> Result<(), Decap
 
 /// The name of an interface, as soon as it was removed or replaced: the program went with it.
 async fn gone(targets: &[Target]) -> String {
-    let names = targets.iter().map(|target| target.name.clone()).collect();
-    let (_addresses, watched) = watch::channel(BTreeSet::new());
+    let interfaces = targets.iter().map(|target| target.name.clone()).collect();
+    let (_wanted, watched) = watch::channel(Watched { interfaces, ..Watched::default() });
     let (sender, mut events) = mpsc::channel(EVENTS);
     let lost = async {
         while let Some(event) = events.recv().await {
@@ -132,7 +132,7 @@ async fn gone(targets: &[Target]) -> String {
     select! {
         name = lost => name,
         // It ends only when one of the channels does.
-        () = follow(watched, names, sender) => future::pending().await,
+        () = follow(watched, sender) => future::pending().await,
     }
 }
 

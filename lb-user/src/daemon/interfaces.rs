@@ -11,7 +11,7 @@ use crate::{
             follow::{LinkEvent, LinkState},
         },
     },
-    pure::{config::model::XdpMode, status::InterfaceStatus},
+    pure::{config::model::XdpMode, notice::Notice, status::InterfaceStatus},
 };
 
 impl Control {
@@ -32,9 +32,21 @@ impl Control {
             }
             self.unattached.insert(link.name.clone());
         }
-        let state = if index.is_some() { "down" } else { "gone" };
-        let trouble = (!up).then(|| format!("interface {} is {state}", link.name));
-        self.trouble(&format!("link {}", link.name), trouble);
+        let detail = match index {
+            _ if up => "is back",
+            Some(_) => "is down",
+            None if known.is_some() => "is gone",
+            None => "is not there: steelyard attaches to it as soon as it is",
+        };
+        let trouble = (!up).then(|| format!("interface {} {detail}", link.name));
+        if self.warn_of(&format!("link {}", link.name), trouble) {
+            let (interface, detail) = (link.name, detail.to_owned());
+            self.notices.tell(&if up {
+                Notice::InterfaceBack { interface, detail }
+            } else {
+                Notice::InterfaceGone { interface, detail }
+            });
+        }
     }
 
     /// Interfaces that came back.
@@ -45,6 +57,23 @@ impl Control {
             let failure = self.attach(&interface).err().map(|error| error.to_string());
             self.trouble(&format!("attach {name}"), failure);
         }
+    }
+
+    /// Interfaces that the configuration no longer has lose the program.
+    pub(super) fn leave_interfaces(&mut self, before: &[String]) {
+        let kept = self.settings.file.datapath.interfaces.clone();
+        for name in before.iter().filter(|name| !kept.contains(name)) {
+            if let Some(index) = self.attached_index(name) {
+                self.state.leave(index);
+            }
+            self.kernel.pins.unlink(name);
+            self.unattached.remove(name);
+            info!("detached from interface {name}, which is no longer configured");
+            for about in ["link", "mode", "pin", "attach"] {
+                self.trouble(&format!("{about} {name}"), None);
+            }
+        }
+        self.drop_interfaces(|name| kept.iter().any(|kept| kept == name));
     }
 
     fn attached_index(&self, name: &str) -> Option<u32> {

@@ -3,7 +3,8 @@
 //! ```text
 //! checks ─┐                                 ┌─► kernel (tables, links)
 //! net    ─┼─ Event, bounded ─► control ─────┤
-//! sweep  ─┘                                 └─► watch<Arc<Snapshot>> ─► admin
+//! sweep  ─┘                                 ├─► watch<Arc<Snapshot>> ─► admin
+//!                                           └─► notices ─► log, readers of the stream, sinks
 //! ```
 //!
 //! Everything runs on one current-thread runtime.
@@ -12,7 +13,12 @@ mod answers;
 mod checks;
 mod control;
 pub mod decap;
+mod drift;
 mod interfaces;
+mod keeper;
+mod notices;
+mod orders;
 mod start;
+mod through;
 
 pub use self::start::{Options, RunError, run};

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -21,27 +22,34 @@ use super::{
     checks,
     control::{Control, INBOX, PLAN_PAUSE_MIN},
     interfaces::target,
+    keeper,
+    notices::Notices,
+    orders::{self, Loaded, ORDERS, Order, Orderer, Settings},
+    through::Steers,
 };
 use crate::{
     io::{
         admin::server::{self, BindError, SocketFile},
-        file::{self, FileError},
-        kernel::{AttachError, Kernel, LoadError, Pins, PinsError, Sizes, now},
+        file::FileError,
+        kernel::{AttachError, Kernel, LoadError, Pins, PinsError, Sizes, ThroughError, now},
         net::{
             Interface, Net, NetError,
-            follow::{NetEvent, follow},
+            follow::{NetEvent, Watched, follow},
         },
     },
     pure::{
-        config::model::{Config, Secret},
+        config::model::Config,
         hop::Reach,
+        notice::Notice,
         place::{self, PlaceError},
-        state::{Event, Start, State},
+        state::{CheckTask, Event, Start, State},
     },
 };
 
 pub struct Options {
+    /// As it stands in the files at `path`, which a reload reads again.
     pub config: Config,
+    pub path: PathBuf,
     /// Take XDP and the pinned state away when the daemon stops.
     pub detach: bool,
 }
@@ -62,6 +70,8 @@ pub enum RunError {
     Place(#[from] PlaceError),
     #[error(transparent)]
     Attach(#[from] AttachError),
+    #[error(transparent)]
+    Through(#[from] ThroughError),
     #[error(
         "may not load bpf programs or change interfaces: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
     )]
@@ -87,19 +97,24 @@ pub fn run(options: Options) -> Result<(), RunError> {
 async fn serve(options: Options) -> Result<(), RunError> {
     require_privileges()?;
     let mut signals = Signals::new().map_err(|source| RunError::System { what: "taking signals", source })?;
-    let secret = secret(&options.config.cluster.secret)?;
+    let loaded = Loaded {
+        secret: orders::secret(&options.config.cluster.secret)?,
+        config: options.config.clone(),
+        warnings: Vec::new(),
+    };
     let pin = options.config.datapath.pin.clone();
     let pins = Pins::open(&pin)?;
     let built = select! {
-        built = Daemon::build(options.config, &secret, pins) => built.map(Some),
+        built = Daemon::build(loaded, options.path, pins) => built.map(Some),
         // Nothing is attached before the last await of the build.
         () = signals.stop() => Ok(None),
     };
     match built {
         Ok(Some(mut daemon)) => {
-            info!("ready");
+            let detail = concat!("steelyard ", env!("CARGO_PKG_VERSION")).to_owned();
+            daemon.control.notices.tell(&Notice::Started { detail });
             let ended = daemon.run(&mut signals).await;
-            daemon.stop(options.detach).and(ended)
+            daemon.stop(options.detach).await.and(ended)
         }
         Ok(None) => {
             Pins::open(&pin)?.remove_unused()?;
@@ -118,17 +133,27 @@ async fn serve(options: Options) -> Result<(), RunError> {
 struct Daemon {
     control: Control,
     net_events: mpsc::Receiver<NetEvent>,
-    /// Kept: the follower ends when it is dropped.
-    targets: watch::Sender<BTreeSet<std::net::IpAddr>>,
+    orders: mpsc::Receiver<Order>,
+    /// For orders that signals give.
+    orderer: Orderer,
+    tasks: watch::Receiver<Arc<Vec<CheckTask>>>,
     follower: tokio::task::JoinHandle<()>,
     admin: tokio::task::JoinHandle<std::io::Result<()>>,
+    keeper: tokio::task::JoinHandle<()>,
     /// Removed when the daemon ends.
     _socket: SocketFile,
 }
 
 impl Daemon {
-    async fn build(config: Config, secret: &[u8], pins: Pins) -> Result<Self, RunError> {
-        let Parts { net, interfaces, listener, socket } = Parts::new(&config).await?;
+    async fn build(loaded: Loaded, path: PathBuf, pins: Pins) -> Result<Self, RunError> {
+        let Loaded { config: file, secret, .. } = loaded;
+        let Parts { net, interfaces, absent, listener, socket } = Parts::new(&file).await?;
+        let kept = keeper::path(&file.global.state);
+        let mut overlay = keeper::load(&kept);
+        for pruned in overlay.prune(&file) {
+            warn!("{pruned}");
+        }
+        let config = overlay.apply(&file);
         let sizes = Sizes { flows: config.datapath.flows, ring_slots: place::ring_slots(&config) };
         #[cfg_attr(not(feature = "xdp-log"), expect(unused_mut, reason = "the logger takes a map"))]
         let mut kernel = Kernel::load(pins, sizes)?;
@@ -141,74 +166,112 @@ impl Daemon {
         }
         let warnings = warnings(&net, &config).await;
         let node = config.global.node.clone().unwrap_or_else(host_name);
-        let names = config.datapath.interfaces.iter().cloned().collect();
-        let mut state =
-            State::new(Start { config, secret, pinned: kernel.tables(), ring_slots: kernel.ring_slots() })?;
+        let mut state = State::new(Start {
+            config,
+            secret: &secret,
+            pinned: kernel.tables(),
+            ring_slots: kernel.ring_slots(),
+            now: Instant::now(),
+        })?;
+        // What a watchdog has let pass since the last daemon died is forwarded again from here on.
+        kernel.beat(state.patience());
         for breaks in state.breaks() {
             warn!("{breaks}");
         }
-        state.advance(now(), false);
+        let memory = kernel.memory();
+        state.advance(now(), |service| memory.refused_at(service));
         // Before the first plan: replies of flows that go on leave through these interfaces.
         for interface in &interfaces {
             state.attach(interface.index);
         }
-        let (targets, watched) = watch::channel(state.targets());
+        let changes = overlay.differences(&file);
+        let situation = Arc::new(Mutex::new(Situation { changes, ..Situation::default() }));
+        let (saver, saves) = mpsc::channel(keeper::SAVES);
+        let keeper = tokio::spawn(keeper::keep(kept, saves, Arc::clone(&situation)));
+        let (wanted, watched) = watch::channel(Watched::default());
         let (net_sender, mut net_events) = mpsc::channel(INBOX);
-        let follower = tokio::spawn(follow(watched, names, net_sender));
-        let situation = Arc::new(Mutex::new(Situation { warnings, ..Situation::default() }));
+        let follower = tokio::spawn(follow(watched, net_sender));
+        let notices = Notices::start(&node, file.notify.clone(), &situation);
+        let stream = notices.stream();
         let (publisher, snapshot) = watch::channel(Arc::new(state.snapshot()));
+        let (checks, tasks) = watch::channel(Arc::new(state.checks()));
         let mut control = Control {
             kernel,
             state,
             net,
             mode,
             situation: Arc::clone(&situation),
+            notices,
             snapshot: publisher,
-            unattached: BTreeSet::new(),
+            settings: Settings { file, secret, overlay, keeper: saver },
+            tasks: checks,
+            wanted,
+            warned: BTreeSet::new(),
+            unattached: absent,
+            orders: Arc::default(),
             pause: PLAN_PAUSE_MIN,
+            steers: Steers::default(),
             rooms: BTreeMap::new(),
-            unrecorded: 0,
         };
+        control.wanted.send_replace(control.wanted_now());
+        control.look_around(warnings);
+        control.look_for_sources().await?;
         control.first_look(&mut net_events, Instant::now() + FIRST_LOOK).await;
+        control.steer()?;
+        control.kernel.attaching()?;
         attach_all(&mut control, &interfaces)?;
+        control.kernel.attached()?;
+        let (sender, orders) = mpsc::channel(ORDERS);
+        let orderer = Orderer { orders: sender, path };
         let sources = Sources {
             node,
             started: Instant::now(),
             reader,
             snapshot,
             situation,
+            stream,
+            orderer: orderer.clone(),
             dry: Mutex::default(),
             listing: Mutex::default(),
         };
         let admin = tokio::spawn(server::serve(listener, answers(sources)));
-        Ok(Daemon { control, net_events, targets, follower, admin, _socket: socket })
+        Ok(Daemon { control, net_events, orders, orderer, tasks, follower, admin, keeper, _socket: socket })
     }
 
     /// Until a signal says stop. A task that ends by itself is a fault: better a restart than half a daemon.
     async fn run(&mut self, signals: &mut Signals) -> Result<(), RunError> {
-        let checks = self.control.state.checks();
         let (inbox, mut events) = mpsc::channel(INBOX);
-        let mut checking = tokio::spawn(checks::run(checks, inbox));
-        let task = select! {
-            () = signals.stop() => {
-                info!("stopping");
-                checking.abort();
-                return Ok(());
+        let mailbox = Arc::clone(&self.control.orders);
+        let mut checking = tokio::spawn(checks::run(self.tasks.clone(), mailbox, inbox));
+        let control = self.control.run(&mut events, &mut self.net_events, &mut self.orders);
+        let mut control = std::pin::pin!(control);
+        let task = loop {
+            select! {
+                wish = signals.next() => match wish {
+                    Wish::Stop => {
+                        checking.abort();
+                        return Ok(());
+                    }
+                    Wish::Reload => self.orderer.reload_by_signal(),
+                },
+                () = &mut control => break "control",
+                _ = &mut checking => break "health checks",
+                _ = &mut self.follower => break "netlink",
+                _ = &mut self.admin => break "admin socket",
+                _ = &mut self.keeper => break "keeper",
             }
-            () = self.control.run(&mut events, &mut self.net_events) => "control",
-            _ = &mut checking => "health checks",
-            _ = &mut self.follower => "netlink",
-            _ = &mut self.admin => "admin socket",
         };
         checking.abort();
         Err(RunError::Task(task))
     }
 
     /// Forwarding goes on by the pinned state, unless it is to be detached.
-    fn stop(self, detach: bool) -> Result<(), RunError> {
+    async fn stop(mut self, detach: bool) -> Result<(), RunError> {
+        self.control.notices.tell(&Notice::Stopping);
+        self.control.notices.close().await;
         self.follower.abort();
         self.admin.abort();
-        drop(self.targets);
+        self.keeper.abort();
         let pins = self.control.kernel.into_pins();
         if detach {
             pins.remove()?;
@@ -280,7 +343,8 @@ fn attach_all(control: &mut Control, interfaces: &[Interface]) -> Result<(), Att
 /// Interfaces that are no longer configured lose the program an earlier daemon attached.
 fn leave_others(control: &Control, interfaces: &[Interface]) {
     for name in control.kernel.pins.linked().unwrap_or_default() {
-        if interfaces.iter().all(|interface| interface.name != name) {
+        let configured = interfaces.iter().any(|interface| interface.name == name);
+        if !configured && !control.unattached.contains(&name) {
             control.kernel.pins.unlink(&name);
             info!("detached from interface {name}, which is no longer configured");
         }
@@ -291,6 +355,8 @@ fn leave_others(control: &Control, interfaces: &[Interface]) {
 struct Parts {
     net: Net,
     interfaces: Vec<Interface>,
+    /// Those that are not there yet.
+    absent: BTreeSet<String>,
     listener: tokio::net::UnixListener,
     socket: SocketFile,
 }
@@ -298,17 +364,38 @@ struct Parts {
 impl Parts {
     async fn new(config: &Config) -> Result<Self, RunError> {
         let net = Net::new()?;
-        let mut interfaces = Vec::new();
-        for name in &config.datapath.interfaces {
-            interfaces.push(net.interface(name).await?);
-        }
+        let (interfaces, absent) = interfaces(&net, &config.datapath.interfaces).await?;
         let (listener, socket) = server::bind(&config.global.admin_socket)?;
-        Ok(Parts { net, interfaces, listener, socket })
+        Ok(Parts { net, interfaces, absent, listener, socket })
+    }
+}
+
+/// Those that are there, and the names of those that are not. An error when there is none at all: a name mistyped
+/// rather than an interface that is late.
+async fn interfaces(net: &Net, names: &[String]) -> Result<(Vec<Interface>, BTreeSet<String>), NetError> {
+    let (mut found, mut absent, mut first) = (Vec::new(), BTreeSet::new(), None);
+    for name in names {
+        match net.interface(name).await {
+            Ok(interface) => found.push(interface),
+            Err(error @ NetError::NoInterface { .. }) => {
+                absent.insert(name.clone());
+                first.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match first {
+        Some(error) if found.is_empty() => Err(error),
+        Some(error) => {
+            warn!("{error}; it is attached to as soon as it appears");
+            Ok((found, absent))
+        }
+        None => Ok((found, absent)),
     }
 }
 
 /// What is likely to go wrong later, by what it is about.
-async fn warnings(net: &Net, config: &Config) -> BTreeMap<String, String> {
+pub(super) async fn warnings(net: &Net, config: &Config) -> BTreeMap<String, String> {
     let mut warnings = BTreeMap::new();
     for &source in &config.datapath.nat_source {
         if !matches!(net.resolve(source).await, Ok(Reach::Local)) {
@@ -329,18 +416,7 @@ async fn warnings(net: &Net, config: &Config) -> BTreeMap<String, String> {
         );
         warnings.insert("ephemeral ports".to_owned(), text);
     }
-    for warning in warnings.values() {
-        warn!("{warning}");
-    }
     warnings
-}
-
-fn secret(secret: &Secret) -> Result<Vec<u8>, FileError> {
-    match secret {
-        Secret::Unset => Ok(Vec::new()),
-        Secret::Inline(text) => Ok(text.clone().into_bytes()),
-        Secret::File(path) => file::secret(path),
-    }
 }
 
 /// An early and plain answer; capabilities that are partly there show when they are used.
@@ -380,21 +456,28 @@ impl Signals {
         })
     }
 
-    /// Ends when the daemon should.
-    async fn stop(&mut self) {
+    /// What the next signal that means something asks for.
+    async fn next(&mut self) -> Wish {
         loop {
             select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => not_reloaded("SIGHUP"),
-                _ = self.user2.recv() => not_reloaded("SIGUSR2"),
+                _ = self.terminate.recv() => return Wish::Stop,
+                _ = self.interrupt.recv() => return Wish::Stop,
+                _ = self.hangup.recv() => return Wish::Reload,
+                _ = self.user2.recv() => return Wish::Reload,
                 // The daemon logs to stderr, which has nothing to reopen.
                 _ = self.user1.recv() => {}
             }
         }
     }
+
+    /// Ends when the daemon should; until it runs there is nothing to reload.
+    async fn stop(&mut self) {
+        while self.next().await != Wish::Stop {}
+    }
 }
 
-fn not_reloaded(signal: &str) {
-    warn!("{signal}: reload is not built yet; restart instead, forwarding goes on meanwhile");
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Stop,
+    Reload,
 }

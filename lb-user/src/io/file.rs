@@ -1,8 +1,8 @@
-//! Reads what the operator wrote: configuration files and secrets.
+//! Files: what the operator wrote, configuration and secrets, and what the daemon keeps.
 
 use std::{
     fs::{self, File},
-    io::{self, Read},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -27,6 +27,10 @@ pub enum FileError {
     TooLarge { path: PathBuf },
     #[error("cannot read the secret in {path}: {source}; correct [cluster] secret_file or the file's mode")]
     Secret { path: PathBuf, source: io::Error },
+    #[error("cannot read {path}: {source}; correct its mode, or remove it")]
+    Kept { path: PathBuf, source: io::Error },
+    #[error("cannot write {path}: {source}; make room, or correct [global] state")]
+    Keep { path: PathBuf, source: io::Error },
 }
 
 /// The text of a file, or of every `*.toml` in a directory in the order of their names.
@@ -64,6 +68,47 @@ pub fn secret(path: &Path) -> Result<Vec<u8>, FileError> {
         return Err(io(io::Error::new(io::ErrorKind::InvalidData, "it is empty")));
     }
     Ok(secret)
+}
+
+/// What `keep` wrote; None: nothing yet.
+pub fn kept(path: &Path) -> Result<Option<String>, FileError> {
+    let io = |source| FileError::Kept { path: path.to_owned(), source };
+    match read(path) {
+        Ok(Some(bytes)) => {
+            String::from_utf8(bytes).map(Some).map_err(|_| FileError::NotText { path: path.to_owned() })
+        }
+        Ok(None) => Err(FileError::TooLarge { path: path.to_owned() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io(error)),
+    }
+}
+
+/// Replaces a file as a whole: a crash, or a full disk, leaves the old one.
+pub fn keep(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    let fresh = path.with_extension("new");
+    let write = || -> io::Result<()> {
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        let mut file = File::create(&fresh)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&fresh, path)
+    };
+    write().map_err(|source| {
+        // What was written of it only takes room.
+        let _ = fs::remove_file(&fresh);
+        FileError::Keep { path: path.to_owned(), source }
+    })
+}
+
+/// Renames a file that is of no use, so that it is neither read again nor lost.
+pub fn put_aside(path: &Path) -> Result<PathBuf, FileError> {
+    let aside = path.with_extension("damaged");
+    match fs::rename(path, &aside) {
+        Ok(()) => Ok(aside),
+        Err(source) => Err(FileError::Keep { path: aside, source }),
+    }
 }
 
 fn text(path: &Path) -> Result<ConfigText, FileError> {

@@ -1,10 +1,12 @@
-//! Adapters: `pure` and the outside world. They know neither each other nor `daemon`.
+//! Adapters: `pure` and the outside world. They know neither each other nor `daemon`; `process` serves all of them.
 
 pub mod admin;
 pub mod decap;
 pub mod file;
 pub mod kernel;
 pub mod net;
+pub mod notify;
 pub mod probe;
+pub mod process;
 #[cfg(test)]
 mod testbed;

@@ -476,7 +476,8 @@ mod tests {
     }
 
     fn told(facts: &Facts) -> Explanation {
-        let snapshot = Snapshot { services: Vec::new(), flows: 0, flows_max: 0 };
+        let snapshot =
+            Snapshot { services: Vec::new(), flows: 0, flows_max: 0, flows_crowded: false, sweeps: 0 };
         let interface =
             |name: &str, index| InterfaceStatus { name: name.to_owned(), index, mode: "native".to_owned() };
         explain(facts, &snapshot, &[interface("eth0", 4), interface("eth1", 5)], &connection())

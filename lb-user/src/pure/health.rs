@@ -1,32 +1,52 @@
-//! What check results mean, and when the next check is due.
+//! What check results mean.
 //!
-//! Owns the state of each server and the timetable of all checks. Must not know how a check is made, nor what
-//! follows from its result.
+//! Owns what is known of one server's health, and how much of its share it takes. Must not know how a check is made,
+//! when it is due, nor what follows from its result; what an operator or an agent wants of a server is kept apart.
 //!
 //! ```text
 //!               failed                       fall failures in a row
-//! Unchecked ───────────────► Down      Up ─────────────────────────► Down
-//!     │        passed                   ▲                              │
-//!     └───────────────────────► Up      └──────────────────────────────┘
-//!                                             rise successes in a row
+//! Unchecked ───────────────► Down      Up ─────────────────────────► Down ─ too often within a while ─► Held
+//!     │        passed                   ▲  rise successes in a row    │ ▲                                │
+//!     └───────────────────────► Up      └─────────────────────────────┘ └── hold after the last failure ─┘
 //! ```
 
+mod ramp;
+
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::VecDeque,
     time::{Duration, Instant},
 };
 
-use super::config::model::{Check, CheckKind};
+use self::ramp::Ramp;
+use super::{
+    config::model::{Damping, Service, check::StartState},
+    schedule::Pace,
+};
 
 /// One server's health.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
     state: State,
-    rise: u32,
-    fall: u32,
+    terms: Terms,
+    /// When it went down, the oldest first; at most as many as damping counts.
+    downs: VecDeque<Instant>,
+    /// Since its last recovery.
+    ramp: Option<Ramp>,
 }
 
-/// A server became usable or unusable.
+/// What a service says of its servers' health.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// Whether anybody asks at all.
+    checked: bool,
+    rise: u32,
+    fall: u32,
+    start: StartState,
+    damping: Option<Damping>,
+    slow_start: Option<Duration>,
+}
+
+/// A server became usable or unusable, or its first check found it down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     WentUp,
@@ -37,61 +57,155 @@ pub enum Change {
 enum State {
     /// Always usable.
     NoCheck,
-    /// Usable, as in HAProxy; the first result decides.
+    /// The first result decides.
     Unchecked,
     /// Fewer than `fall` failures in a row so far.
     Up { failures: u32 },
     /// Fewer than `rise` successes in a row so far.
     Down { successes: u32 },
+    /// Stays down so long, whatever its checks say: it went down too often.
+    Held { until: Instant, successes: u32 },
+}
+
+impl Terms {
+    pub fn of(service: &Service) -> Terms {
+        let check = &service.check;
+        Terms {
+            checked: !check.kind.is_none(),
+            rise: check.rise,
+            fall: check.fall,
+            start: check.start,
+            damping: service.damping,
+            slow_start: service.slow_start,
+        }
+    }
+
+    /// Of a server whose service is gone: nobody asks, and nothing changes any more.
+    pub fn nobodys() -> Terms {
+        Terms { checked: true, rise: 1, fall: 1, start: StartState::Up, damping: None, slow_start: None }
+    }
 }
 
 impl Health {
     /// A server that nothing is known about.
-    pub fn new(check: &Check) -> Health {
-        Health::with_state(check, State::Unchecked)
+    pub fn new(terms: Terms) -> Health {
+        Health::with_state(terms, State::Unchecked)
     }
 
     /// A server whose state was found at the start: it stays until `rise` or `fall` results say otherwise.
-    pub fn adopted(check: &Check, up: bool) -> Health {
+    pub fn adopted(terms: Terms, up: bool) -> Health {
         let state = if up { State::Up { failures: 0 } } else { State::Down { successes: 0 } };
-        Health::with_state(check, state)
+        Health::with_state(terms, state)
     }
 
-    /// Takes the result of one check; answers only when the server becomes usable or unusable.
-    pub fn handle(&mut self, passed: bool) -> Option<Change> {
-        let (state, change) = match (self.state, passed) {
-            (State::NoCheck, true | false) => (State::NoCheck, None),
-            (State::Unchecked, true) => (State::Up { failures: 0 }, None),
-            (State::Unchecked, false) => (State::Down { successes: 0 }, Some(Change::WentDown)),
-            (State::Up { .. }, true) => (State::Up { failures: 0 }, None),
-            (State::Up { failures }, false) if failures + 1 < self.fall => {
-                (State::Up { failures: failures + 1 }, None)
+    /// Takes the result of one check.
+    pub fn handle(&mut self, now: Instant, passed: bool) -> Option<Change> {
+        let Terms { rise, fall, .. } = self.terms;
+        match (self.state, passed) {
+            (State::NoCheck, true | false) => None,
+            (State::Unchecked, true) => {
+                let change = (!self.usable()).then_some(Change::WentUp);
+                self.state = State::Up { failures: 0 };
+                change
             }
-            (State::Up { .. }, false) => (State::Down { successes: 0 }, Some(Change::WentDown)),
-            (State::Down { successes }, true) if successes + 1 < self.rise => {
-                (State::Down { successes: successes + 1 }, None)
+            (State::Unchecked, false) => {
+                self.state = State::Down { successes: 0 };
+                Some(Change::WentDown)
             }
-            (State::Down { .. }, true) => (State::Up { failures: 0 }, Some(Change::WentUp)),
-            (State::Down { .. }, false) => (State::Down { successes: 0 }, None),
-        };
-        self.state = state;
-        change
+            (State::Up { .. }, true) => self.stay(State::Up { failures: 0 }),
+            (State::Up { failures }, false) if failures + 1 < fall => {
+                self.stay(State::Up { failures: failures + 1 })
+            }
+            (State::Up { .. }, false) => Some(self.go_down(now)),
+            (State::Down { successes }, true) if successes + 1 < rise => {
+                self.stay(State::Down { successes: successes + 1 })
+            }
+            (State::Down { .. }, true) => Some(self.recover(now)),
+            (State::Down { .. }, false) => self.stay(State::Down { successes: 0 }),
+            (State::Held { until, successes }, true) if now < until || successes + 1 < rise => {
+                self.stay(State::Held { until, successes: successes.saturating_add(1) })
+            }
+            (State::Held { .. }, true) => Some(self.recover(now)),
+            (State::Held { .. }, false) => {
+                let hold = self.terms.damping.map(|damping| damping.hold);
+                self.stay(held(now, hold.unwrap_or_default()))
+            }
+        }
+    }
+
+    /// Time passes: a server that was held may be up again.
+    pub fn advance(&mut self, now: Instant) -> Option<Change> {
+        if self.ramp.is_some_and(|ramp| ramp.deadline(now).is_none()) {
+            self.ramp = None;
+        }
+        match self.state {
+            State::Held { until, successes } if until <= now && successes >= self.terms.rise => {
+                Some(self.recover(now))
+            }
+            State::Held { until, successes } if until <= now => self.stay(State::Down { successes }),
+            State::NoCheck
+            | State::Unchecked
+            | State::Up { .. }
+            | State::Down { .. }
+            | State::Held { .. } => None,
+        }
+    }
+
+    /// When time alone changes something next; not after now if that is due already.
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+        match self.state {
+            State::Held { until, .. } => Some(until),
+            State::NoCheck | State::Unchecked | State::Up { .. } | State::Down { .. } => {
+                self.ramp.and_then(|ramp| ramp.deadline(now))
+            }
+        }
     }
 
     /// Takes a changed configuration; what is known about the server stays, unless checks end or begin.
-    pub fn reconfigure(&mut self, check: &Check) -> Option<Change> {
+    pub fn reconfigure(&mut self, terms: Terms) -> Option<Change> {
         let was_usable = self.usable();
         let state = match self.state {
             State::NoCheck => State::Unchecked,
-            State::Unchecked | State::Up { .. } | State::Down { .. } => self.state,
+            State::Held { successes, .. } if terms.damping.is_none() => State::Down { successes },
+            State::Unchecked | State::Up { .. } | State::Down { .. } | State::Held { .. } => self.state,
         };
-        *self = Health::with_state(check, state);
-        (!was_usable && self.usable()).then_some(Change::WentUp)
+        let counted = terms.damping.map_or(0, |damping| damping.changes as usize);
+        self.downs.drain(..self.downs.len().saturating_sub(counted));
+        self.ramp = self.ramp.filter(|_| terms.slow_start.is_some());
+        self.state = if terms.checked { state } else { State::NoCheck };
+        self.terms = terms;
+        match (was_usable, self.usable()) {
+            (false, true) => Some(Change::WentUp),
+            (true, false) => Some(Change::WentDown),
+            (true, true) | (false, false) => None,
+        }
     }
 
     /// Whether the server may get new connections.
     pub fn usable(&self) -> bool {
-        !matches!(self.state, State::Down { .. })
+        match self.state {
+            State::NoCheck | State::Up { .. } => true,
+            State::Unchecked => self.terms.start == StartState::Up,
+            State::Down { .. } | State::Held { .. } => false,
+        }
+    }
+
+    /// Percent of its share of new connections that the server takes: less than all for a while after it recovered.
+    pub fn share(&self, now: Instant) -> u8 {
+        match self.ramp {
+            _ if !self.usable() => 0,
+            Some(ramp) => ramp.share(now),
+            None => 100,
+        }
+    }
+
+    pub fn pace(&self) -> Pace {
+        match self.state {
+            State::NoCheck | State::Unchecked | State::Up { failures: 0 } => Pace::Normal,
+            State::Up { .. } => Pace::Fast,
+            State::Down { successes: 0 } | State::Held { .. } => Pace::Down,
+            State::Down { .. } => Pace::Fast,
+        }
     }
 
     /// As in `ServerStatus::health`.
@@ -99,155 +213,67 @@ impl Health {
         match self.state {
             State::NoCheck => "no-check",
             State::Unchecked => "unchecked",
-            State::Up { .. } => "up",
-            State::Down { .. } => "down",
+            State::Up { failures: 0 } => "up",
+            State::Up { .. } => "going down",
+            State::Down { successes: 0 } => "down",
+            State::Down { .. } => "going up",
+            State::Held { .. } => "held",
         }
     }
 
-    /// How far a change has come: "going down 1/3"; None while the results confirm the state.
-    pub fn detail(&self) -> Option<String> {
+    /// How far a change has come, "1/3", or how long the server is held, "25 s left"; None while the results
+    /// confirm the state.
+    pub fn detail(&self, now: Instant) -> Option<String> {
         match self.state {
             State::NoCheck | State::Unchecked => None,
             State::Up { failures: 0 } | State::Down { successes: 0 } => None,
-            State::Up { failures } => Some(format!("going down {failures}/{}", self.fall)),
-            State::Down { successes } => Some(format!("going up {successes}/{}", self.rise)),
+            State::Up { failures } => Some(format!("{failures}/{}", self.terms.fall)),
+            State::Down { successes } => Some(format!("{successes}/{}", self.terms.rise)),
+            State::Held { until, .. } => {
+                let left = until.saturating_duration_since(now).as_millis().div_ceil(1_000);
+                Some(format!("went down too often, {left} s left"))
+            }
         }
     }
 
-    fn with_state(check: &Check, state: State) -> Health {
-        let state = match check.kind {
-            CheckKind::None => State::NoCheck,
-            CheckKind::Tcp => state,
-        };
-        Health { state, rise: check.rise, fall: check.fall }
+    fn with_state(terms: Terms, state: State) -> Health {
+        let state = if terms.checked { state } else { State::NoCheck };
+        Health { state, terms, downs: VecDeque::new(), ramp: None }
     }
-}
 
-/// Names one check; an id that was removed is not given to another check while the old one may still run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CheckId(pub u32);
-
-/// A check's place within its interval, in 65536ths of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Phase(pub u16);
-
-impl CheckId {
-    /// Spreads ids evenly, neighbouring ones far apart (Knuth, volume 3, section 6.4: Fibonacci hashing).
-    pub fn phase(self) -> Phase {
-        Phase((self.0.wrapping_mul(0x9e37_79b1) >> 16) as u16)
+    fn stay(&mut self, state: State) -> Option<Change> {
+        self.state = state;
+        None
     }
-}
 
-/// When each check is due. Holds one entry per check added: the configuration bounds them.
-///
-/// Every check has a grid of instants, one interval apart, placed by its phase so that thousands do not fire
-/// together. It is due at the first of them that is more than half an interval after its last start; those
-/// that passed before it could start are skipped. Only its first run is off the grid, so that one learns soon
-/// who is up.
-#[derive(Debug, Default)]
-pub struct Schedule {
-    entries: HashMap<CheckId, Entry>,
-    /// The waiting entries, each once.
-    queue: BTreeSet<(Instant, CheckId)>,
-}
+    fn recover(&mut self, now: Instant) -> Change {
+        self.state = State::Up { failures: 0 };
+        self.ramp = self.terms.slow_start.map(|over| Ramp::new(now, over));
+        Change::WentUp
+    }
 
-#[derive(Debug)]
-struct Entry {
-    interval: Duration,
-    /// An instant of the grid, not after the next one.
-    grid: Instant,
-    state: Run,
-}
+    fn go_down(&mut self, now: Instant) -> Change {
+        self.ramp = None;
+        let damping = self.terms.damping;
+        let damping = damping.filter(|&damping| self.too_often(now, damping));
+        self.state = damping.map_or(State::Down { successes: 0 }, |Damping { hold, .. }| held(now, hold));
+        Change::WentDown
+    }
 
-#[derive(Debug, Clone, Copy)]
-enum Run {
-    Waiting { due: Instant },
-    Running { since: Instant },
-}
-
-impl Schedule {
-    /// The first run is due within the interval and within a second. A check that is there already is changed
-    /// to the interval; with the same interval nothing happens.
-    pub fn add(&mut self, id: CheckId, interval: Duration, now: Instant, phase: Phase) {
-        let interval = interval.max(INTERVAL_MIN);
-        let known = self.entries.get(&id).map(|entry| (entry.interval, entry.state));
-        if known.is_some_and(|(known, _)| known == interval) {
-            return;
+    /// Counts this time, too.
+    fn too_often(&mut self, now: Instant, damping: Damping) -> bool {
+        self.downs.push_back(now);
+        while self.downs.len() > damping.changes as usize {
+            self.downs.pop_front();
         }
-        let due = now + phase.of(interval.min(FIRST_RUN_WITHIN));
-        let state = match known {
-            None => Run::Waiting { due },
-            Some((_, Run::Waiting { due: old })) => Run::Waiting { due: due.min(old) },
-            Some((_, running @ Run::Running { .. })) => running,
-        };
-        self.remove(id);
-        if let Run::Waiting { due } = state {
-            self.queue.insert((due, id));
-        }
-        self.entries.insert(id, Entry { interval, grid: now + phase.of(interval), state });
-    }
-
-    /// A run of the check that has not ended may still end.
-    pub fn remove(&mut self, id: CheckId) {
-        if let Some(Entry { state: Run::Waiting { due }, .. }) = self.entries.remove(&id) {
-            self.queue.remove(&(due, id));
-        }
-    }
-
-    /// At most `max` checks to start now, the longest overdue first. Each stays out of the schedule until
-    /// `done`.
-    pub fn due(&mut self, now: Instant, max: usize) -> Vec<CheckId> {
-        let mut started = Vec::new();
-        while started.len() < max
-            && let Some(&(due, id)) = self.queue.first()
-            && due <= now
-        {
-            self.queue.pop_first();
-            let entry = self.entries.get_mut(&id).expect("add and remove keep queue and entries in step");
-            entry.state = Run::Running { since: now };
-            started.push(id);
-        }
-        started
-    }
-
-    /// When to call `due` next; None while nothing waits.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.queue.first().map(|&(due, _)| due)
-    }
-
-    /// The run that `due` started has ended. Ignored for a check that is not running.
-    pub fn done(&mut self, id: CheckId, now: Instant) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
-        let Run::Running { since } = entry.state else { return };
-        entry.grid = entry.next_on_grid(since + entry.interval / 2);
-        // A run that took the whole interval, as a timeout may, must not cost the next one.
-        let due = entry.grid.max(now);
-        entry.state = Run::Waiting { due };
-        self.queue.insert((due, id));
+        self.downs.retain(|&down| now.saturating_duration_since(down) <= damping.within);
+        self.downs.len() >= damping.changes as usize
     }
 }
 
-impl Entry {
-    /// The first instant of the grid after the given one.
-    fn next_on_grid(&self, after: Instant) -> Instant {
-        if after < self.grid {
-            return self.grid;
-        }
-        let past = (after - self.grid).as_nanos() % self.interval.as_nanos();
-        // Less than an interval, and 64 bits of nanoseconds are 584 years.
-        after + self.interval - Duration::from_nanos(past as u64)
-    }
+fn held(now: Instant, hold: Duration) -> State {
+    State::Held { until: now + hold, successes: 0 }
 }
-
-impl Phase {
-    fn of(self, whole: Duration) -> Duration {
-        whole * u32::from(self.0) / (1 << 16)
-    }
-}
-
-/// An interval of zero would be due for ever.
-const INTERVAL_MIN: Duration = Duration::from_millis(1);
-const FIRST_RUN_WITHIN: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests;

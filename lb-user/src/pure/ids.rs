@@ -19,6 +19,8 @@ pub struct ServerKey {
 pub struct ServerIds {
     ids: BTreeMap<ServerKey, ServerId>,
     keys: BTreeMap<ServerId, ServerKey>,
+    /// Every id below is in use: where to look for a free one.
+    full_below: u32,
 }
 
 impl ServerIds {
@@ -33,10 +35,12 @@ impl ServerIds {
         if let Some(&id) = self.ids.get(&key) {
             return Some(id);
         }
-        let id = ServerId(lowest_free(self.keys.keys().map(|id| id.0), 1));
+        let first = self.full_below.max(1);
+        let id = ServerId(lowest_free(self.keys.range(ServerId(first)..).map(|(id, _)| id.0), first));
         if id.0 >= SERVERS_MAX {
             return None;
         }
+        self.full_below = id.0 + 1;
         self.adopt(id, key);
         Some(id)
     }
@@ -49,6 +53,7 @@ impl ServerIds {
     pub fn release(&mut self, id: ServerId) {
         if let Some(key) = self.keys.remove(&id) {
             self.ids.remove(&key);
+            self.full_below = self.full_below.min(id.0);
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::{
     entry,
-    limits::{RING_SLOTS_MAX, RING_SLOTS_MIN},
+    limits::{RING_SLOTS_MAX, RING_SLOTS_MIN, SERVERS_MAX},
     slot::ServerId,
 };
 
@@ -149,7 +149,17 @@ fn holds_only(pinned: &Tables, base: u32, family: Option<Family>) -> bool {
         family.is_none_or(|family| server.is_some_and(|server| Family::of(server.address) == family))
     };
     let named = pinned.rings.get(&base).into_iter().flat_map(|ring| ring.iter());
-    named.flat_map(|slot| [slot.current(), slot.base()]).filter(|id| !id.is_none()).all(|id| of_family(&id))
+    // Most slots name a server that others named before.
+    let mut known = vec![false; SERVERS_MAX as usize];
+    named.flat_map(|slot| [slot.current(), slot.base()]).filter(|id| !id.is_none()).all(|id| {
+        match known.get_mut(id.0 as usize) {
+            Some(known) => {
+                *known = *known || of_family(&id);
+                *known
+            }
+            None => of_family(&id),
+        }
+    })
 }
 
 /// What is pinned for one ring of a service, whatever the key.
@@ -172,6 +182,7 @@ mod tests {
     use crate::pure::{
         config::parse,
         state::{Start, State},
+        testing::an_instant,
     };
 
     /// Services as (last byte of the address, slots).
@@ -187,8 +198,13 @@ mod tests {
     }
 
     fn pinned(services: &[(u8, u32)]) -> Tables {
-        let start =
-            Start { config: config(services), secret: b"x", pinned: Tables::default(), ring_slots: 4_096 };
+        let start = Start {
+            config: config(services),
+            secret: b"x",
+            pinned: Tables::default(),
+            ring_slots: 4_096,
+            now: an_instant(),
+        };
         let mut state = State::new(start).expect("room");
         let mut tables = Tables::default();
         state.plan().into_iter().for_each(|step| tables.apply(step));

@@ -38,6 +38,26 @@ pub struct Tables {
     pub wildcards: BTreeMap<Network, Vec<Rule>>,
 }
 
+/// What is read back and compared at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Hash key, NAT sources and gateways.
+    Shared,
+    Devices,
+    Servers,
+    Access,
+    Services,
+    Wildcards,
+    /// By its first slot.
+    Ring(u32),
+}
+
+impl Part {
+    /// In the order in which a packet refers to them, the last first.
+    pub const WITHOUT_RINGS: [Part; 6] =
+        [Part::Shared, Part::Devices, Part::Servers, Part::Access, Part::Services, Part::Wildcards];
+}
+
 /// A service's key in the table of its family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {

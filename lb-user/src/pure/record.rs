@@ -221,7 +221,8 @@ mod tests {
     fn the_record_of_a_client_names_no_ports() {
         let key = FlowKey::<V6>::of_client(v6(1), v6(2), TCP, 3);
         let record = Record::new(&key, &view(tuple(v6), 0, 8), None, NOW).expect("a request");
-        let snapshot = Snapshot { services: Vec::new(), flows: 0, flows_max: 0 };
+        let snapshot =
+            Snapshot { services: Vec::new(), flows: 0, flows_max: 0, flows_crowded: false, sweeps: 0 };
         let status = record.status(&snapshot);
         assert_eq!((status.client.as_str(), status.vip.as_str()), ("fd00::1", "fd00::2"));
         assert!(status.all_ports && status.rewritten.is_none() && status.idle_s == 1);

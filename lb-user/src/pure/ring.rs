@@ -1,17 +1,18 @@
 //! The weighted Maglev ring: which server each slot of a service gives new connections to.
 //!
-//! Owns the assignment of slots, and nothing else. Must not know map layouts, slot words, or why a member is
-//! unusable.
+//! Owns the assignment of slots, and nothing else. Must not know map layouts, slot words, or why a member takes
+//! less than its share.
 //!
 //! Every member walks the slots in an order of its own (Eisenbud et al., "Maglev", NSDI 2016, section 3.4)
 //! and takes the next free one whenever its turn comes. Differences to the paper: the size is a power of two
-//! and the skip odd, so that a walk still visits every slot; positions are shuffled; and the fill has two
+//! and the skip odd, so that a walk still visits every slot; positions are shuffled; and the fill has three
 //! stages.
 //!
 //! ```text
 //! all members, usable or not ─► 1. fill the whole ring, to exact quotas by weight
-//!                                     │ slots of unusable members are free again
-//! usable members ────────────────► 2. fill those slots, to the quotas that are left
+//!                                     │ slots of members without a whole share are free again
+//! members with a whole share ─► 2. fill those slots, to the quotas that are left
+//! members with a part of it  ─► 3. take the first of their own slots back, as many as their share says
 //! ```
 //!
 //! Stage 1 does not know who is usable, so a member that fails, and one that returns, moves its own slots and
@@ -20,8 +21,14 @@
 //! member can cost one more, because what stage 1 rounded up is not taken away again. When the set of members
 //! itself changes, at 16 384 slots and up to 100 members, less than 3 % of the ring moves besides what must.
 //!
+//! A member with a part of its share counts as unusable in stage 2, so a share that grows moves slots to its
+//! member and nothing else. It gets no slot of others; those it does not take yet are shared by weight among the
+//! whole ones. Only the last step, which makes it a whole one, also hands it its part of what members
+//! that are down have left, as their recovery would. Shares count in proportion to the largest: when all members
+//! have the same one, all are whole.
+//!
 //! The result is the same on every node and in every version: it depends on the seed, the size and the set of
-//! (address, weight, usable) alone. Changing the hash or the order of turns remaps live connections.
+//! (address, weight, share) alone. Changing the hash or the order of turns remaps live connections.
 //!
 //! `rotation` fills a ring for schedulers that take slots in turn, not by hash.
 
@@ -41,9 +48,16 @@ pub struct Member {
     pub id: u32,
     /// Unique among the members.
     pub address: SocketAddr,
-    /// 0 is no member at all. To drain with the least disruption, keep the weight and clear `usable`.
+    /// 0 is no member at all. To drain with the least disruption, keep the weight and take the share.
     pub weight: u16,
-    pub usable: bool,
+    /// Percent of its own slots that it takes, at most 100. 0: it is unusable.
+    pub share: u8,
+}
+
+impl Member {
+    pub fn is_usable(&self) -> bool {
+        self.share > 0 && self.weight > 0
+    }
 }
 
 /// The id per slot; all 0 when no usable member has a weight. With more members than slots the heaviest have
@@ -54,9 +68,9 @@ pub struct Member {
 pub fn build(seed: u64, slots: u32, members: &[Member]) -> Vec<u32> {
     assert!(slots.is_power_of_two() && slots <= SLOTS_MAX, "{slots} slots are no ring size");
     let mut members: Vec<&Member> = members.iter().filter(|member| member.weight > 0).collect();
-    if !members.iter().any(|member| member.usable) {
+    let Some(whole) = members.iter().map(|member| member.share).max().filter(|&share| share > 0) else {
         return vec![0; slots as usize];
-    }
+    };
     members.sort_unstable_by_key(|member| member.address);
 
     let mut owners = vec![FREE; slots as usize];
@@ -67,16 +81,20 @@ pub fn build(seed: u64, slots: u32, members: &[Member]) -> Vec<u32> {
     };
     fill(&mut owners, (0..members.len()).map(claim).collect());
 
-    if members.iter().any(|member| !member.usable) {
-        let held = release_unusable(&mut owners, &members);
-        let usable = (0..members.len()).filter(|&owner| members[owner].usable);
-        fill(&mut owners, usable.map(|owner| claim(owner).holding(held[owner])).collect());
+    if members.iter().any(|member| member.share < whole) {
+        let kept = kept(&owners, &members, whole, |owner| Walk::new(seed, slots, members[owner].address));
+        let held = release(&mut owners, &members, whole);
+        let takers = (0..members.len()).filter(|&owner| members[owner].share == whole);
+        fill(&mut owners, takers.map(|owner| claim(owner).holding(held[owner])).collect());
+        for (owner, slot) in kept {
+            owners[slot as usize] = owner;
+        }
     }
     owners.into_iter().map(|owner| members[owner as usize].id).collect()
 }
 
 /// The id per slot, in the order in which a smooth weighted round robin picks members: read from one slot to
-/// the next, each member comes around evenly, as often as its weight says. All 0 when no usable member has a
+/// the next, each member comes around evenly, as often as its weight times its share says. All 0 when no usable member has a
 /// weight. Counts are as exact as those of `build`; the order of the members does not matter.
 ///
 /// A member of weight w out of W has its n-th pick between the times (n-1)W/w and nW/w, the windows of Baruah
@@ -87,14 +105,13 @@ pub fn build(seed: u64, slots: u32, members: &[Member]) -> Vec<u32> {
 /// When `slots` is more than `SLOTS_MAX`, which the configuration guarantees.
 pub fn rotation(slots: u32, members: &[Member]) -> Vec<u32> {
     assert!(slots <= SLOTS_MAX, "{slots} slots are more than a ring has");
-    let mut members: Vec<&Member> =
-        members.iter().filter(|member| member.usable && member.weight > 0).collect();
+    let mut members: Vec<&Member> = members.iter().filter(|member| member.is_usable()).collect();
     if members.is_empty() {
         return vec![0; slots as usize];
     }
     members.sort_unstable_by_key(|member| member.address);
-    let shares: Vec<Share> =
-        members.iter().map(|member| Share { weight: member.weight.into(), held: 0 }).collect();
+    let weight = |member: &Member| u64::from(member.weight) * u64::from(member.share);
+    let shares: Vec<Share> = members.iter().map(|member| Share { weight: weight(member), held: 0 }).collect();
     let mut picks = Picks::new(&shares, apportion(slots, slots, &shares));
     (0..slots.into()).map(|time| members[picks.next(time)].id).collect()
 }
@@ -107,12 +124,34 @@ pub fn moved(old: &[u32], new: &[u32]) -> usize {
     old.iter().zip(new).filter(|(old, new)| old != new).count()
 }
 
-/// Returns how many slots each member holds afterwards.
-fn release_unusable(owners: &mut [u32], members: &[&Member]) -> Vec<u32> {
+/// The slots that members with a part of their share keep: the first ones of their walks, so that a larger share
+/// keeps the same and more.
+fn kept(owners: &[u32], members: &[&Member], whole: u8, walk: impl Fn(usize) -> Walk) -> Vec<(u32, u32)> {
+    let is_part = |member: &Member| (1..whole).contains(&member.share);
+    let mut own: Vec<Vec<u32>> = vec![Vec::new(); members.len()];
+    for (slot, &owner) in (0..).zip(owners) {
+        if is_part(members[owner as usize]) {
+            own[owner as usize].push(slot);
+        }
+    }
+    let parts = (0..).zip(own).filter(|(_, slots)| !slots.is_empty());
+    parts
+        .flat_map(|(owner, mut slots)| {
+            let walk = walk(owner as usize);
+            slots.sort_by_cached_key(|&slot| walk.distance(slot));
+            let share = usize::from(members[owner as usize].share);
+            slots.truncate((slots.len() * share).div_ceil(whole.into()));
+            slots.into_iter().map(move |slot| (owner, slot))
+        })
+        .collect()
+}
+
+/// Frees the slots of members without a whole share; returns how many each member holds afterwards.
+fn release(owners: &mut [u32], members: &[&Member], whole: u8) -> Vec<u32> {
     let mut held = vec![0; members.len()];
     for owner in owners {
         let index = *owner as usize;
-        if members[index].usable {
+        if members[index].share == whole {
             held[index] += 1;
         } else {
             *owner = FREE;
@@ -398,6 +437,7 @@ const _: () = assert!(SLOTS_MAX <= 1 << 21, "start, shuffle and skip have 21 bit
 const _: () = assert!(SERVERS_MAX < FREE, "an owner is an index of members");
 const _: () = assert!((SERVERS_MAX as u64 * u16::MAX as u64) < 1 << 31, "a step of time fits 64 bits");
 const _: () = assert!(SLOTS_MAX as u64 * (1 << 31) < i64::MAX as u64, "what a claim lacks fits 64 bits");
+const _: () = assert!(SLOTS_MAX as u64 * 100 * (1 << 31) < i64::MAX as u64, "and so with weights by percent");
 
 #[cfg(test)]
 mod tests;

@@ -1,16 +1,19 @@
 //! What readers see of the state: one immutable value, published whole after every plan.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use lb_common::slot::ServerId;
 
 use super::{
     config::{
-        model::{self, Access, Balance, Forward, NoServer, Protocol},
+        model::{self, Access, Admin, Balance, Forward, NoServer, Protocol},
         network::{Family, Network, Ports, endpoint, shown},
     },
     hop::{Mac, Reach},
-    state::{Ring, State},
+    state::{Ring, ServerState, State},
     status::{DatapathStatus, InterfaceStatus, RingStatus, ServerStatus, ServiceStatus, Status, Traffic},
 };
 
@@ -20,6 +23,9 @@ pub struct Snapshot {
     /// Records in the flow table at the end of the last round of the sweep.
     pub flows: u64,
     pub flows_max: u64,
+    pub sweeps: u64,
+    /// A flow table is nearly full.
+    pub flows_crowded: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +45,8 @@ pub struct ServiceView {
     pub servers: Vec<ServerView>,
     /// No longer configured, but named by a slot or a record.
     pub leaving: Vec<ServerId>,
+    /// Too few servers are usable: all are used.
+    pub panics: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,10 +66,15 @@ pub struct ServerView {
     pub weight: u16,
     pub backup: bool,
     pub health: &'static str,
+    pub admin: Admin,
     pub usable: bool,
     pub detail: String,
     /// Slots that new connections take to it.
     pub slots: u32,
+    /// Slots whose older connections belong to it.
+    pub slots_base: u32,
+    /// Records that name it.
+    pub flows: u64,
     pub neighbour: Option<Mac>,
     pub interface: Option<u32>,
     /// The address of this machine that its own connections to the server have.
@@ -81,6 +94,8 @@ pub struct Surroundings<'a> {
     pub interfaces: &'a [InterfaceStatus],
     /// What the daemon wants an operator to look at.
     pub warnings: &'a [String],
+    /// What is in force and not in the file.
+    pub changes: &'a [String],
 }
 
 /// Where the counts of servers come from.
@@ -116,29 +131,31 @@ impl State {
                             .map(|(family, ring)| RingView::new(family, ring))
                             .collect(),
                         leaving: leaving.remove(&state.place.id).unwrap_or_default(),
+                        panics: state.panics,
                         servers: servers
-                            .map(|(&id, server)| {
-                                let of_ring = |ring: &Ring| ring.slots.current.get(&id).copied().unwrap_or(0);
-                                let slots = state.rings.iter().map(of_ring).sum();
-                                self.server_view(id, server, slots)
-                            })
+                            .map(|(&id, server)| self.server_view(id, server, &state.rings))
                             .collect(),
                     }
                 })
                 .collect(),
             flows: self.flows,
             flows_max: self.config.datapath.flows.into(),
+            sweeps: self.sweeps,
+            flows_crowded: self.crowded,
         }
     }
 
-    fn server_view(&self, id: ServerId, server: &model::Server, slots: u32) -> ServerView {
+    fn server_view(&self, id: ServerId, server: &model::Server, rings: &[Ring]) -> ServerView {
+        let count = |of: fn(&Ring) -> &BTreeMap<ServerId, u32>| {
+            rings.iter().filter_map(|ring| of(ring).get(&id)).sum()
+        };
         let reach = self.reaches.get(&server.address.ip());
         let known = self.servers.get(&id);
         let hop = match reach {
             Some(Reach::Hop(hop)) => Some(hop),
             _ => None,
         };
-        let progress = known.and_then(|known| known.health.detail());
+        let progress = known.and_then(|known| self.progress(known));
         let detail = known.map(|known| known.detail.clone()).unwrap_or_default();
         ServerView {
             id,
@@ -147,12 +164,15 @@ impl State {
             weight: server.weight,
             backup: server.backup,
             health: known.map_or("unchecked", |known| known.health.name()),
-            usable: known.is_some_and(|known| known.health.usable()),
+            admin: known.map_or(Admin::Ready, ServerState::admin),
+            usable: known.is_some_and(ServerState::usable),
             detail: match progress {
                 Some(progress) => format!("{progress}: {detail}"),
                 None => detail,
             },
-            slots,
+            slots: count(|ring| &ring.slots.current),
+            slots_base: count(|ring| &ring.slots.base),
+            flows: self.records.get(&id).copied().unwrap_or(0),
             neighbour: hop.and_then(|hop| hop.neighbour),
             interface: hop.map(|hop| hop.interface),
             source: hop.map(|hop| hop.source),
@@ -171,6 +191,9 @@ impl Snapshot {
         for service in &self.services {
             warnings.extend(service.warnings(&own));
         }
+        if self.flows_crowded {
+            warnings.push("the flow table is nearly full: raise [datapath] flows".to_owned());
+        }
         Status {
             node: around.node.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -180,10 +203,18 @@ impl Snapshot {
                 interfaces: around.interfaces.to_vec(),
                 flows: self.flows,
                 flows_max: self.flows_max,
+                sweeps: self.sweeps,
             },
             services: self.services.iter().map(|service| service.status(around, counts)).collect(),
             warnings,
+            changes: around.changes.to_vec(),
         }
+    }
+
+    /// Slots of all rings whose flows are looked up.
+    pub fn slots_lookup(&self) -> u64 {
+        let rings = self.services.iter().flat_map(|service| &service.rings);
+        rings.map(|ring| u64::from(ring.unsettled)).sum()
     }
 
     /// The service of a server, though the server may be leaving.
@@ -224,6 +255,11 @@ impl RingView {
 }
 
 impl ServiceView {
+    /// Servers that new connections can go to.
+    pub fn usable(&self) -> usize {
+        self.servers.iter().filter(|server| server.usable && server.weight > 0).count()
+    }
+
     fn status(&self, around: &Surroundings<'_>, counts: &impl Counts) -> ServiceStatus {
         let servers: Vec<_> = self.servers.iter().map(|server| server.status(around, counts)).collect();
         let leaving = self.leaving.iter().map(|&id| counts.server(id));
@@ -238,13 +274,13 @@ impl ServiceView {
             slots: self.slots,
             slots_unsettled: self.rings.iter().map(|ring| ring.unsettled).sum(),
             rings: self.rings.iter().map(|ring| ring.status(self.slots)).collect(),
-            servers_usable: self.servers.iter().filter(|server| server.usable && server.weight > 0).count()
-                as u32,
+            servers_usable: self.usable() as u32,
             traffic: moved.fold(Traffic::default(), |sum, more| Traffic {
                 packets: sum.packets + more.packets,
                 bytes: sum.bytes + more.bytes,
                 connections: sum.connections + more.connections,
             }),
+            panic: self.panics,
             servers,
         }
     }
@@ -273,7 +309,14 @@ impl ServiceView {
                 )
             }));
         }
-        if !self.servers.iter().any(|server| server.usable && server.weight > 0) {
+        let usable = self.usable();
+        if self.panics {
+            warnings.push(format!(
+                "service {}: {usable} of {} servers usable, below its panic threshold: all are used",
+                self.name,
+                self.servers.len()
+            ));
+        } else if usable == 0 {
             warnings.push(format!("service {} has no usable server", self.name));
         }
         for server in &self.servers {
@@ -294,8 +337,11 @@ impl ServerView {
             weight: self.weight,
             backup: self.backup,
             health: self.health.to_owned(),
+            admin: self.admin.name().to_owned(),
             detail: self.detail.clone(),
             slots: self.slots,
+            slots_base: self.slots_base,
+            flows: self.flows,
             neighbour: self.neighbour.map(mac),
             interface,
             mtu: self.mtu,

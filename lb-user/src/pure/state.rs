@@ -9,43 +9,55 @@
 //!
 //! Must not know how an event arrives or a step is carried out.
 
+mod configure;
+mod drift;
 mod entries;
 mod rings;
+mod settling;
+mod through;
+mod usable;
 mod way;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::Instant,
 };
 
 use lb_common::{
-    entry::{self, Hop, Mode, Server},
+    entry::{Hop, Server},
     flow::Ticks,
     hash::HashKey,
     limits::NAT_SOURCES_MAX,
     net::{Be16, TCP},
     slot::{ServerId, Slot},
 };
-use siphasher::sip::SipHasher24;
 
-pub use self::entries::number;
 use self::entries::{client_ticks, idle_ticks};
+use self::usable::Usage;
+pub use self::{
+    entries::number,
+    through::{LocalAddress, Steered, Steering},
+};
 pub(in crate::pure) use self::{
     entries::{keys, rules},
     rings::Ring,
 };
 use super::{
     config::{
-        model::{self, Balance, Config, Forward, Protocol},
+        model::{Admin, Balance, Config, Forward, Protocol, check::Check},
         network::{Family, shown},
     },
-    health::{Change, Health},
+    health::Health,
     hop::Reach,
-    ids::{ServerIds, ServerKey},
-    place::{self, Place, PlaceError},
+    ids::ServerIds,
+    notice::{Notice, ServerName},
+    place::Place,
     plan::{Step, Tables, diff},
+    report::{Advice, AgentAdmin, Outcome, Report},
+    schedule::Orders,
+    settle::Survey,
 };
 
 /// What the daemon starts from.
@@ -57,12 +69,16 @@ pub struct Start<'a> {
     pub pinned: Tables,
     /// Slots of the ring map.
     pub ring_slots: u32,
+    pub now: Instant,
 }
 
+#[derive(Clone)]
 pub struct State {
     pub(super) config: Config,
     hash_key: HashKey,
     seed: u64,
+    /// Of the ring map.
+    ring_slots: u32,
     attached: BTreeSet<u32>,
     /// In the order of `config.services`.
     pub(super) services: Vec<ServiceState>,
@@ -76,31 +92,56 @@ pub struct State {
     /// What the tables hold once the last plan is carried out.
     pub(super) installed: Tables,
     pub(super) flows: u64,
+    pub(super) sweeps: u64,
+    /// Of the last complete sweep.
+    pub(super) records: BTreeMap<ServerId, u64>,
     now: Ticks,
-    /// When the kernel last had no room for a record.
-    refused: Option<Ticks>,
+    /// As `pass` last told.
+    clock: Instant,
+    /// When time alone changes something next, or sooner.
+    wake: Option<Instant>,
+    /// Not read yet.
+    notices: Vec<Notice>,
+    orders: Orders,
+    /// When a flow last went without a record, by service id.
+    refused: BTreeMap<u32, Ticks>,
+    /// What the last round over the flow tables saw.
+    survey: Survey,
+    /// The service whose slots the next round's end looks at first.
+    settle_from: usize,
+    /// A flow table is nearly full.
+    pub(super) crowded: bool,
     /// Something the tables depend on has changed since the last plan.
     stale: bool,
 }
 
+#[derive(Clone)]
 pub(super) struct ServiceState {
     pub(super) place: Place,
     /// In the order of the configuration's servers.
     pub(super) servers: Vec<ServerId>,
     /// In the order of `model::Service::rings`.
     pub(super) rings: Vec<Ring>,
+    /// Too few of its servers are usable: all are used.
+    pub(super) panics: bool,
 }
 
+#[derive(Clone)]
 pub(super) struct ServerState {
     pub(super) address: SocketAddr,
     /// Id of its service, and the service's position in the configuration unless it is gone.
-    service: u32,
+    pub(super) service: u32,
     index: Option<usize>,
     /// Position among the servers of its service. None: no longer in the configuration; the server is kept,
     /// and checked, while a slot or a record names it.
     position: Option<usize>,
     pub(super) health: Health,
+    /// What an operator wants of it.
+    admin: Admin,
+    /// What its agent says of it.
+    advice: Advice,
     pub(super) detail: String,
+    usage: Usage,
     /// As it was pinned: its way at layer 2 is used until netlink knows better.
     pinned: Option<Server>,
 }
@@ -110,154 +151,80 @@ pub(super) struct ServerState {
 pub enum Event {
     Checked {
         server: ServerId,
-        passed: bool,
-        detail: String,
-    },
-    /// A check that could not be made says nothing about the server.
-    NotChecked {
-        server: ServerId,
-        detail: String,
+        report: Report,
     },
     Reached {
         address: IpAddr,
         reach: Reach,
     },
-    /// A round over the flow table ended: the records that stay, and the servers they name.
+    /// A round over the flow table ended: the records that stay, and how many name each server.
     Swept {
         records: u64,
-        named: BTreeSet<ServerId>,
+        named: BTreeMap<ServerId, u64>,
+        survey: Survey,
     },
-}
-
-/// Something an operator should read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Notice {
-    Up { server: String, detail: String },
-    Down { server: String, detail: String },
-    Unreachable { server: String, reason: &'static str },
-    NotChecked { server: String, detail: String },
+    /// Connections that failed in a row, of each server with any, at the end of such a round.
+    Failing {
+        in_a_row: BTreeMap<ServerId, u32>,
+    },
 }
 
 /// A check to run again and again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckTask {
     pub server: ServerId,
+    pub service_name: String,
+    pub server_name: String,
     pub target: SocketAddr,
-    pub check: model::Check,
+    /// What the target stands for. None: for itself.
+    pub through: Option<Steered>,
+    pub check: Arc<Check>,
 }
 
 impl State {
-    pub fn new(start: Start<'_>) -> Result<Self, PlaceError> {
-        let Start { config, secret, pinned, ring_slots } = start;
-        let places = place::assign(&config, &pinned, ring_slots)?;
-        let mut state = State {
-            hash_key: HashKey([derive(secret, 0), derive(secret, 1)]),
-            seed: derive(secret, 2),
-            attached: BTreeSet::new(),
-            services: Vec::new(),
-            servers: BTreeMap::new(),
-            ids: ServerIds::default(),
-            by_address: BTreeMap::new(),
-            reaches: BTreeMap::new(),
-            nat_sources: way::nat_sources(&config.datapath, &pinned.nat_sources)
-                .ok_or(PlaceError::NatSources(pinned.nat_sources.len()))?,
-            unnamed: BTreeSet::new(),
-            flows: 0,
-            now: Ticks::default(),
-            refused: None,
-            stale: true,
-            installed: pinned,
-            config,
-        };
-        state.adopt_servers(&places);
-        for (index, place) in places.into_iter().enumerate() {
-            let servers = state.enter_servers(index, place.id)?;
-            let rings = vec![Ring::default(); place.rings.len()];
-            state.services.push(ServiceState { place, servers, rings });
-        }
-        for (&id, server) in &state.servers {
-            state.by_address.entry(server.address.ip()).or_default().insert(id);
-        }
-        Ok(state)
-    }
-
-    /// Every pinned server keeps its id; those the configuration still has are claimed by `enter_servers`.
-    fn adopt_servers(&mut self, places: &[Place]) {
-        let by_id: BTreeMap<_, _> =
-            places.iter().enumerate().map(|(index, place)| (place.id, index)).collect();
-        for (&id, server) in &self.installed.servers {
-            let address = SocketAddr::new(server.address, server.port.get());
-            self.ids.adopt(id, ServerKey { service: server.service, address });
-            let index = by_id.get(&server.service).copied();
-            let check = index.map_or(UNCHECKED, |index| self.config.services[index].check);
-            let known = ServerState {
-                address,
-                service: server.service,
-                index,
-                position: None,
-                health: Health::adopted(&check, server.hop.lives),
-                detail: "as before the restart".to_owned(),
-                pinned: Some(*server),
-            };
-            self.servers.insert(id, known);
-        }
-    }
-
-    fn enter_servers(&mut self, index: usize, service: u32) -> Result<Vec<ServerId>, PlaceError> {
-        let configured = &self.config.services[index];
-        let mut ids = Vec::with_capacity(configured.servers.len());
-        for (position, server) in configured.servers.iter().enumerate() {
-            let address = server.address;
-            let id = self.ids.get_or_insert(ServerKey { service, address }).ok_or(PlaceError::Servers)?;
-            let known = self.servers.entry(id).or_insert_with(|| ServerState {
-                address,
-                service,
-                index: Some(index),
-                position: None,
-                health: Health::new(&configured.check),
-                detail: "not checked yet".to_owned(),
-                pinned: None,
-            });
-            known.position = Some(position);
-            if configured.check.kind == model::CheckKind::None {
-                known.detail = "counts as up".to_owned();
-            }
-            ids.push(id);
-        }
-        Ok(ids)
-    }
-
     /// Takes an event in; `plan` says what follows from it.
     pub fn handle(&mut self, event: Event) -> Option<Notice> {
         match event {
-            Event::Checked { server, passed, detail } => self.checked(server, passed, detail),
-            Event::NotChecked { server, detail } => {
-                let known = self.servers.get_mut(&server)?;
-                if known.detail == detail {
-                    return None;
-                }
-                known.detail.clone_from(&detail);
-                Some(Notice::NotChecked { server: self.name(server), detail })
+            Event::Checked { server, report } => {
+                let report = match self.silent_neighbour(server) {
+                    Some(reason) => report.without_neighbour(reason),
+                    None => report,
+                };
+                self.checked(server, &report)
             }
             Event::Reached { address, reach } => self.reached(address, reach),
-            Event::Swept { records, named } => {
+            Event::Swept { records, named, survey } => {
                 self.flows = records;
+                self.sweeps += 1;
                 self.release(&named);
+                self.records = named;
+                self.surveyed(survey)
+            }
+            Event::Failing { in_a_row } => {
+                self.suspected(&in_a_row);
                 None
             }
         }
     }
 
-    fn checked(&mut self, server: ServerId, passed: bool, detail: String) -> Option<Notice> {
+    fn checked(&mut self, server: ServerId, report: &Report) -> Option<Notice> {
         let known = self.servers.get_mut(&server)?;
-        known.detail.clone_from(&detail);
-        let change = known.health.handle(passed)?;
-        self.stale = true;
-        let server = self.name(server);
-        Some(match change {
-            Change::WentUp => Notice::Up { server, detail },
-            Change::WentDown => Notice::Down { server, detail },
-        })
+        let detail = report.to_string();
+        let before = std::mem::replace(&mut known.detail, detail.clone());
+        let (passed, advice) = match &report.outcome {
+            Outcome::Passed => (true, Advice::default()),
+            Outcome::Advised(advice) => (advice.up != Some(false), known.advice.updated(*advice)),
+            Outcome::Failed(_) => (false, known.advice),
+            Outcome::NotRun(_) => {
+                return (before != detail).then(|| Notice::NotChecked { server: self.name(server), detail });
+            }
+        };
+        self.advised(server, advice);
+        let change = self.count(server, passed)?;
+        let notice = self.changed(server, change, detail);
+        // Nobody is to be told of a server that is being worked on.
+        let told = self.servers.get(&server).is_some_and(|known| known.admin() != Admin::Maintenance);
+        told.then_some(notice)
     }
 
     fn reached(&mut self, address: IpAddr, reach: Reach) -> Option<Notice> {
@@ -284,7 +251,12 @@ impl State {
         // A neighbour that nobody has asked for yet is no news; the caller tells who did not answer at all.
         let first = before.is_none() && matches!(reach, Reach::Hop(_));
         let known = before.is_some_and(|before| way::unreachable(Some(&before)) == Some(reason));
-        (!first && !known).then(|| Notice::Unreachable { server: self.servers_at(address), reason })
+        let servers = |ids: &BTreeSet<ServerId>| ids.iter().map(|&id| self.name(id)).collect();
+        (!first && !known).then(|| Notice::Unreachable {
+            address,
+            servers: self.by_address.get(&address).map(servers).unwrap_or_default(),
+            reason,
+        })
     }
 
     /// Whether an address is that of a server of `nat`, whose packets need a source of ours.
@@ -297,7 +269,7 @@ impl State {
     }
 
     /// A server that is gone from the configuration, from every slot and from every live record is forgotten.
-    fn release(&mut self, named: &BTreeSet<ServerId>) {
+    fn release(&mut self, named: &BTreeMap<ServerId, u64>) {
         let gone = |server: &ServerState| server.position.is_none();
         if !self.servers.values().any(gone) {
             return;
@@ -305,7 +277,7 @@ impl State {
         let slots = self.installed.rings.values().flat_map(|ring| ring.iter());
         let in_slots: BTreeSet<_> = slots.flat_map(|slot| [slot.current(), slot.base()]).collect();
         let kept = |id: &ServerId, server: &ServerState| {
-            !gone(server) || named.contains(id) || in_slots.contains(id)
+            !gone(server) || named.contains_key(id) || in_slots.contains(id)
         };
         let unnamed: BTreeSet<_> =
             self.servers.iter().filter(|(id, server)| !kept(id, server)).map(|(&id, _)| id).collect();
@@ -323,23 +295,29 @@ impl State {
         }
     }
 
-    /// "service/server" for messages.
-    pub fn name(&self, id: ServerId) -> String {
-        let Some(server) = self.servers.get(&id) else { return format!("server {}", id.0) };
-        let service = server.index.map(|index| &self.config.services[index]);
-        match (service, server.position) {
-            (Some(service), Some(position)) => format!("{}/{}", service.name, service.servers[position].name),
-            (Some(service), None) => {
-                format!("{}/{} (no longer configured)", service.name, shown(server.address))
-            }
-            (None, _) => format!("{} (no longer configured)", shown(server.address)),
-        }
+    /// A server, for messages.
+    pub fn name(&self, id: ServerId) -> ServerName {
+        let Some(known) = self.servers.get(&id) else {
+            return ServerName { service: None, server: format!("server {}", id.0), address: String::new() };
+        };
+        let address = shown(known.address);
+        let service = known.index.map(|index| &self.config.services[index]);
+        let server = match (service, known.position) {
+            (Some(service), Some(position)) => service.servers[position].name.clone(),
+            _ => format!("{address} (no longer configured)"),
+        };
+        ServerName { service: service.map(|service| service.name.clone()), server, address }
     }
 
     /// The servers with an address, for messages.
     pub fn servers_at(&self, address: IpAddr) -> String {
-        let names: Vec<_> =
-            self.by_address.get(&address).into_iter().flatten().map(|&id| self.name(id)).collect();
+        let names: Vec<_> = self
+            .by_address
+            .get(&address)
+            .into_iter()
+            .flatten()
+            .map(|&id| self.name(id).to_string())
+            .collect();
         format!("{address} ({})", names.join(", "))
     }
 
@@ -353,6 +331,7 @@ impl State {
         if !std::mem::take(&mut self.stale) {
             return Vec::new();
         }
+        self.reconsider();
         let rings: Vec<_> = (0..self.services.len()).map(|index| self.rings(index)).collect();
         let desired = self.desired(rings);
         debug_assert_eq!(desired.dangling(), None);
@@ -373,6 +352,11 @@ impl State {
     /// The program now runs on an interface, and packets may leave through it.
     pub fn attach(&mut self, interface: u32) {
         self.stale |= self.attached.insert(interface);
+    }
+
+    /// The program no longer runs on an interface; packets may still leave through it where a server needs that.
+    pub fn leave(&mut self, interface: u32) {
+        self.stale |= self.attached.remove(&interface);
     }
 
     /// An interface is gone, and with it the program and its place among the devices.
@@ -443,6 +427,7 @@ impl State {
             address: server.address.ip(),
             port: Be16::new(server.address.port()),
             weight: configured
+                .filter(|_| server.admin() == Admin::Ready)
                 .map_or(0, |(index, position)| self.config.services[index].servers[position].weight),
             service: server.service,
             outer_source: self.outer_source(server),
@@ -456,45 +441,31 @@ impl State {
 
     /// The checks the configuration asks for, and those of servers it no longer has.
     pub fn checks(&self) -> Vec<CheckTask> {
+        let checks: Vec<_> =
+            self.config.services.iter().map(|service| Arc::new(service.check.clone())).collect();
         let task = |(&server, known): (&ServerId, &ServerState)| {
-            let check = self.config.services[known.index?].check;
-            // A server that is gone may have had no port of its own: nothing to connect to.
-            let port = check.port.or(Some(known.address.port()).filter(|&port| port != 0))?;
-            let target = SocketAddr::new(known.address.ip(), port);
-            (check.kind != model::CheckKind::None).then_some(CheckTask { server, target, check })
+            let index = known.index?;
+            let check = &checks[index];
+            let port = through::check_port(check, known)?;
+            let through = self.steered(server, known).map(|(_, steered)| steered);
+            let address = check.address.filter(|_| through.is_none());
+            let target = SocketAddr::new(address.unwrap_or(known.address.ip()), port);
+            let check = through::bound(check, target);
+            let service = &self.config.services[index];
+            let server_name = match known.position {
+                Some(position) => service.servers[position].name.clone(),
+                None => shown(known.address),
+            };
+            let service_name = service.name.clone();
+            let run = !check.kind.is_none();
+            run.then_some(CheckTask { server, service_name, server_name, target, through, check })
         };
         self.servers.iter().filter_map(task).collect()
     }
 
-    /// What a start changes that breaks connections, one sentence each.
-    pub fn breaks(&self) -> Vec<String> {
-        let pinned = &self.installed;
-        let mut breaks = Vec::new();
-        if !pinned.services.is_empty() && pinned.hash_key != self.hash_key {
-            breaks.push(
-                "the cluster secret differs from the one in force: connections that need no record move to other servers"
-                    .to_owned(),
-            );
-        }
-        for (state, service) in self.services.iter().zip(&self.config.services) {
-            let moved = |(family, &base)| {
-                place::standing(service, family, pinned).is_some_and(|old| old.ring_base != base)
-            };
-            let standing = |family| place::standing(service, family, pinned);
-            let mode = entries::mode(service.forward);
-            let mut before = service.rings().into_iter().filter_map(standing);
-            if let Some(old) = before.next() {
-                breaks.extend(broken(service, mode, &old));
-            }
-            let mut rings = service.rings().into_iter().zip(&state.place.rings);
-            if !service.records_all() && rings.any(moved) {
-                breaks.push(format!(
-                    "the ring of service {} gets another size: its connections move to other servers",
-                    service.name
-                ));
-            }
-        }
-        breaks
+    /// Ticks without a daemon after which packets pass to the kernel; None: never.
+    pub fn patience(&self) -> Option<u32> {
+        self.config.datapath.watchdog.map(entries::ticks)
     }
 
     /// The servers whose connections the program compares, and whether those are recorded in pairs.
@@ -515,40 +486,26 @@ impl State {
 }
 
 impl ServerState {
-    /// Not marked down: its records count, and with a weight it takes new connections.
+    /// Neither marked down nor in maintenance: its records count.
     fn lives(&self) -> bool {
-        self.health.usable()
+        (self.health.usable() || self.usage.is_needed()) && self.admin() != Admin::Maintenance
+    }
+
+    /// Lives, and may take new connections if it has a weight.
+    pub(super) fn usable(&self) -> bool {
+        self.health.usable() && self.admin() == Admin::Ready
+    }
+
+    /// The stricter one counts of what an operator and an agent want.
+    pub(super) fn admin(&self) -> Admin {
+        let advised = match self.advice.admin {
+            None | Some(AgentAdmin::Ready) => Admin::Ready,
+            Some(AgentAdmin::Drain) => Admin::Drain,
+            Some(AgentAdmin::Maintenance) => Admin::Maintenance,
+        };
+        self.admin.max(advised)
     }
 }
-
-/// What became of the connections of a service that was another one before.
-fn broken(service: &model::Service, mode: Mode, old: &entry::Service) -> Option<String> {
-    let name = &service.name;
-    if mode != old.mode && (mode.rewrites() || old.mode.rewrites()) {
-        return Some(format!("service {name} forwards in another way than before: its connections end"));
-    }
-    (!mode.rewrites() && service.by_client() != old.by_client).then(|| {
-        let now = if service.by_client() { "address alone" } else { "address and port" };
-        format!("service {name} goes by the client's {now} now: its connections move to other servers")
-    })
-}
-
-/// Independent values from the cluster secret, equal on every node and in every version.
-fn derive(secret: &[u8], purpose: u64) -> u64 {
-    SipHasher24::new_with_keys(purpose, DERIVATION).hash(secret)
-}
-
-/// Of a server whose service is gone: nobody asks any more.
-const UNCHECKED: model::Check = model::Check {
-    kind: model::CheckKind::Tcp,
-    interval: Duration::from_secs(1),
-    timeout: Duration::from_secs(1),
-    rise: 1,
-    fall: 1,
-    port: None,
-};
-
-const DERIVATION: u64 = u64::from_be_bytes(*b"steelyrd");
 
 #[cfg(test)]
 mod tests;

@@ -16,6 +16,9 @@ pub struct Status {
     pub services: Vec<ServiceStatus>,
     /// What an operator should look at, one sentence each.
     pub warnings: Vec<String>,
+    /// What is in force and not in the configuration file, one sentence each.
+    #[serde(default)]
+    pub changes: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +27,9 @@ pub struct DatapathStatus {
     /// Records in the flow table at the last complete sweep.
     pub flows: u64,
     pub flows_max: u64,
+    /// Complete sweeps over the flow table since the daemon started.
+    #[serde(default)]
+    pub sweeps: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,6 +59,9 @@ pub struct ServiceStatus {
     #[serde(default)]
     pub rings: Vec<RingStatus>,
     pub servers_usable: u32,
+    /// Fewer servers are usable than the panic threshold wants: all are used.
+    #[serde(default)]
+    pub panic: bool,
     pub traffic: Traffic,
     pub servers: Vec<ServerStatus>,
 }
@@ -76,12 +85,21 @@ pub struct ServerStatus {
     /// Takes connections only while no other server can.
     #[serde(default)]
     pub backup: bool,
-    /// up | down | unchecked | no-check
+    /// up | going down | down | going up | held | unchecked | no-check
     pub health: String,
+    /// What an operator or an agent wants of it: ready | drain | maint
+    #[serde(default)]
+    pub admin: String,
     /// Why it is in this state: the last check's result.
     pub detail: String,
     /// Slots that new connections take to this server.
     pub slots: u32,
+    /// Slots whose older connections belong to it.
+    #[serde(default)]
+    pub slots_base: u32,
+    /// Records that name it, at the last complete sweep.
+    #[serde(default)]
+    pub flows: u64,
     /// The next hop's MAC address; absent while it is unresolved.
     pub neighbour: Option<String>,
     /// The interface packets leave through; absent without a route.
@@ -98,6 +116,46 @@ pub struct ServerStatus {
     pub traffic: Traffic,
 }
 
+/// What another configuration would do.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PlanStatus {
+    /// Of the slots of all services.
+    pub percent_moved: f64,
+    pub services: Vec<ServicePlan>,
+    /// What ends or moves connections of servers that live, one sentence each: refused unless forced.
+    pub breaks: Vec<String>,
+    /// What changes only when the daemon starts again.
+    pub next_start: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ServicePlan {
+    pub name: String,
+    /// new | changed | unchanged | removed
+    pub change: String,
+    /// Of all its rings.
+    pub slots: u32,
+    /// Slots that give new connections to another server.
+    pub slots_moved: u32,
+    pub percent_moved: f64,
+    /// Recorded now.
+    pub flows: u64,
+    pub servers_added: Vec<String>,
+    pub servers_removed: Vec<String>,
+    /// "web1: weight 3 to 5"
+    pub servers_changed: Vec<String>,
+}
+
+/// The answer to a change.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Changed {
+    /// What was done.
+    pub done: String,
+    pub plan: PlanStatus,
+    /// What an operator should know of it, one sentence each.
+    pub warnings: Vec<String>,
+}
+
 /// Client to server direction, since the state was first pinned.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
@@ -106,6 +164,38 @@ pub struct Traffic {
     pub bytes: u64,
     /// TCP SYNs (a retransmission counts again), UDP flows where they are recorded.
     pub connections: u64,
+}
+
+/// One change of state: what the stream of events, `steelyard events` and a webhook get.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventStatus {
+    /// RFC 3339, in UTC, with microseconds; no two events of a daemon share it.
+    pub time: String,
+    pub node: String,
+    /// "server-down", "reloaded", ...: docs/notices.md lists them.
+    pub kind: String,
+    /// info | warning
+    pub level: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// operator | agent
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// The cause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// All of it in one sentence.
+    pub text: String,
 }
 
 /// Counter name to packets: every way a packet left the program.

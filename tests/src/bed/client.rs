@@ -126,8 +126,12 @@ pub struct Session {
 
 impl Session {
     pub fn open(client: &Host, target: SocketAddr) -> Result<Session> {
-        let limit = Duration::from_secs(10);
-        let stream = client.namespace.enter(|| connect(target, None, limit))??;
+        client.namespace.enter(|| Session::open_in(target, Duration::from_secs(10)))?
+    }
+
+    /// As above, from the namespace of the calling thread; every answer must come within `limit`.
+    pub fn open_in(target: SocketAddr, limit: Duration) -> Result<Session> {
+        let stream = connect(target, None, limit)?;
         stream.set_linger(None)?;
         let stream = TcpStream::from(stream);
         let mut session = Session { server: String::new(), input: BufReader::new(stream) };

@@ -15,6 +15,9 @@ pub struct Config {
     pub mode: &'static str,
     /// Empty: the default.
     pub nat_source: Vec<IpAddr>,
+    /// None: the default, as for the next.
+    pub flows: Option<u32>,
+    pub watchdog: Option<&'static str>,
     pub services: Vec<Service>,
 }
 
@@ -32,6 +35,7 @@ pub struct Service {
     pub persistence: Option<&'static str>,
     pub idle_timeout: Option<&'static str>,
     pub mss: Option<u16>,
+    pub slots: Option<u32>,
     /// Client networks; empty: everybody.
     pub allow: Vec<String>,
     pub deny: Vec<String>,
@@ -40,6 +44,8 @@ pub struct Service {
     pub check: Check,
     /// None: the server's port.
     pub check_port: Option<u16>,
+    /// Checks go through the data path.
+    pub check_through: bool,
     pub servers: Vec<Member>,
 }
 
@@ -80,15 +86,24 @@ impl Config {
             persistence: None,
             idle_timeout: None,
             mss: None,
+            slots: None,
             allow: Vec::new(),
             deny: Vec::new(),
             no_server: "reset",
             check: Check::Tcp,
             check_port: None,
+            check_through: false,
             servers: members(bed, bed.layout.server_family, "").collect(),
         };
         let interfaces = bed.layout.interfaces().iter().map(|name| (*name).to_owned()).collect();
-        Config { interfaces, mode: "native", nat_source: Vec::new(), services: vec![web] }
+        Config {
+            interfaces,
+            mode: "native",
+            nat_source: Vec::new(),
+            flows: None,
+            watchdog: None,
+            services: vec![web],
+        }
     }
 
     /// As `of`, with the VIPs of both families and every server once in each: `web1-v4`, `web1-v6`, ...
@@ -116,9 +131,9 @@ impl Config {
         &mut self.services[index]
     }
 
-    pub(super) fn to_toml(&self, socket: &Path, pin: &Path) -> String {
+    pub fn to_toml(&self, socket: &Path, state: &Path, pin: &Path) -> String {
         let mut text = format!(
-            "[global]\nnode = \"bed\"\nadmin_socket = {socket:?}\n\n[cluster]\nsecret = \"of the bed\"\n\n\
+            "[global]\nnode = \"bed\"\nadmin_socket = {socket:?}\nstate = {state:?}\n\n[cluster]\nsecret = \"of the bed\"\n\n\
              [datapath]\ninterfaces = {:?}\nmode = \"{}\"\npin = {pin:?}\n",
             self.interfaces, self.mode
         );
@@ -129,6 +144,12 @@ impl Config {
     fn write(&self, text: &mut String) -> fmt::Result {
         if !self.nat_source.is_empty() {
             writeln!(text, "nat_source = {}", list(&self.nat_source))?;
+        }
+        if let Some(flows) = self.flows {
+            writeln!(text, "flows = {flows}")?;
+        }
+        if let Some(watchdog) = self.watchdog {
+            writeln!(text, "watchdog = {watchdog:?}")?;
         }
         self.services.iter().try_for_each(|service| service.write(text))
     }
@@ -156,6 +177,9 @@ impl Service {
         if let Some(port) = self.check_port {
             writeln!(text, "port = {port}")?;
         }
+        if self.check_through {
+            writeln!(text, "through = \"datapath\"")?;
+        }
         writeln!(
             text,
             "type = \"tcp\"\ninterval = \"{INTERVAL_MS}ms\"\ntimeout = \"{INTERVAL_MS}ms\"\n\
@@ -175,6 +199,9 @@ impl Service {
         }
         if let Some(mss) = self.mss {
             writeln!(text, "mss = {mss}")?;
+        }
+        if let Some(slots) = self.slots {
+            writeln!(text, "slots = {slots}")?;
         }
         for (key, networks) in [("allow", &self.allow), ("deny", &self.deny)] {
             if !networks.is_empty() {

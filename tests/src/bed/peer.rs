@@ -47,11 +47,15 @@ fn accept(listener: &TcpListener, name: &Arc<str>) {
             continue;
         };
         let (name, inside) = (name.clone(), room.clone());
-        thread::spawn(move || {
+        let spawned = thread::Builder::new().stack_size(STACK).spawn(move || {
             // The client sees a broken connection and tells; here it is an ordinary end.
             let _ = converse(stream, &name);
             inside.leave();
         });
+        if let Err(error) = spawned {
+            eprintln!("no thread for a connection: {error}");
+            room.leave();
+        }
     }
 }
 
@@ -159,5 +163,7 @@ pub(super) const READY: &str = "ready";
 pub(super) const ECHO: &[u8] = b"echo";
 pub(super) const SUM: &[u8] = b"sum";
 const DATAGRAM_MAX: usize = 65_535;
-const CONNECTIONS_MAX: usize = 1_024;
+const CONNECTIONS_MAX: usize = 16_384;
+/// Of a thread that serves one connection.
+const STACK: usize = 128 << 10;
 const LINE_MAX: u64 = 64;

@@ -18,7 +18,7 @@ pub struct Server {
     /// Where it answers, first at its own address in the layout's `server_family`.
     pub listens: Vec<SocketAddr>,
     /// Opens `ipip` and `gue` packets; stays when the peer is killed.
-    _opener: Option<Opener>,
+    opener: Mutex<Option<Opener>>,
     process: Mutex<Option<Peer>>,
 }
 
@@ -29,8 +29,8 @@ impl Server {
         listens: Vec<SocketAddr>,
         opener: Option<Opener>,
     ) -> Result<Server> {
-        let server =
-            Server { name: name.to_owned(), host, listens, _opener: opener, process: Mutex::new(None) };
+        let (opener, process) = (Mutex::new(opener), Mutex::new(None));
+        let server = Server { name: name.to_owned(), host, listens, opener, process };
         server.start()?;
         Ok(server)
     }
@@ -43,6 +43,11 @@ impl Server {
     /// As `own`, in either family.
     pub fn at(&self, family: Family) -> SocketAddr {
         SocketAddr::new(self.host.address(family), self.own().port())
+    }
+
+    /// `ipip` and `gue` packets are opened no more.
+    pub fn stop_opening(&self) {
+        *self.opener.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Returns once it listens.

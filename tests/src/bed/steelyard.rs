@@ -59,9 +59,9 @@ impl<'a> Steelyard<'a> {
         Ok(steelyard)
     }
 
-    /// Replaces the configuration, for the next start.
+    /// Replaces the configuration, for the next start or reload.
     pub fn configure(&self, config: &Config) -> Result<()> {
-        self.write_config(&config.to_toml(&self.socket(), &self.pin))
+        self.write_config(&config.to_toml(&self.socket(), &self.state(), &self.pin))
     }
 
     /// Replaces the configuration file by any text.
@@ -75,6 +75,31 @@ impl<'a> Steelyard<'a> {
 
     pub fn socket(&self) -> PathBuf {
         self.folder.join("admin.sock")
+    }
+
+    /// Where it keeps what was changed at runtime.
+    pub fn state(&self) -> PathBuf {
+        self.folder.join("state")
+    }
+
+    /// The command line, while the caller reads what it writes.
+    pub fn background(&self, args: &[&str]) -> Result<Child> {
+        let mut command = self.command(args);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        self.host.namespace.spawn(&mut command)
+    }
+
+    /// The command line, which must end well.
+    pub fn done(&self, args: &[&str]) -> Result<String> {
+        let done = self.cli(args)?;
+        ensure!(done.code == Some(0), "steelyard {args:?} ended with {:?}: {}", done.code, done.stderr);
+        Ok(done.stdout)
+    }
+
+    /// Replaces the configuration, and has the daemon take it.
+    pub fn reload(&self, config: &Config) -> Result<()> {
+        self.configure(config)?;
+        self.done(&["reload"]).map(drop)
     }
 
     /// Where its maps and links are pinned.
@@ -102,9 +127,42 @@ impl<'a> Steelyard<'a> {
         }
     }
 
-    pub fn signal(&self, signal: Signal) -> Result<()> {
+    /// Several `steelyard run` at once; one of them stays the daemon. Returns what the others had to say.
+    pub fn race(&mut self, starts: usize) -> Result<Vec<String>> {
+        ensure!(self.daemon.is_none(), "the daemon runs already");
+        let mut runners: Vec<(Child, PathBuf)> = Vec::new();
+        for number in 0..starts {
+            let log = self.folder.join(format!("race{number}.log"));
+            let mut command = self.command(&["run"]);
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
+            runners.push((self.host.namespace.spawn(&mut command)?, log));
+        }
+        let mut lost = Vec::new();
+        let settled = poll("one daemon to be left", START, || {
+            let ended = |(child, _): &mut (Child, PathBuf)| !matches!(child.try_wait(), Ok(None));
+            let losers = runners.extract_if(.., ended);
+            lost.extend(losers.map(|(_, log)| fs::read_to_string(log).unwrap_or_default()));
+            (runners.len() <= 1).then_some(())
+        });
+        // The first that is left is the daemon; more are ended here, so that none outlives the bed.
+        for (mut child, _) in runners.drain(1.min(runners.len())..) {
+            child.kill()?;
+            child.wait()?;
+        }
+        self.daemon = runners.pop().map(|(child, _)| child);
+        settled?;
+        ensure!(self.daemon.is_some(), "no daemon is left: {lost:?}");
+        poll("an answer of the daemon that is left", START, || self.status().ok())?;
+        Ok(lost)
+    }
+
+    pub fn pid(&self) -> Result<Pid> {
         let daemon = self.daemon.as_ref().context("no daemon runs")?;
-        Ok(kill(Pid::from_raw(i32::try_from(daemon.id())?), signal)?)
+        Ok(Pid::from_raw(i32::try_from(daemon.id())?))
+    }
+
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(self.pid()?, signal)?)
     }
 
     /// SIGTERM, and how it ended.
@@ -186,11 +244,9 @@ impl<'a> Steelyard<'a> {
         self.host.namespace.has_program(interface)
     }
 
-    fn json<T: DeserializeOwned>(&self, args: &[&str]) -> Result<T> {
-        let done = self.cli(args)?;
-        ensure!(done.code == Some(0), "steelyard {args:?} ended with {:?}: {}", done.code, done.stderr);
-        serde_json::from_str(&done.stdout)
-            .with_context(|| format!("reading steelyard {args:?}: {}", done.stdout))
+    pub fn json<T: DeserializeOwned>(&self, args: &[&str]) -> Result<T> {
+        let stdout = self.done(args)?;
+        serde_json::from_str(&stdout).with_context(|| format!("reading steelyard {args:?}: {stdout}"))
     }
 
     fn finish(&self, command: &mut Command) -> Result<Finished> {

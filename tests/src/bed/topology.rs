@@ -103,6 +103,22 @@ impl Bed {
         SocketAddr::new(self.vip(), port)
     }
 
+    /// `ip` commands that take the VIPs of both families from a server, and give them back.
+    pub fn vips_of_server(&self) -> [String; 2] {
+        let vips = Family::BOTH.map(|family| self.vip_of(family));
+        let all = |command: &str| {
+            let line = |vip: IpAddr| {
+                let bits = Family::of(vip).bits();
+                format!(
+                    "addr {command} {vip}/{bits} dev lo{}\n",
+                    if command == "add" { nodad(vip) } else { "" }
+                )
+            };
+            vips.map(line).concat()
+        };
+        ["del", "add"].map(all)
+    }
+
     /// A port of the client, in the family it asks in.
     pub fn client_port(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.client.address(self.layout.family), port)
@@ -130,9 +146,14 @@ impl Bed {
         self.layout.server_segment().host(self.layout.server_family, BALANCER)
     }
 
+    /// An address of the servers' segment that nobody has: hosts 30 to 99 are free.
+    pub fn free_to_servers(&self, last: u8) -> IpAddr {
+        self.layout.server_segment().host(self.layout.server_family, last)
+    }
+
     /// One more address of the balancer on the servers' segment, on the last of its interfaces.
     pub fn add_nat_source(&self, last: u8) -> Result<IpAddr> {
-        let address = self.layout.server_segment().host(self.layout.server_family, last);
+        let address = self.free_to_servers(last);
         let interface = self.layout.interfaces().last().context("a bed has interfaces")?;
         add_address(&self.balancer.namespace, address, interface)?;
         Ok(address)

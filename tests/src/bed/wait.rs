@@ -22,7 +22,7 @@ pub fn poll<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>)
 }
 
 /// Gives the processor away between two looks or two paced requests; never a way to wait for something.
-pub(super) fn pause(time: Duration) {
+pub fn pause(time: Duration) {
     thread::park_timeout(time);
 }
 

@@ -29,6 +29,12 @@ pub fn attach(program: Program, interface: u32) -> io::Result<OwnedFd> {
     bpf(BPF_LINK_CREATE, &link)
 }
 
+/// What `bpftool link detach` does to the link with this id.
+pub fn detach(link: u32) -> io::Result<()> {
+    let link = bpf(BPF_LINK_GET_FD_BY_ID, &LinkById { link })?;
+    call(BPF_LINK_DETACH, &LinkDetach { link: link.as_raw_fd() }).map(drop)
+}
+
 impl Program {
     fn instructions(self) -> Vec<Instruction> {
         match self {
@@ -97,26 +103,48 @@ struct LinkCreate {
     flags: u32,
 }
 
+/// As above, for BPF_LINK_GET_FD_BY_ID.
+#[repr(C)]
+struct LinkById {
+    link: u32,
+}
+
+/// As above, for BPF_LINK_DETACH.
+#[repr(C)]
+struct LinkDetach {
+    link: i32,
+}
+
 trait Request {}
+impl Request for LinkById {}
+impl Request for LinkDetach {}
 impl Request for ProgramLoad {}
 impl Request for LinkCreate {}
 
-#[expect(unsafe_code, reason = "raw system call: aya loads only compiled object files")]
+/// For commands that return a descriptor.
+#[expect(unsafe_code, reason = "takes over the descriptor of a raw system call")]
 fn bpf<R: Request>(command: u32, request: &R) -> io::Result<OwnedFd> {
+    let fd = call(command, request)?;
+    // SAFETY: the command returns a new descriptor, which nobody else has.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[expect(unsafe_code, reason = "raw system call: aya loads only compiled object files")]
+fn call<R: Request>(command: u32, request: &R) -> io::Result<i32> {
     // SAFETY: bpf(2) reads size_of::<R>() bytes of `request`, which has no padding and outlives the call, as
     // do the instructions and the license it points to; it writes to none of them.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, request, size_of::<R>()) };
-    let fd = i32::try_from(fd).map_err(io::Error::other)?;
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, request, size_of::<R>()) };
+    match i32::try_from(result).map_err(io::Error::other)? {
+        result if result < 0 => Err(io::Error::last_os_error()),
+        result => Ok(result),
     }
-    // SAFETY: both commands return a new descriptor, which nobody else has.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 const BPF_PROG_LOAD: u32 = 5;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_LINK_CREATE: u32 = 28;
+const BPF_LINK_GET_FD_BY_ID: u32 = 30;
+const BPF_LINK_DETACH: u32 = 34;
 const BPF_XDP: u32 = 37;
 const BPF_REDIRECT: u32 = 23;
 const XDP_PASS: u32 = 2;

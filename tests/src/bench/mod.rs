@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what a packet costs, in the XDP program alone and over links.
+//! `cargo xtask bench`: what a packet costs, in the XDP program alone and over links; and what the daemon's work does.
 //!
 //! Owns the methods, the cases and the reports. Must not know how the program works inside: it fills the
 //! tables as the daemon does and reads the counters as it does.
@@ -9,9 +9,10 @@
 //!                                  └─► rounds ─► report: table, JSON
 //! ```
 //!
-//! `veth` sends the same packets over links between namespaces.
+//! `veth` sends the same packets over links between namespaces. `checks` and `rings` measure the daemon instead.
 
 mod case;
+pub mod checks;
 mod cpu;
 mod driver;
 mod interrupt;
@@ -21,6 +22,7 @@ mod packet;
 mod reference;
 mod report;
 mod rig;
+pub mod rings;
 mod spread;
 pub mod veth;
 

@@ -200,7 +200,7 @@ fn ring(moving: bool) -> Vec<Slot> {
         id: n,
         address: SocketAddr::new(server_address(n).into(), SERVER_PORT),
         weight: 1,
-        usable: true,
+        share: 100,
     };
     let members: Vec<_> = (1..=SERVERS).map(member).collect();
     let slot = |id: u32| match moving {

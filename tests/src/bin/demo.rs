@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use lb_tests::bed::{
     Arms, Bed, Config, Forward, Layout, Steelyard,
-    client::{Histogram, Load, Requests},
+    client::{Histogram, Load, Requests, Session},
     config::{FALL, INTERVAL_MS},
     janitor,
     steelyard::{all_up, is_down, server},
@@ -71,6 +71,7 @@ fn tell(page: &mut Page, bed: &Bed, steelyard: &mut Steelyard) -> Result<()> {
     introduce(page, bed)?;
     show_shares(page, bed, steelyard)?;
     kill_a_server(page, bed, steelyard)?;
+    drain_a_server(page, bed, steelyard)?;
     kill_the_daemon(page, bed, steelyard)
 }
 
@@ -154,6 +155,32 @@ fn kill_a_server(page: &mut Page, bed: &Bed, steelyard: &Steelyard) -> Result<()
         "  Started again: back after {back}, {:.1} % of requests.",
         100.0 * with.share(&victim.name)
     ))
+}
+
+fn drain_a_server(page: &mut Page, bed: &Bed, steelyard: &Steelyard) -> Result<()> {
+    let drained = &bed.servers[1].name;
+    page.say("")?;
+    page.strong(&format!("{drained} is drained, and the configuration reloaded with other weights."))?;
+    let open = || Session::open(&bed.client, bed.service());
+    let mut sessions = (0..SESSIONS).map(|_| open()).collect::<Result<Vec<_>>>()?;
+    let theirs = sessions.iter().filter(|session| session.server == *drained).count();
+    steelyard.done(&["server", "drain", &format!("web/{drained}")])?;
+    let new = Requests::new(bed.service(), REQUESTS / 4).tcp(&bed.client)?;
+    new.all_answered()?;
+    ensure!(new.of(drained) == 0, "{drained} still gets new connections");
+    page.say(&format!("  Of {} new connections it gets none.", new.answered()))?;
+    let mut other = config(bed);
+    other.services[0].servers[0].weight = 1;
+    steelyard.reload(&other)?;
+    for session in &mut sessions {
+        let answered = session.who()?;
+        ensure!(answered == session.server, "{answered} answered for {}", session.server);
+    }
+    page.say(&format!(
+        "  All {SESSIONS} connections from before go on where they were, {theirs} of them there."
+    ))?;
+    steelyard.done(&["server", "enable", &format!("web/{drained}")])?;
+    steelyard.reload(&config(bed))
 }
 
 fn kill_the_daemon(page: &mut Page, bed: &Bed, steelyard: &mut Steelyard) -> Result<()> {
@@ -250,4 +277,5 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 const END: Duration = Duration::from_secs(5);
 const WEIGHTS: [u16; 3] = [3, 2, 1];
+const SESSIONS: usize = 100;
 const REQUESTS: u32 = 2_000;

@@ -11,7 +11,8 @@ pub struct Checksums {
     pub ip: bool,
     /// Of the innermost packet.
     pub transport: Transport,
-    /// Header and transport of the quoted packet; true and `Without` where nothing is quoted.
+    /// Header and transport of the quoted packet; true and `Without` where nothing is quoted. Also `Without`: a transport
+    /// that contradicts the packet around it, since errors are sent about those, too.
     pub quoted: (bool, Transport),
 }
 
@@ -113,7 +114,7 @@ impl<'a> Packet<'a> {
             return Some(Checksums { ip: inner.ip && self.header_is_right, ..inner });
         }
         let quoted = match self.quote() {
-            Some(quoted) => (quoted.header_is_right, quoted.transport()?),
+            Some(quoted) => (quoted.header_is_right, quoted.transport().unwrap_or(Transport::Without)),
             None => (true, Transport::Without),
         };
         Some(Checksums { ip: self.header_is_right, transport: self.transport()?, quoted })

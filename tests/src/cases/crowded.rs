@@ -5,7 +5,7 @@ use lb_common::{
         DropFlowsFull, FlowUnrecorded, ForwardDsr, ForwardNatReply, ForwardNatRequest, ResetNoFlow,
     },
     entry::Mode,
-    flow::{FIN, NAT_REPLY, NAT_REQUEST, OPENING, OPENING_TICKS, Ticks},
+    flow::{FIN, NAT_REPLY, NAT_REQUEST, OPENING, OPENING_TICKS, Ticks, UNCONFIRMED},
     flow_table::WAYS,
     net::{TCP, UDP},
     slot::{ServerId, Slot},
@@ -18,8 +18,8 @@ use super::{
     refused::refusal,
     shape::{ack, syn, udp},
     world::{
-        A, A_MAC, B, B_MAC, BACK, BACK_MAC, CLIENT, FRONT, Half, Key, NAMES, Pair, Record, TARGET_B, WEB,
-        World, ago, flow_key, record,
+        A, A_MAC, B, B_MAC, BACK, BACK_MAC, CLIENT, FRONT, Half, Key, NAMES, Pair, Record, SERVICE, TARGET_B,
+        WEB, World, ago, flow_key, record,
     },
 };
 
@@ -60,6 +60,20 @@ fn direct(now: Ticks) -> Vec<Case> {
             sent(case, &packet, server, connections).flows(kept).records([(key, record(server, now, state))])
         })
         .collect();
+    // Its flow may live, and nobody knows of it any more.
+    let lone = World::new(Mode::Dsr, now).slots(Slot::new(B, A, true)).strangers(WAYS - 1, 0, 0);
+    let lone = lone.strangers(1, EVICTABLE, UNCONFIRMED);
+    let kept = without(&lone, WAYS as usize - 1..WAYS as usize);
+    let mut stamped = sent(
+        Case::new("crowded: a record that nobody confirmed gives way, and stamps its service", lone, &syn()),
+        &syn(),
+        B,
+        1,
+    )
+    .flows(kept)
+    .records([(web, record(B, now, OPENING))]);
+    stamped.expected.refused = [(SERVICE.id, now)].into();
+    cases.push(stamped);
     let flood = World::new(Mode::Dsr, now).slots(Slot::new(B, A, true)).strangers(3, 0, OPENING);
     let flood = flood.strangers(WAYS - 3, EVICTABLE, OPENING);
     let kept = without(&flood, 3..4);

@@ -23,6 +23,7 @@ mod fragments;
 pub mod host;
 mod malformed;
 mod modes;
+mod moving;
 mod nat;
 mod on_host;
 pub mod packet;
@@ -36,11 +37,14 @@ mod related;
 mod ring;
 mod schedulers;
 mod services;
+#[cfg(test)]
+mod settling;
 mod shape;
 mod truncated;
 mod unrecorded;
 mod unsettled;
 mod vlan;
+mod watchdog;
 mod wildcards;
 pub mod world;
 
@@ -84,6 +88,8 @@ pub struct Effect {
     pub fragments: BTreeMap<FragmentKey, FragmentEntry>,
     /// Those that are not zero, by service.
     pub turns: BTreeMap<u32, u64>,
+    /// When flows of each service last went without a record.
+    pub refused: BTreeMap<u32, Ticks>,
     /// Those that are not zero.
     pub load: BTreeMap<ServerId, u64>,
     /// Servers that got something.
@@ -114,6 +120,8 @@ pub fn all(now: Ticks) -> Vec<Case> {
         wildcards::cases(now),
         truncated::cases(now),
         schedulers::cases(now),
+        watchdog::cases(now),
+        moving::cases(now),
     ];
     groups.into_iter().flatten().collect()
 }
@@ -141,6 +149,7 @@ impl Case {
             ("flows", format!("{:x?}", found.flows), format!("{:x?}", expected.flows)),
             ("fragments", format!("{:?}", found.fragments), format!("{:?}", expected.fragments)),
             ("turns", format!("{:?}", found.turns), format!("{:?}", expected.turns)),
+            ("refused", format!("{:?}", found.refused), format!("{:?}", expected.refused)),
             ("load", format!("{:?}", found.load), format!("{:?}", expected.load)),
             ("traffic", format!("{:?}", found.traffic), format!("{:?}", expected.traffic)),
         ];
@@ -165,6 +174,7 @@ impl Case {
             flows: world.flows.iter().copied().collect(),
             fragments: world.fragments.iter().copied().collect(),
             turns: world.turns.clone(),
+            refused: BTreeMap::new(),
             load: world.load.clone(),
             traffic: BTreeMap::new(),
         };
@@ -200,7 +210,11 @@ impl Case {
         self.counts(counter)
     }
 
+    /// A flow that finds no room stamps its service.
     fn counts(mut self, counter: Counter) -> Case {
+        if matches!(counter, Counter::FlowUnrecorded | Counter::DropFlowsFull | Counter::DropNatPorts) {
+            self.expected.refused.insert(world::SERVICE.id, self.world.now);
+        }
         *self.expected.counters.entry(counter).or_default() += 1;
         self
     }

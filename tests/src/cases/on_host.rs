@@ -5,7 +5,7 @@ use lb_ebpf::forward;
 use super::{
     Case, Effect,
     host::{HostPacket, HostTables},
-    world::{RING_SLOTS, World},
+    world::{RING_SLOTS, Watchdog, World, ago},
 };
 
 /// `poison` surrounds the packet; the effect must not depend on it.
@@ -26,6 +26,7 @@ pub fn on_host(case: &Case, poison: u8) -> Effect {
         flows: tables.records(),
         fragments: tables.fragments().into_iter().collect(),
         turns: tables.all_turns(),
+        refused: tables.refusals(),
         load: tables.loads(),
         traffic: tables.traffic(),
     }
@@ -49,5 +50,9 @@ pub(super) fn tables(world: &World) -> HostTables {
         tables.set_load(id, connections);
     }
     tables.set_answered(world.answered);
+    if let Some(Watchdog { silent, patience }) = world.watchdog {
+        tables.beat(ago(world.now, silent), patience);
+    }
+    tables.set_moving(world.moving);
     tables
 }

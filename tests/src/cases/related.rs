@@ -30,6 +30,7 @@ pub(super) fn cases(now: Ticks) -> Vec<Case> {
         direct(now),
         chosen(now),
         rewritten(now),
+        contradictory(now),
         replied(now),
         passed(now),
         dropped(now),
@@ -313,6 +314,29 @@ fn rewritten(now: Ticks) -> Vec<Case> {
         }
     }
     cases
+}
+
+/// A quoted datagram that says it is longer than the packet around it: its checksum covers what nobody has, and still
+/// gets the new ends.
+fn contradictory(now: Ticks) -> Vec<Case> {
+    let rewriting = Way::all().into_iter().filter(|way| way.mode.rewrites());
+    let case = |way: Way| {
+        let [_, _, (_, about), _] = answers(way.vip);
+        let pair = pair_of(way, &about.ends(about.destination, about.source), now);
+        let length_at = about.header_length() + 5;
+        let longer = |error: Datagram| {
+            let mut payload = error.payload;
+            payload[length_at] += 19;
+            Datagram { payload, ..error }
+        };
+        let told = error(&about, kinds(way.vip)[0], Quote::All);
+        let source = if way.mode == Mode::Nat { pair.nat } else { told.source };
+        let changed = readdressed(&told, &about, &about.ends(pair.target, pair.nat), (source, pair.target));
+        let sent = longer(changed.hop(peer(way.first()).mac, BACK_MAC));
+        let name = format!("{}, icmp error: the quoted udp length is too large", way.name());
+        Case::new(&name, way.world(now).pair(pair), &longer(told)).leaves(BACK, ForwardIcmp, &sent)
+    };
+    rewriting.map(case).collect()
 }
 
 /// From the servers' side, about what the client sent: to the client, in the service's name.

@@ -229,6 +229,14 @@ fn recorded(way: Way, now: Ticks) -> Vec<Case> {
             case.expected.load = [(base, 1)].into();
         }
         cases.push(case);
+        let packet = udp(b"query").of(way.vip);
+        let moved = world().slots(Slot::new(second, first, true));
+        let name = format!("{scheduler:?}: a datagram of a slot's base");
+        let mut case = opens(way, &name, moved, &packet, first, now);
+        if scheduler == Scheduler::LeastConn {
+            case.expected.load = [(first, 1)].into();
+        }
+        cases.push(case);
         let void = [
             ("a SYN over a closed flow", syn(), record(second, now, FIN)),
             ("a SYN over a flow of a dead server", syn(), record(second, now, 0)),

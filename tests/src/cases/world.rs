@@ -42,6 +42,16 @@ pub struct World {
     pub load: BTreeMap<ServerId, u64>,
     /// Of the flow table of each family.
     pub capacity: u32,
+    pub watchdog: Option<Watchdog>,
+    /// Records are on their way from another table.
+    pub moving: bool,
+}
+
+/// In ticks: how long no daemon has been alive, and after how long packets pass.
+#[derive(Debug, Clone, Copy)]
+pub struct Watchdog {
+    pub silent: u32,
+    pub patience: u32,
 }
 
 impl World {
@@ -81,7 +91,13 @@ impl World {
             turns: BTreeMap::new(),
             load: BTreeMap::new(),
             capacity: CAPACITY,
+            watchdog: None,
+            moving: false,
         }
+    }
+
+    pub fn watched(self, silent: u32, patience: u32) -> World {
+        World { watchdog: Some(Watchdog { silent, patience }), ..self }
     }
 
     /// Every slot of every ring.

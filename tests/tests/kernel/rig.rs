@@ -134,6 +134,10 @@ impl Rig {
             let moved = start.0.wrapping_sub(case.world.now.0);
             self.fill_flows(case, moved)?;
             self.state.fill(&case.world, moved)?;
+            let silent = case.world.watchdog.map_or(0, |watchdog| watchdog.silent);
+            let patience = case.world.watchdog.map(|watchdog| watchdog.patience);
+            self.memory().globals().set_moving(case.world.moving);
+            self.memory().globals().beat(Ticks(start.0.wrapping_sub(silent)), patience);
             let before = (self.counters()?, self.traffic(case)?);
             let (action, packet) = self.run_once(case, entry)?;
             let after = (self.counters()?, self.traffic(case)?);
@@ -147,6 +151,7 @@ impl Rig {
                 flows: self.flows(moved)?,
                 fragments: self.state.fragments(moved)?,
                 turns: self.state.turns(&case.world)?,
+                refused: self.state.refused(&case.world, moved)?,
                 load: self.state.load(&case.world)?,
                 traffic: grown(&before.1, &after.1, |old, new| TrafficCounts {
                     packets: new.packets - old.packets,
@@ -336,7 +341,7 @@ fn grown<K: Ord + Copy, V: PartialEq + Copy>(
 }
 
 /// What the bed's janitor takes for ours.
-fn tag() -> String {
+pub(crate) fn tag() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("sy-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }

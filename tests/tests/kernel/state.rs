@@ -25,6 +25,7 @@ pub(crate) struct State {
     /// By the words of their layouts.
     fragments: HashMap<MapData, [u64; 5], [u16; 4]>,
     turns: Array<MapData, u64>,
+    refused: Array<MapData, u64>,
     load: Array<MapData, u64>,
     answers: PerCpuArray<MapData, [u32; 2]>,
     /// The id of a map that every program of ours uses.
@@ -39,6 +40,7 @@ impl State {
         Ok(State {
             fragments: HashMap::try_from(Map::LruHashMap(pinned("fragments")?))?,
             turns: Array::try_from(Map::Array(pinned("turns")?))?,
+            refused: Array::try_from(Map::Array(pinned("refused")?))?,
             load: Array::try_from(Map::Array(pinned("load")?))?,
             answers: PerCpuArray::try_from(Map::PerCpuArray(unpinned("answers", counters)?))?,
             counters,
@@ -57,6 +59,7 @@ impl State {
         }
         for id in services(world) {
             self.turns.set(id, world.turns.get(&id).copied().unwrap_or(0), 0)?;
+            self.refused.set(id, 0, 0)?;
         }
         for &id in world.tables.servers.keys() {
             self.load.set(id.0, world.load.get(&id).copied().unwrap_or(0), 0)?;
@@ -85,6 +88,16 @@ impl State {
         }
         turns.retain(|_, &mut count| count != 0);
         Ok(turns)
+    }
+
+    pub(crate) fn refused(&self, world: &World, moved: u32) -> Result<BTreeMap<u32, Ticks>> {
+        let mut refused = BTreeMap::new();
+        for id in services(world) {
+            if let Some(at) = Ticks::of_stamp(self.refused.get(&id, 0)?) {
+                refused.insert(id, Ticks(at.0.wrapping_sub(moved)));
+            }
+        }
+        Ok(refused)
     }
 
     pub(crate) fn load(&self, world: &World) -> Result<BTreeMap<ServerId, u64>> {

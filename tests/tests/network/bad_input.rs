@@ -37,7 +37,7 @@ fn a_missing_file_is_named() -> Result<()> {
 #[test]
 fn a_missing_interface_is_named_with_those_that_exist() -> Result<()> {
     let (bed, mut config) = bed(Arms::One, Forward::Nat)?;
-    config.interfaces.push("eht7".to_owned());
+    config.interfaces = vec!["eht7".to_owned()];
     let steelyard = Steelyard::new(&bed, &config)?;
     let done = steelyard.cli(&["run"])?;
     one_line_names(&done, &["eht7", "eth0"])?;

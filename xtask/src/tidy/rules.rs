@@ -94,6 +94,8 @@ const UNSAFE_ISLANDS: &[&str] = &[
     "lb-ebpf/src/bin",
     // Raw BPF system calls and the mmap of map memory.
     "lb-user/src/io/kernel",
+    // A fork between the daemon and a check's script.
+    "lb-user/src/io/probe/script/leash",
     // A program, a checksum offload, socket options and a namespace that no safe wrapper reaches.
     "tests/src/bed/xdp",
     "tests/src/bed/offload",
@@ -208,11 +210,13 @@ fn names(path: &str, name: &str) -> bool {
 fn top(below_io: &str) -> Option<&str> {
     let first = below_io.split('/').next()?;
     let name = first.strip_suffix(".rs").unwrap_or(first);
-    (!["mod", TEST_BED].contains(&name)).then_some(name)
+    (!["mod", TEST_BED, PROCESS].contains(&name)).then_some(name)
 }
 
 /// Compiled for tests only, and shared by those of all adapters.
 const TEST_BED: &str = "testbed";
+/// Runs programs for every adapter that has one to run.
+const PROCESS: &str = "process";
 
 const LINES_MAX: usize = 600;
 
@@ -313,6 +317,7 @@ mod tests {
             "lb-user/src/io/mod.rs",
             "lb-user/src/io/net/x.rs",
             "lb-user/src/io/testbed.rs",
+            "lb-user/src/io/process.rs",
             "lb-user/src/io/file.rs",
         ];
         assert_eq!(adapters(&paths.into()), ["file", "net"].map(String::from).into());

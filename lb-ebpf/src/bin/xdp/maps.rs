@@ -42,6 +42,9 @@ static RING: Array<u64> = Array::with_max_entries(RING_SLOTS_MIN, BPF_F_MMAPABLE
 static SERVERS: Array<ServerEntry> = Array::with_max_entries(SERVERS_MAX, BPF_F_MMAPABLE);
 #[map(name = "turns")]
 static TURNS: Array<Word> = Array::with_max_entries(SERVICES_MAX, BPF_F_MMAPABLE);
+/// By service id.
+#[map(name = "refused")]
+static REFUSED: Array<Word> = Array::with_max_entries(SERVICES_MAX, BPF_F_MMAPABLE);
 #[map(name = "load")]
 static LOAD: Array<Word> = Array::with_max_entries(SERVERS_MAX, BPF_F_MMAPABLE);
 /// The daemon sets the sizes of these six when it creates the maps.
@@ -105,6 +108,15 @@ macro_rules! family_tables {
             #[inline(always)]
             fn flow_half(&self, index: u32) -> Option<&Half<$family>> {
                 $halves.get(index)
+            }
+
+            #[inline(always)]
+            fn flow_lost(&self, server: u32, now: Ticks) {
+                if let Some(entry) = SERVERS.get(server)
+                    && let Some(at) = REFUSED.get(entry.service())
+                {
+                    at.set(now.stamp());
+                }
             }
         }
 
@@ -174,6 +186,11 @@ impl Tables for Maps {
     #[inline(always)]
     fn turns(&self, service: u32) -> Option<&Word> {
         TURNS.get(service)
+    }
+
+    #[inline(always)]
+    fn refused(&self, service: u32) -> Option<&Word> {
+        REFUSED.get(service)
     }
 
     #[inline(always)]

@@ -1,13 +1,51 @@
 //! The admin socket: HTTP and JSON over a unix socket, `/v1/...`.
 
+mod changes;
 pub mod client;
+pub mod events;
 pub mod server;
 
 use serde::{Deserialize, Serialize};
+
+use crate::pure::overlay::AdminWord;
 
 /// What every refusal carries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     /// Lower case, with the next step.
     pub error: String,
+}
+
+/// What a reload may do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReloadRequest {
+    /// Percent of all slots.
+    pub max_moved: Option<f64>,
+    /// Though it ends connections.
+    pub force: bool,
+}
+
+/// A configuration to plan with, as it would stand in files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanRequest {
+    pub files: Vec<PlanFile>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanFile {
+    pub name: String,
+    pub text: String,
+}
+
+/// A change of a server that is there; one of the two.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SetRequest {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin: Option<AdminWord>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u16>,
 }

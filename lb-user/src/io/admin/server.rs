@@ -1,9 +1,10 @@
 //! Answers readers. Must not know where the answers come from: the daemon brings them as functions.
 
 use std::{
+    fs::{self, File},
     io,
     os::unix::{
-        fs::{FileTypeExt, PermissionsExt},
+        fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
         net::UnixStream as BlockingStream,
     },
     path::{Path, PathBuf},
@@ -17,27 +18,66 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use nix::sys::stat::{Mode, umask};
+use futures_util::future::BoxFuture;
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+    sys::stat::{Mode, umask},
+};
 use serde::{Deserialize, Serialize};
 use tokio::{net::UnixListener, task::spawn_blocking};
 
-use super::Refusal;
+use super::{
+    PlanFile, Refusal, ReloadRequest, changes,
+    events::{EventsQuery, Subscription, body},
+};
 use crate::pure::{
     explain::{Connection, Endpoint},
-    status::{Counters, Explanation, Flows, ServerStatus, ServiceStatus, Status},
+    notice::Replay,
+    overlay::Change,
+    status::{Changed, Counters, Explanation, Flows, PlanStatus, ServerStatus, ServiceStatus, Status},
 };
 
 /// Where answers come from; an error is a sentence for the operator.
 pub struct Answers {
     pub status: Answer<(), Status>,
     pub counters: Answer<(), Counters>,
+    /// An error: there are readers enough.
+    pub events: Answer<Replay, Subscription>,
     /// Takes a while, as `flows` does: asked on a thread of its own.
     pub explain: Answer<Connection, Explanation>,
     /// Of a service, or of all.
     pub flows: Answer<Option<String>, Flows>,
+    pub plan: Act<Vec<PlanFile>, PlanStatus>,
+    pub reload: Act<ReloadRequest, Changed>,
+    pub change: Act<ServerChange, Changed>,
+}
+
+/// One change of one server of a service.
+pub struct ServerChange {
+    pub service: String,
+    pub server: String,
+    pub change: Change,
+}
+
+/// Why something was not done: a sentence for the operator.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("{0}")]
+    Invalid(String),
+    /// It names something that is not there.
+    #[error("{0}")]
+    Unknown(String),
+    /// It cannot be done with what there is.
+    #[error("{0}")]
+    Conflict(String),
+    #[error("{0}")]
+    Fault(String),
 }
 
 type Answer<Q, A> = Box<dyn Fn(Q) -> Result<A, String> + Send + Sync>;
+/// Something that takes its time, and has an end.
+type Act<Q, A> = Box<dyn Fn(Q) -> BoxFuture<'static, Result<A, Refused>> + Send + Sync>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
@@ -49,13 +89,19 @@ pub enum BindError {
     Io { path: PathBuf, source: io::Error },
 }
 
-/// The socket's file, removed on drop.
-pub struct SocketFile(PathBuf);
+/// The socket's file, and the lock beside it that says whose it is; both removed on drop.
+pub struct SocketFile {
+    socket: PathBuf,
+    lock: PathBuf,
+    /// Held as long as the daemon lives; the kernel releases it however the daemon ends.
+    _held: Flock<File>,
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Gone already when somebody else removed it.
-        let _ = std::fs::remove_file(&self.0);
+        // Gone already when somebody else removed it. The lock last: until then nobody else binds.
+        let _ = fs::remove_file(&self.socket);
+        let _ = fs::remove_file(&self.lock);
     }
 }
 
@@ -63,16 +109,17 @@ impl Drop for SocketFile {
 pub fn bind(path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
     let io = |source| BindError::Io { path: path.to_owned(), source };
     if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory).map_err(io)?;
+        fs::create_dir_all(directory).map_err(io)?;
     }
+    let (lock, held) = lock(path)?;
     match BlockingStream::connect(path) {
         Ok(_) => return Err(BindError::InUse(path.to_owned())),
         // Connecting to a file of another kind is refused, too.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            if !std::fs::symlink_metadata(path).map_err(io)?.file_type().is_socket() {
+            if !fs::symlink_metadata(path).map_err(io)?.file_type().is_socket() {
                 return Err(BindError::NotSocket(path.to_owned()));
             }
-            std::fs::remove_file(path).map_err(io)?;
+            fs::remove_file(path).map_err(io)?;
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(io(error)),
@@ -82,10 +129,36 @@ pub fn bind(path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
     let bound = UnixListener::bind(path);
     umask(before);
     let listener = bound.map_err(io)?;
-    let file = SocketFile(path.to_owned());
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(io)?;
+    let file = SocketFile { socket: path.to_owned(), lock, _held: held };
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(io)?;
     Ok((listener, file))
 }
+
+/// Of several daemons that find the socket of a dead one, one may replace it.
+fn lock(socket: &Path) -> Result<(PathBuf, Flock<File>), BindError> {
+    let io = |source| BindError::Io { path: socket.to_owned(), source };
+    let mut path = socket.as_os_str().to_owned();
+    path.push(".lock");
+    let path = PathBuf::from(path);
+    for _ in 0..LOCK_TRIES {
+        let file =
+            File::options().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(io)?;
+        let opened = file.metadata().map_err(io)?.ino();
+        let held = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(held) => held,
+            Err((_, Errno::EWOULDBLOCK)) => break,
+            Err((_, errno)) => return Err(io(errno.into())),
+        };
+        // A file that its owner removed between the two locks nobody out.
+        if fs::metadata(&path).is_ok_and(|standing| standing.ino() == opened) {
+            return Ok((path, held));
+        }
+    }
+    Err(BindError::InUse(socket.to_owned()))
+}
+
+/// Each failure means that another daemon ended in that moment.
+const LOCK_TRIES: u32 = 8;
 
 /// Serves until the future is dropped.
 pub async fn serve(listener: UnixListener, answers: Answers) -> io::Result<()> {
@@ -98,15 +171,17 @@ fn router(answers: Arc<Answers>) -> Router {
         .route("/v1/services", get(services))
         .route("/v1/services/{service}", get(service))
         .route("/v1/servers", get(servers))
-        .route("/v1/services/{service}/servers/{server}", get(server))
+        .route("/v1/services/{service}/servers/{server}", get(server).merge(changes::server()))
         .route("/v1/counters", get(counters))
+        .route("/v1/events", get(events))
         .route("/v1/explain", get(explain))
         .route("/v1/flows", get(flows))
+        .merge(changes::router())
         .fallback(async || {
             refuse(StatusCode::NOT_FOUND, "no such page: see docs/api.md for the pages there are")
         })
         .method_not_allowed_fallback(async || {
-            refuse(StatusCode::METHOD_NOT_ALLOWED, "this page is for GET only")
+            refuse(StatusCode::METHOD_NOT_ALLOWED, "this page does not take this method: see docs/api.md")
         })
         .with_state(answers)
 }
@@ -153,6 +228,23 @@ async fn server(
 
 async fn counters(State(answers): State<Arc<Answers>>) -> Response {
     reply((answers.counters)(()))
+}
+
+async fn events(
+    State(answers): State<Arc<Answers>>,
+    query: Result<Query<EventsQuery>, QueryRejection>,
+) -> Response {
+    let Ok(Query(query)) = query else {
+        return refuse(StatusCode::BAD_REQUEST, EventsQuery::EXPECTED);
+    };
+    let replay = match query.replay() {
+        Ok(replay) => replay,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, &error),
+    };
+    match (answers.events)(replay) {
+        Ok(subscription) => body(subscription, query.follow).into_response(),
+        Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, &error),
+    }
 }
 
 #[derive(Deserialize)]
@@ -256,6 +348,38 @@ fn found<T: Serialize>(answer: Result<T, String>) -> Response {
     }
 }
 
-fn refuse(status: StatusCode, error: &str) -> Response {
+pub(super) fn refuse(status: StatusCode, error: &str) -> Response {
     (status, Json(Refusal { error: error.to_owned() })).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::net::UnixListener as BlockingListener, sync::Barrier, thread};
+
+    use super::*;
+
+    #[test]
+    fn of_many_that_find_the_socket_of_a_dead_daemon_one_replaces_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("admin.sock");
+        for _ in 0..20 {
+            drop(BlockingListener::bind(&path).unwrap());
+            let start = Barrier::new(8);
+            let bound: Vec<_> = thread::scope(|scope| {
+                let bind = || {
+                    start.wait();
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                    let _guard = runtime.enter();
+                    bind(&path).map(|(_, file)| file)
+                };
+                let all: Vec<_> = (0..8).map(|_| scope.spawn(bind)).collect();
+                all.into_iter().map(|one| one.join().unwrap()).collect()
+            });
+            let lost = |result: &&Result<SocketFile, BindError>| matches!(result, Err(BindError::InUse(_)));
+            assert_eq!(bound.iter().filter(|result| result.is_ok()).count(), 1);
+            assert_eq!(bound.iter().filter(lost).count(), 7);
+            drop(bound);
+            assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "a file is left");
+        }
+    }
 }

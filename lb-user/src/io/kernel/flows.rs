@@ -1,28 +1,32 @@
-//! Sweeps the void records out of the flow table.
+//! Sweeps the void records out of the flow table, and surveys those that stay.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::{
-    flow::{FIN, FlowKey, NAT_REPLY, NAT_REQUEST, Owner, RST, Ticks},
+    flow::{FIN, FlowKey, NAT_REPLY, NAT_REQUEST, NatFlow, OPENING, Owner, RST, Ticks},
     flow_table::{self, FlowMemory, WAYS},
-    net::{Family, V4, V6},
+    net::{Family, TCP, V4, V6},
     slot::ServerId,
 };
 use nix::time::{ClockId, clock_gettime};
 
-use super::tables::TableMemory;
-use crate::pure::flows::{Verdict, alone, pair};
+use crate::pure::{
+    flows::{Verdict, alone, pair},
+    settle::{Finding, Survey, judge},
+    state::State,
+    suspect::{Sign, Signs, sign},
+};
 
-/// Buckets looked at in one pass: bounds what a pass costs.
-const PASS_BUCKETS: u32 = 4_096;
+/// Buckets looked at in one pass, so that it takes no more than 2 ms.
+const PASS_BUCKETS: u32 = 1_024;
 
 /// Goes round the flow tables, a bounded piece at a time.
 #[derive(Default)]
 pub struct Sweep {
     v4: Progress,
     v6: Progress,
-    /// Of the round under way.
-    found: Round,
+    /// Of the round under way; None: the next pass begins one.
+    found: Option<Round>,
 }
 
 /// How far a round over one table is.
@@ -31,6 +35,8 @@ struct Progress {
     /// The next bucket.
     next: u32,
     done: bool,
+    /// Records that stay.
+    records: u64,
     /// Ways with a tag and no record: being written, or lost by a writer that was killed.
     unwritten: BTreeSet<u32>,
     unwritten_before: BTreeSet<u32>,
@@ -41,10 +47,13 @@ struct Progress {
 pub struct Round {
     /// Records that stay.
     pub records: u64,
-    /// Servers they name.
-    pub named: BTreeSet<ServerId>,
+    /// How many name each server.
+    pub named: BTreeMap<ServerId, u64>,
     /// Connections of each server that nobody has ended yet.
     pub open: BTreeMap<ServerId, Open>,
+    /// What the opening of connections says of the servers whose replies pass here.
+    pub signs: Signs,
+    pub survey: Survey,
 }
 
 /// By the kind of their records: the servers of a service have pairs, or records that stand alone.
@@ -55,41 +64,42 @@ pub struct Open {
 }
 
 impl Sweep {
-    /// One pass: deletes what is void among the next records. Returns the round's result at its end.
-    ///
-    /// `idle_ticks` gives the idle time of a server's flows by protocol, or of its clients' records; None for a server
-    /// that is gone.
+    /// One pass: deletes what is void or stale among the next records. Returns the round's result at its end.
     pub fn pass(
         &mut self,
-        memory: &TableMemory,
+        memory: &(impl FlowMemory<V4> + FlowMemory<V6>),
         now: Ticks,
-        idle_ticks: impl Fn(ServerId, u8, bool) -> Option<u32>,
+        state: &State,
     ) -> Option<Round> {
+        let found = self.found.get_or_insert_with(|| Round::beginning(now));
+        let visit = Visit { now, state };
         if !self.v4.done {
-            self.v4.pass::<V4>(memory, now, &idle_ticks, &mut self.found);
+            self.v4.pass::<V4>(memory, visit, found);
         } else if !self.v6.done {
-            self.v6.pass::<V6>(memory, now, &idle_ticks, &mut self.found);
+            self.v6.pass::<V6>(memory, visit, found);
         }
         if !(self.v4.done && self.v6.done) {
             return None;
         }
+        found.survey.fullest = self.v4.records.max(self.v6.records);
         self.v4.begin();
         self.v6.begin();
-        Some(std::mem::take(&mut self.found))
+        self.found.take()
     }
 }
 
+/// What records are judged by.
+#[derive(Clone, Copy)]
+struct Visit<'a> {
+    now: Ticks,
+    state: &'a State,
+}
+
 impl Progress {
-    fn pass<F: Family>(
-        &mut self,
-        memory: &impl FlowMemory<F>,
-        now: Ticks,
-        idle_ticks: &impl Fn(ServerId, u8, bool) -> Option<u32>,
-        found: &mut Round,
-    ) {
+    fn pass<F: Family>(&mut self, memory: &impl FlowMemory<F>, visit: Visit<'_>, found: &mut Round) {
         let end = self.next.saturating_add(PASS_BUCKETS).min(memory.flow_buckets());
         for bucket in self.next..end {
-            self.bucket(memory, now, bucket, idle_ticks, found);
+            self.bucket(memory, visit, bucket, found);
         }
         self.next = end;
         self.done = end == memory.flow_buckets();
@@ -98,9 +108,8 @@ impl Progress {
     fn bucket<F: Family>(
         &mut self,
         memory: &impl FlowMemory<F>,
-        now: Ticks,
+        visit: Visit<'_>,
         bucket: u32,
-        idle_ticks: &impl Fn(ServerId, u8, bool) -> Option<u32>,
         found: &mut Round,
     ) {
         let Some(tags) = memory.flow_tags(bucket).filter(|tags| !tags.is_empty()) else { return };
@@ -115,14 +124,19 @@ impl Progress {
                 continue;
             };
             let owner = flow.owner();
-            let idle = idle_ticks(ServerId(owner.server), key.protocol(), key.is_of_client());
-            if verdict(memory, now, &key, index, &owner, idle) == Verdict::Remove {
+            if verdict(memory, visit, &key, index, &owner) == Verdict::Remove {
                 // A packet may have revived it, or another flow taken its place, meanwhile.
                 if flow.owner() == owner {
                     flow_table::release(memory, index, &key);
                 }
+            } else if survey(memory, visit, &key, index, &owner, &mut found.survey) == Finding::Stale {
+                flow_table::release(memory, index, &key);
             } else {
+                self.records += 1;
                 found.add(&owner);
+                if let Some(sign) = opening(memory, visit.now, &key, index, &owner) {
+                    found.signs.add(ServerId(owner.server), sign);
+                }
             }
         }
     }
@@ -134,9 +148,13 @@ impl Progress {
 }
 
 impl Round {
+    fn beginning(now: Ticks) -> Self {
+        Round { survey: Survey::beginning(now), ..Round::default() }
+    }
+
     fn add(&mut self, owner: &Owner) {
         self.records += 1;
-        self.named.insert(ServerId(owner.server));
+        *self.named.entry(ServerId(owner.server)).or_default() += 1;
         let open = self.open.entry(ServerId(owner.server)).or_default();
         match owner.state {
             state if state & (NAT_REPLY | FIN | RST) != 0 => {}
@@ -148,23 +166,73 @@ impl Round {
 
 fn verdict<F: Family>(
     memory: &impl FlowMemory<F>,
+    Visit { now, state }: Visit<'_>,
+    key: &FlowKey<F>,
+    index: u32,
+    owner: &Owner,
+) -> Verdict {
+    let idle = state.idle_ticks(ServerId(owner.server), key.protocol(), key.is_of_client());
+    match alone(now, owner, idle) {
+        Verdict::SeeTwin => {
+            pair(now, owner, twin(memory, key, index).map(|twin| twin.flow.owner()).as_ref(), idle)
+        }
+        verdict => verdict,
+    }
+}
+
+/// What a pair says of its server. An answered one is told by its reply half, so that only those that open need both.
+fn opening<F: Family>(
+    memory: &impl FlowMemory<F>,
     now: Ticks,
     key: &FlowKey<F>,
     index: u32,
     owner: &Owner,
-    idle: Option<u32>,
-) -> Verdict {
-    match alone(now, owner, idle) {
-        Verdict::SeeTwin => {
-            let half = flow_table::nat(memory, index);
-            let twin = half.and_then(|half| flow_table::find(memory, &key.twin(half.rewrite())));
-            let twin = twin.and_then(|index| flow_table::nat(memory, index));
-            // Another flow may have taken the place of a half that was removed.
-            let twin = twin.filter(|twin| twin.rewrites_to(key.tuple().reversed()));
-            pair(now, owner, twin.map(|twin| twin.flow.owner()).as_ref(), idle)
-        }
-        verdict => verdict,
+) -> Option<Sign> {
+    match owner.state {
+        state if key.protocol() != TCP || state & (NAT_REQUEST | NAT_REPLY) == 0 => None,
+        state if state & OPENING == 0 => (state & NAT_REPLY != 0).then_some(Sign::Answered(owner.seen)),
+        state if state & NAT_REQUEST != 0 => sign(now, owner, &twin(memory, key, index)?.flow.owner()),
+        _ => None,
     }
+}
+
+/// What a record that stays is to its slot. The server's half of a pair says no more than the client's.
+fn survey<F: Family>(
+    memory: &impl FlowMemory<F>,
+    Visit { now, state }: Visit<'_>,
+    key: &FlowKey<F>,
+    index: u32,
+    owner: &Owner,
+    survey: &mut Survey,
+) -> Finding {
+    if owner.state & NAT_REPLY != 0 {
+        return Finding::Own;
+    }
+    let Some(site) = state.site(ServerId(owner.server), key, now) else { return Finding::Own };
+    let finding = judge(&site, owner);
+    if let Finding::Other { confirm } = finding {
+        survey.note(&site);
+        if confirm {
+            let is_pair = owner.state & NAT_REQUEST != 0;
+            let twin = is_pair.then(|| twin(memory, key, index)).flatten().map(|twin| twin.flow);
+            for half in [memory.flow_record(index), twin].into_iter().flatten() {
+                half.confirm();
+            }
+        }
+    }
+    finding
+}
+
+/// The other half of a pair.
+fn twin<'a, F: Family>(
+    memory: &'a impl FlowMemory<F>,
+    key: &FlowKey<F>,
+    index: u32,
+) -> Option<NatFlow<'a, F>> {
+    let half = flow_table::nat(memory, index)?;
+    let twin = flow_table::nat(memory, flow_table::find(memory, &key.twin(half.rewrite()))?)?;
+    // Another flow may have taken the place of a half that was removed.
+    twin.rewrites_to(key.tuple().reversed()).then_some(twin)
 }
 
 /// The clock that stamps records: the kernel reads the same one.

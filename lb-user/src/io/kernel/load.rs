@@ -25,7 +25,7 @@ use lb_common::{
     word::Word,
 };
 
-use super::errno;
+use super::{errno, pins::PinsError};
 
 /// Map sizes that follow the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,23 +51,59 @@ pub enum LoadError {
     Memory,
     #[error("the pinned map {} is gone: start steelyard again", .0.display())]
     Unpinned(PathBuf),
+    #[error(transparent)]
+    Pins(#[from] PinsError),
     #[error("cannot load the xdp program: {0}")]
     Other(String),
 }
 
-/// Creates or adopts the maps and loads the program.
-pub(super) fn load(maps: &Path, sizes: Sizes) -> Result<Ebpf, LoadError> {
-    let layouts = layouts(sizes);
-    for layout in &layouts {
-        check(maps, layout)?;
+impl Sizes {
+    /// Whether maps of these sizes are those of other ones.
+    pub(super) fn is_as(self, other: Sizes) -> bool {
+        flow_table::buckets(self.flows) == flow_table::buckets(other.flows)
+            && self.ring_slots == other.ring_slots
     }
+}
+
+/// The sizes of pinned maps; None: there are none.
+pub(super) fn standing(maps: &Path) -> Result<Option<Sizes>, LoadError> {
+    let [tags, ring] = ["flow_tags4", "ring"].map(|name| maps.join(name));
+    if !tags.exists() || !ring.exists() {
+        return Ok(None);
+    }
+    let entries = |path| Ok::<_, LoadError>(MapData::from_pin(path)?.info()?.max_entries());
+    Ok(Some(Sizes { flows: flow_table::flows(entries(tags)?), ring_slots: entries(ring)? }))
+}
+
+/// The names of all maps that are pinned.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    layouts(Sizes { flows: 0, ring_slots: 0 }).into_iter().map(|layout| layout.name)
+}
+
+/// Whether the pinned maps are such as this program has, with these sizes.
+pub(super) fn check_all(maps: &Path, sizes: Sizes) -> Result<(), LoadError> {
+    layouts(sizes).iter().try_for_each(|layout| check(maps, layout))
+}
+
+/// Makes and pins the maps that are missing, for a program to come.
+pub(super) fn make_maps(maps: &Path, sizes: Sizes) -> Result<(), LoadError> {
+    object(maps, sizes).map(drop)
+}
+
+fn object(maps: &Path, sizes: Sizes) -> Result<Ebpf, LoadError> {
     let mut loader = EbpfLoader::new();
     size_flows(&mut loader, sizes.flows);
     loader.map_max_entries("ring", sizes.ring_slots);
-    for layout in &layouts {
-        loader.map_pin_path(layout.name, maps.join(layout.name));
+    for name in names() {
+        loader.map_pin_path(name, maps.join(name));
     }
-    let mut object = loader.load(OBJECT).map_err(|error| explain(&error))?;
+    loader.load(OBJECT).map_err(|error| explain(&error))
+}
+
+/// Creates or adopts the maps and loads the program.
+pub(super) fn load(maps: &Path, sizes: Sizes) -> Result<Ebpf, LoadError> {
+    check_all(maps, sizes)?;
+    let mut object = object(maps, sizes)?;
     // The map of stages is pinned, and so they stay.
     programs(&mut object)?;
     Ok(object)
@@ -169,6 +205,7 @@ fn layouts(sizes: Sizes) -> Vec<Layout> {
         array("ring", size_of::<SlotEntry>(), None),
         array("servers", size_of::<ServerEntry>(), Some(SERVERS_MAX)),
         array("turns", size_of::<Word>(), Some(SERVICES_MAX)),
+        array("refused", size_of::<Word>(), Some(SERVICES_MAX)),
         array("load", size_of::<Word>(), Some(SERVERS_MAX)),
         array("flow_tags4", size_of::<Tags>(), Some(buckets)),
         array("flows4", size_of::<Flow<V4>>(), Some(buckets * WAYS)),

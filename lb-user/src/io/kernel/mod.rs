@@ -17,9 +17,11 @@ mod flows;
 mod list;
 mod load;
 mod mapped;
+mod migrate;
 mod pins;
 mod pod;
 mod tables;
+mod through;
 
 use std::{
     error::Error,
@@ -45,13 +47,14 @@ pub use self::{
     flows::{Open, Round, Sweep, now},
     list::Listing,
     load::{LoadError, Sizes},
-    pins::{Pins, PinsError, exist},
+    pins::{Pins, PinsError, remove_every},
     tables::{StepError, TableMemory},
+    through::{Through, ThroughError},
 };
 use self::{load::absent, mapped::Mapped, tables::TableMaps};
 use crate::pure::{
     config::model::XdpMode,
-    plan::{Step, Tables},
+    plan::{Part, Step, Tables},
 };
 
 /// The one writer of the kernel's tables.
@@ -80,9 +83,10 @@ impl Reader {
 }
 
 impl Kernel {
-    /// Loads the program over new or adopted maps; attaches it nowhere. New maps go with a failure.
+    /// Loads the program over new or adopted maps, those of another size moved to maps of the right one; attaches it
+    /// nowhere. New maps go with a failure.
     pub fn load(pins: Pins, sizes: Sizes) -> Result<Self, LoadError> {
-        match Parts::load(&pins, sizes) {
+        match migrate::prepare(&pins, sizes).and_then(|sizes| Parts::load(&pins, sizes)) {
             Ok(Parts { object, memory, maps, counters }) => {
                 Ok(Kernel { object, pins, memory: Arc::new(memory), maps, counters })
             }
@@ -92,6 +96,16 @@ impl Kernel {
                 Err(error)
             }
         }
+    }
+
+    /// To be called before the program is attached to the first interface.
+    pub fn attaching(&self) -> Result<(), LoadError> {
+        migrate::begin(&self.pins, &self.memory)
+    }
+
+    /// To be called once the program is attached everywhere: nothing runs over the maps of an earlier size any more.
+    pub fn attached(&self) -> Result<(), LoadError> {
+        migrate::complete(&self.pins, &self.memory)
     }
 
     /// Gives the pins back and leaves the program to its links.
@@ -129,6 +143,11 @@ impl Kernel {
         })
     }
 
+    /// The programs for checks through the data path, attached nowhere.
+    pub fn through(&self) -> Result<Through, ThroughError> {
+        Through::load(&self.pins.maps())
+    }
+
     /// The memory of all tables, for readers and for the sweep.
     pub fn memory(&self) -> Arc<TableMemory> {
         Arc::clone(&self.memory)
@@ -141,6 +160,16 @@ impl Kernel {
     /// What stands in the tables.
     pub fn tables(&self) -> Tables {
         self.memory.load(&self.maps)
+    }
+
+    /// One part of the tables as it stands; None: it is as `installed`.
+    pub fn differing(&self, part: Part, installed: &Tables) -> Option<Tables> {
+        self.memory.differing(&self.maps, part, installed)
+    }
+
+    /// Tells the program that a daemon lives. `patience`: ticks without one after which packets pass; None: never.
+    pub fn beat(&self, patience: Option<u32>) {
+        self.memory.globals().beat(now(), patience);
     }
 
     /// Slots of the ring map, which an earlier daemon may have made larger or smaller.
@@ -197,21 +226,7 @@ impl Parts {
     fn of(mut object: Ebpf) -> Result<Self, LoadError> {
         // Maps are taken only now: a file descriptor closed before the program was loaded would be bound
         // under its number.
-        let memory = TableMemory {
-            globals: mapped(&mut object, "globals")?,
-            services4: mapped(&mut object, "services4")?,
-            services6: mapped(&mut object, "services6")?,
-            ring: mapped(&mut object, "ring")?,
-            servers: mapped(&mut object, "servers")?,
-            turns: mapped(&mut object, "turns")?,
-            load: mapped(&mut object, "load")?,
-            flow_tags4: mapped(&mut object, "flow_tags4")?,
-            flows4: mapped(&mut object, "flows4")?,
-            halves4: mapped(&mut object, "halves4")?,
-            flow_tags6: mapped(&mut object, "flow_tags6")?,
-            flows6: mapped(&mut object, "flows6")?,
-            halves6: mapped(&mut object, "halves6")?,
-        };
+        let memory = TableMemory::of(|name| take(&mut object, name))?;
         // Before the first packet: the program finds its buckets by their number.
         let globals = memory.globals();
         let seed = match globals.flow_seed() {
@@ -233,9 +248,34 @@ fn take(object: &mut Ebpf, name: &str) -> Result<Map, LoadError> {
     object.take_map(name).ok_or_else(|| absent(name))
 }
 
+impl TableMemory {
+    /// Of array maps by their names.
+    fn of(mut map: impl FnMut(&'static str) -> Result<Map, LoadError>) -> Result<TableMemory, LoadError> {
+        Ok(TableMemory {
+            globals: mapped(&mut map, "globals")?,
+            services4: mapped(&mut map, "services4")?,
+            services6: mapped(&mut map, "services6")?,
+            ring: mapped(&mut map, "ring")?,
+            servers: mapped(&mut map, "servers")?,
+            turns: mapped(&mut map, "turns")?,
+            refused: mapped(&mut map, "refused")?,
+            load: mapped(&mut map, "load")?,
+            flow_tags4: mapped(&mut map, "flow_tags4")?,
+            flows4: mapped(&mut map, "flows4")?,
+            halves4: mapped(&mut map, "halves4")?,
+            flow_tags6: mapped(&mut map, "flow_tags6")?,
+            flows6: mapped(&mut map, "flows6")?,
+            halves6: mapped(&mut map, "halves6")?,
+        })
+    }
+}
+
 /// An array map as memory. The kernel half declares it with this type; `load` has checked a pinned one.
-fn mapped<T: mapped::Words>(object: &mut Ebpf, name: &str) -> Result<Mapped<T>, LoadError> {
-    let Map::Array(data) = take(object, name)? else { return Err(absent(name)) };
+fn mapped<T: mapped::Words>(
+    map: &mut impl FnMut(&'static str) -> Result<Map, LoadError>,
+    name: &'static str,
+) -> Result<Mapped<T>, LoadError> {
+    let Map::Array(data) = map(name)? else { return Err(absent(name)) };
     let info = data.info()?;
     if info.value_size() as usize != size_of::<T>() {
         return Err(absent(name));

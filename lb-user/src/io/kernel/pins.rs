@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! PIN/                 locked by the running daemon
-//! PIN/v1/maps/NAME     one for each map
-//! PIN/v1/links/IFNAME  one for each attached interface
+//! PIN/v3/maps/NAME     one for each map; beside it, for a moment, maps-new and maps-old: see `migrate`
+//! PIN/v3/links/IFNAME  one for each attached interface
 //! ```
 
 use std::{
@@ -16,7 +16,7 @@ use std::{
 use lb_common::LAYOUT;
 use nix::{
     errno::Errno,
-    fcntl::{Flock, FlockArg},
+    fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 
@@ -32,8 +32,9 @@ pub enum PinsError {
     #[error("another steelyard uses {0}: stop it first, or set another [datapath] pin and admin_socket")]
     Locked(PathBuf),
     #[error(
-        "{path} holds `{found}`, which this version did not make: set [datapath] pin to a directory of its own, \
-         or run `steelyard detach` of the version that made it"
+        "{path} holds `{found}`, which this version did not make: what is pinned there goes on forwarding; run the \
+         version that made it, take it away with `steelyard detach` (it ends the flows that are recorded), or set \
+         [datapath] pin to a directory of its own"
     )]
     OtherLayout { path: PathBuf, found: String },
     #[error("cannot use the pin directory {path}: {source}")]
@@ -55,7 +56,6 @@ impl Pins {
             return Err(PinsError::MountPoint(root.to_owned()));
         }
         let io = |source| PinsError::Io { path: root.to_owned(), source };
-        fs::create_dir_all(root).map_err(io)?;
         let lock = lock(root)?;
         if let Some(found) = other_layout(root).map_err(io)? {
             return Err(PinsError::OtherLayout { path: root.to_owned(), found });
@@ -71,8 +71,38 @@ impl Pins {
         self.root.join(LAYOUT).join("maps")
     }
 
+    pub(super) fn new_maps(&self) -> PathBuf {
+        self.root.join(LAYOUT).join("maps-new")
+    }
+
+    pub(super) fn old_maps(&self) -> PathBuf {
+        self.root.join(LAYOUT).join("maps-old")
+    }
+
     pub fn links(&self) -> PathBuf {
         self.root.join(LAYOUT).join("links")
+    }
+
+    pub(super) fn make(&self, directory: &Path) -> Result<(), PinsError> {
+        fs::create_dir(directory).map_err(|source| self.io(directory, source))
+    }
+
+    /// Takes a directory of maps away; absent already is as good.
+    pub(super) fn discard(&self, directory: &Path) -> Result<(), PinsError> {
+        remove_flat(directory).map_err(|source| self.io(directory, source))
+    }
+
+    /// Puts the new maps in the place of those in use, which are the old ones from then on. Killed in between, it leaves
+    /// a copy of the maps in use as the old ones, which does no harm.
+    pub(super) fn exchange(&self) -> Result<(), PinsError> {
+        let old = self.old_maps();
+        fs::rename(self.new_maps(), &old).map_err(|source| self.io(&old, source))?;
+        renameat2(AT_FDCWD, &old, AT_FDCWD, &self.maps(), RenameFlags::RENAME_EXCHANGE)
+            .map_err(|errno| self.io(&old, errno.into()))
+    }
+
+    fn io(&self, path: &Path, source: io::Error) -> PinsError {
+        PinsError::Io { path: path.to_owned(), source }
     }
 
     /// Interfaces with a pinned link.
@@ -99,18 +129,41 @@ impl Pins {
     }
 }
 
-/// Whether there is anything to take away below `root`.
-pub fn exist(root: &Path) -> bool {
-    root.join(LAYOUT).exists()
+/// Takes away what any version has pinned below `root`. False: there was nothing.
+pub fn remove_every(root: &Path) -> Result<bool, PinsError> {
+    let io = |source| PinsError::Io { path: root.to_owned(), source };
+    if !root.exists() || layouts(root).map_err(io)?.is_empty() {
+        return Ok(false);
+    }
+    require_bpffs(root)?;
+    let _lock = lock(root)?;
+    remove_tree(root).map_err(io).map(|()| true)
 }
 
+/// Makes the directory and locks it. One that was removed between the two is nobody's: another is made.
 fn lock(root: &Path) -> Result<Flock<File>, PinsError> {
-    let directory = File::open(root).map_err(|source| PinsError::Io { path: root.to_owned(), source })?;
-    Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        Errno::EWOULDBLOCK => PinsError::Locked(root.to_owned()),
-        errno => PinsError::Io { path: root.to_owned(), source: errno.into() },
-    })
+    let io = |source| PinsError::Io { path: root.to_owned(), source };
+    for _ in 0..LOCK_TRIES {
+        fs::create_dir_all(root).map_err(io)?;
+        let directory = match File::open(root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            directory => directory.map_err(io)?,
+        };
+        let locked = directory.metadata().map_err(io)?.ino();
+        let lock =
+            Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+                Errno::EWOULDBLOCK => PinsError::Locked(root.to_owned()),
+                errno => io(errno.into()),
+            })?;
+        if fs::metadata(root).is_ok_and(|standing| standing.ino() == locked) {
+            return Ok(lock);
+        }
+    }
+    Err(PinsError::Locked(root.to_owned()))
 }
+
+/// Each failure means that somebody else removed the directory in that moment.
+const LOCK_TRIES: u32 = 8;
 
 /// The nearest existing ancestor must be on bpffs, and so then is everything below it.
 fn require_bpffs(root: &Path) -> Result<(), PinsError> {
@@ -143,24 +196,38 @@ fn names(directory: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
+/// What versions have made below `root`.
+fn layouts(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let is_layout =
+        |name: &String| name.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok());
+    Ok(names(root)?.into_iter().filter(is_layout).map(|name| root.join(name)).collect())
+}
+
 fn remove_tree(root: &Path) -> io::Result<()> {
-    let layout = root.join(LAYOUT);
-    for directory in [layout.join("links"), layout.join("maps")] {
-        let found = match names(&directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            found => found?,
-        };
-        for name in found {
-            fs::remove_file(directory.join(name))?;
+    for layout in layouts(root)? {
+        for name in ["links", "maps", "maps-new", "maps-old"] {
+            remove_flat(&layout.join(name))?;
         }
-        fs::remove_dir(&directory)?;
+        remove_directory(&layout)?;
     }
-    for directory in [layout.as_path(), root] {
-        match fs::remove_dir(directory) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
+    remove_directory(root)
+}
+
+/// A directory that holds no others.
+fn remove_flat(directory: &Path) -> io::Result<()> {
+    let found = match names(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found?,
+    };
+    for name in found {
+        fs::remove_file(directory.join(name))?;
     }
-    Ok(())
+    remove_directory(directory)
+}
+
+fn remove_directory(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }

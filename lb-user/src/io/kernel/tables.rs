@@ -1,6 +1,10 @@
 //! The tables in map memory: what stands there, and carrying out one step.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use aya::maps::{
     MapData, MapError,
@@ -12,9 +16,9 @@ use lb_common::{
         self, ALLOW, DENY, EMPTY, Globals, REMOVED, RULES_WORDS, Rule, Rules, Scoped, ServerEntry,
         ServiceEntry, ServiceKey, SlotEntry,
     },
-    flow::{Flow, Half},
+    flow::{Flow, Half, Ticks},
     flow_table::{FlowMemory, Tags},
-    limits::{PROBES_MAX, SERVICE_BUCKETS},
+    limits::{NAT_SOURCES_MAX, PROBES_MAX, SERVICE_BUCKETS},
     net::{Be128, Family, V4, V6},
     slot::{ServerId, Slot},
     word::Word,
@@ -23,7 +27,7 @@ use lb_common::{
 use super::{mapped::Mapped, pod::PodScoped};
 use crate::pure::{
     config::network::Network,
-    plan::{Key, Step, Tables, Verdict},
+    plan::{Key, Part, Step, Tables, Verdict},
 };
 
 /// Tables that several threads read while one writes.
@@ -34,6 +38,7 @@ pub struct TableMemory {
     pub(super) ring: Mapped<SlotEntry>,
     pub(super) servers: Mapped<ServerEntry>,
     pub(super) turns: Mapped<Word>,
+    pub(super) refused: Mapped<Word>,
     pub(super) load: Mapped<Word>,
     pub(super) flow_tags4: Mapped<Tags>,
     pub(super) flows4: Mapped<Flow<V4>>,
@@ -71,6 +76,13 @@ macro_rules! flow_memory {
 
             fn flow_half(&self, index: u32) -> Option<&Half<$family>> {
                 self.$halves.get(index as usize)
+            }
+
+            fn flow_lost(&self, server: u32, now: Ticks) {
+                let service = self.server(ServerId(server)).map(ServerEntry::service);
+                if let Some(at) = service.and_then(|service| self.refused.get(service as usize)) {
+                    at.set(now.stamp());
+                }
             }
         }
     };
@@ -121,27 +133,108 @@ impl TableMemory {
         let mut tables = Tables {
             hash_key: globals.hash_key(),
             nat_sources: globals.nat_sources().collect(),
-            devices: maps.devices.keys().filter_map(Result::ok).collect(),
+            devices: maps.devices(),
             wildcards: maps.wildcards(),
             access: maps.access(),
+            services: self.services(),
+            servers: self.servers(),
             ..Tables::default()
         };
-        let standing = self.services4.iter().filter_map(|entry| Some((Key::V4(entry.key()?), &entry.policy)));
-        tables.services.extend(standing.map(|(key, policy)| (key, policy.load())));
-        let standing = self.services6.iter().filter_map(|entry| Some((Key::V6(entry.key()?), &entry.policy)));
-        tables.services.extend(standing.map(|(key, policy)| (key, policy.load())));
         let rings: Vec<_> =
             tables.all_services().map(|service| (service.ring_base, service.ring_mask)).collect();
         for (base, mask) in rings {
             let slots = || (0..=mask).map_while(|index| self.slot(base.wrapping_add(index))).collect();
             tables.rings.entry(base).or_insert_with(|| Arc::new(slots()));
         }
-        for (id, entry) in (0u32..).zip(self.servers.iter()) {
-            if let Some(server) = entry.load() {
-                tables.servers.insert(ServerId(id), server);
-            }
-        }
         tables
+    }
+
+    /// When a flow of a service last went without a record.
+    pub fn refused_at(&self, service: u32) -> Option<Ticks> {
+        Ticks::of_stamp(self.refused.get(service as usize)?.get())
+    }
+
+    /// Fills new tables of services and a longer ring with what stands in `old`.
+    pub(super) fn copy_services(&self, old: &TableMemory) {
+        copy_buckets(&old.services4, &self.services4);
+        copy_buckets(&old.services6, &self.services6);
+        for (new, old) in self.ring.iter().zip(old.ring.iter()) {
+            new.0.set(old.0.get());
+        }
+    }
+
+    /// One part as it stands; None: it is as `installed`.
+    pub(super) fn differing(&self, maps: &TableMaps, part: Part, installed: &Tables) -> Option<Tables> {
+        let none = Tables::default();
+        let (found, as_installed) = match part {
+            Part::Shared => {
+                let found = self.shared(installed);
+                let same = found.hash_key == installed.hash_key
+                    && found.nat_sources == installed.nat_sources
+                    && found.gateways == installed.gateways;
+                (found, same)
+            }
+            Part::Devices => {
+                let devices = maps.devices();
+                let same = devices == installed.devices;
+                (Tables { devices, ..none }, same)
+            }
+            Part::Servers => {
+                let servers = self.servers();
+                let same = servers == installed.servers;
+                (Tables { servers, ..none }, same)
+            }
+            Part::Access => {
+                let access = maps.access();
+                let same = access == installed.access;
+                (Tables { access, ..none }, same)
+            }
+            Part::Services => {
+                let services = self.services();
+                let same = services == installed.services;
+                (Tables { services, ..none }, same)
+            }
+            Part::Wildcards => {
+                // Without its flag the program looks into the map no more.
+                let seen = self.globals().has_wildcards() || installed.wildcards.is_empty();
+                let wildcards = if seen { maps.wildcards() } else { BTreeMap::new() };
+                let same = wildcards == installed.wildcards;
+                (Tables { wildcards, ..none }, same)
+            }
+            Part::Ring(base) => {
+                let installed = installed.rings.get(&base)?;
+                let standing = (base..).zip(installed.iter()).map(|(index, _)| self.slot(index));
+                let same = standing.clone().eq(installed.iter().map(|&slot| Some(slot)));
+                let found = if same { Vec::new() } else { standing.map_while(|slot| slot).collect() };
+                (Tables { rings: [(base, Arc::new(found))].into(), ..none }, same)
+            }
+        };
+        (!as_installed).then_some(found)
+    }
+
+    /// Of the filters, which are not lists, only whether those that are installed pass.
+    fn shared(&self, installed: &Tables) -> Tables {
+        let globals = self.globals();
+        let complete = installed.nat_sources.iter().all(|&source| globals.expects_replies_to(source));
+        let gateways = installed.gateways.iter().copied();
+        Tables {
+            hash_key: globals.hash_key(),
+            nat_sources: if complete { globals.nat_sources().collect() } else { Vec::new() },
+            gateways: gateways.filter(|&gateway| globals.expects_replies_from(gateway)).collect(),
+            ..Tables::default()
+        }
+    }
+
+    /// Those that a packet finds.
+    fn services(&self) -> BTreeMap<Key, entry::Service> {
+        let keys4 = self.services4.iter().filter_map(|entry| Some(Key::V4(entry.key()?)));
+        let keys6 = self.services6.iter().filter_map(|entry| Some(Key::V6(entry.key()?)));
+        keys4.chain(keys6).filter_map(|key| Some((key, self.service(key)?))).collect()
+    }
+
+    fn servers(&self) -> BTreeMap<ServerId, entry::Server> {
+        let entries = (0u32..).zip(self.servers.iter());
+        entries.filter_map(|(id, entry)| Some((ServerId(id), entry.load()?))).collect()
     }
 
     /// How many connections each server of a leastconn service has, once a sweep has counted them.
@@ -194,13 +287,16 @@ impl TableMemory {
             self.globals().expect_replies_to(source);
             self.globals().set_nat_source(index, source);
         }
+        for index in sources.len()..NAT_SOURCES_MAX {
+            self.globals().set_nat_source(index, Ipv4Addr::UNSPECIFIED.into());
+        }
     }
 
     fn set_service(&self, key: Key, service: entry::Service) -> Result<(), StepError> {
         let full = StepError::ServicesFull(key);
         match key {
-            Key::V4(key) => place(&self.services4, key).ok_or(full)?.publish(key, service),
-            Key::V6(key) => place(&self.services6, key).ok_or(full)?.publish(key, service),
+            Key::V4(key) => set(&self.services4, key, service).ok_or(full)?,
+            Key::V6(key) => set(&self.services6, key, service).ok_or(full)?,
         }
         Ok(())
     }
@@ -219,14 +315,18 @@ impl TableMemory {
 }
 
 impl TableMaps {
-    fn wildcards(&self) -> std::collections::BTreeMap<Network, Vec<Rule>> {
+    fn devices(&self) -> BTreeSet<u32> {
+        self.devices.keys().filter_map(Result::ok).collect()
+    }
+
+    fn wildcards(&self) -> BTreeMap<Network, Vec<Rule>> {
         let entries = self.wildcards.iter().filter_map(Result::ok);
         entries
             .filter_map(|(key, rules)| Some((network(&key)?.1, Rules::from_words(&rules).list().collect())))
             .collect()
     }
 
-    fn access(&self) -> std::collections::BTreeMap<(u32, Network), Verdict> {
+    fn access(&self) -> BTreeMap<(u32, Network), Verdict> {
         let verdict = |value: u32| if value == DENY { Verdict::Deny } else { Verdict::Allow };
         let entries = self.access.iter().filter_map(Result::ok);
         entries.filter_map(|(key, value)| Some((network(&key)?, verdict(value)))).collect()
@@ -278,6 +378,26 @@ fn find<F: Family>(table: &[ServiceEntry<F>], key: ServiceKey<F>) -> Option<&Ser
         .map(|bucket| &table[bucket])
         .take_while(|entry| entry.word() != EMPTY)
         .find(|entry| entry.is(key))
+}
+
+fn copy_buckets<F: Family>(from: &[ServiceEntry<F>], to: &[ServiceEntry<F>]) {
+    for (old, new) in from.iter().zip(to) {
+        match old.key() {
+            Some(key) => new.publish(key, old.policy.load()),
+            None => new.withdraw(old.word()),
+        }
+    }
+}
+
+/// Leaves no second bucket of the key behind, which one that was hidden behind damage would be.
+fn set<F: Family>(table: &[ServiceEntry<F>], key: ServiceKey<F>, service: entry::Service) -> Option<()> {
+    let chosen = place(table, key)?;
+    chosen.publish(key, service);
+    let others = probes(key).map(|bucket| &table[bucket]);
+    others
+        .filter(|entry| entry.is(key) && !std::ptr::eq(*entry, chosen))
+        .for_each(|entry| entry.withdraw(REMOVED));
+    Some(())
 }
 
 /// The bucket of a key: its own, or the first that is not in use.

@@ -30,6 +30,13 @@ use super::{
 };
 use crate::pure::hop::{Mac, Reach};
 
+/// What to follow.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Watched {
+    pub addresses: BTreeSet<IpAddr>,
+    pub interfaces: BTreeSet<String>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NetEvent {
     Hop(HopEvent),
@@ -61,16 +68,12 @@ pub enum LinkState {
 }
 
 /// Tells each address's reach and each interface's state at once, then whenever it changes. Runs until
-/// the receiver of `events` or the sender of `addresses` is dropped; when netlink fails it says so in the
+/// the receiver of `events` or the sender of `wanted` is dropped; when netlink fails it says so in the
 /// log and starts again. Dropping the future is safe at any point.
 ///
 /// A neighbour's MAC is kept while the kernel looks for the neighbour again, and given up when nobody answers.
-pub async fn follow(
-    addresses: watch::Receiver<BTreeSet<IpAddr>>,
-    interfaces: BTreeSet<String>,
-    events: mpsc::Sender<NetEvent>,
-) {
-    let mut follower = Follower::new(addresses, interfaces, events);
+pub async fn follow(wanted: watch::Receiver<Watched>, events: mpsc::Sender<NetEvent>) {
+    let mut follower = Follower::new(wanted, events);
     let mut pause = RETRY_MIN;
     loop {
         let started = Instant::now();
@@ -89,7 +92,7 @@ pub async fn follow(
 }
 
 struct Follower {
-    addresses: watch::Receiver<BTreeSet<IpAddr>>,
+    wanted: watch::Receiver<Watched>,
     events: mpsc::Sender<NetEvent>,
     /// What was told last.
     targets: BTreeMap<IpAddr, Target>,
@@ -119,16 +122,12 @@ impl From<NetError> for Stop {
 }
 
 impl Follower {
-    fn new(
-        addresses: watch::Receiver<BTreeSet<IpAddr>>,
-        interfaces: BTreeSet<String>,
-        events: mpsc::Sender<NetEvent>,
-    ) -> Follower {
+    fn new(wanted: watch::Receiver<Watched>, events: mpsc::Sender<NetEvent>) -> Follower {
         Follower {
-            addresses,
+            wanted,
             events,
             targets: BTreeMap::new(),
-            links: interfaces.into_iter().map(|name| (name, None)).collect(),
+            links: BTreeMap::new(),
             dirty: Dirty::default(),
             probes_fail: false,
         }
@@ -148,7 +147,7 @@ impl Follower {
             let due = self.dirty.due;
             select! {
                 () = self.events.closed() => return Err(Stop::Closed),
-                changed = self.addresses.changed() => {
+                changed = self.wanted.changed() => {
                     changed.map_err(|_| Stop::Closed)?;
                     self.retarget();
                 }
@@ -170,9 +169,17 @@ impl Follower {
     }
 
     fn retarget(&mut self) {
-        let wanted = self.addresses.borrow_and_update();
-        self.targets.retain(|address, _| wanted.contains(address));
-        for address in wanted.iter() {
+        let wanted = self.wanted.borrow_and_update();
+        self.links.retain(|name, _| wanted.interfaces.contains(name));
+        for name in &wanted.interfaces {
+            if !self.links.contains_key(name) {
+                self.links.insert(name.clone(), None);
+                self.dirty.everything = true;
+                self.dirty.due = Some(Instant::now());
+            }
+        }
+        self.targets.retain(|address, _| wanted.addresses.contains(address));
+        for address in &wanted.addresses {
             if !self.targets.contains_key(address) {
                 self.targets.insert(*address, Target::default());
                 self.dirty.addresses.insert(*address);

@@ -7,6 +7,7 @@
 //! caused it, so on one socket the answers would swallow the events.
 
 pub mod follow;
+mod local;
 mod lookup;
 mod monitor;
 #[cfg(test)]
@@ -104,6 +105,7 @@ pub enum NetError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     Interfaces,
+    Addresses,
     InterfaceName(String),
     InterfaceIndex(u32),
     Route(IpAddr),
@@ -302,6 +304,7 @@ impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Request::Interfaces => f.write_str("cannot list the interfaces"),
+            Request::Addresses => f.write_str("cannot list this machine's addresses"),
             Request::InterfaceName(name) => write!(f, "cannot look up interface `{name}`"),
             Request::InterfaceIndex(index) => write!(f, "cannot look up interface {index}"),
             Request::Route(address) => write!(f, "cannot look up the route to {address}"),

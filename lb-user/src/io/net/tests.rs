@@ -1,5 +1,5 @@
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::{Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    follow::{HopEvent, LinkEvent, LinkState, NetEvent, follow},
+    follow::{HopEvent, LinkEvent, LinkState, NetEvent, Watched, follow},
     *,
 };
 use crate::{
@@ -51,6 +51,8 @@ fn addresses_resolve_as_the_kernel_routes_them() {
     in_either_family(async |bed, who| {
         let net = Net::new().unwrap();
         until_up(&net, "near0").await;
+        // The kernel enters an IPv6 address into its routes a moment after the link came up.
+        until(async || net.resolve(who.near).await.unwrap() == Reach::Local).await;
         let kinds = [RouteType::BlackHole, RouteType::Unreachable, RouteType::Prohibit, RouteType::Throw];
         for kind in kinds {
             bed.install(bed.route(who.behind, who.host, kind, who.far)).await;
@@ -58,8 +60,6 @@ fn addresses_resolve_as_the_kernel_routes_them() {
             bed.near.route().del(bed.route(who.behind, who.host, kind, who.far)).execute().await.unwrap();
         }
         assert_eq!(net.resolve(who.behind).await.unwrap(), Reach::NoRoute);
-        assert_eq!(net.resolve(who.near).await.unwrap(), Reach::Local);
-
         let on_link = NextHop {
             interface: bed.near_index,
             interface_mac: net.interface("near0").await.unwrap().mac.unwrap(),
@@ -168,7 +168,7 @@ fn a_forgotten_neighbour_keeps_its_mac_while_the_kernel_asks_again() {
         let resolved = followed.until_hop(who.far, |hop| hop.neighbour.is_some()).await;
         bed.forget_neighbour(who.far).await;
         until(async || net.resolve(who.far).await.unwrap() == Reach::Hop(resolved)).await;
-        followed.addresses.send_modify(|addresses| {
+        followed.wanted.send_modify(|Watched { addresses, .. }| {
             addresses.insert(who.near);
         });
         let next = NetEvent::Hop(HopEvent { address: who.near, reach: Reach::Local });
@@ -300,10 +300,10 @@ fn an_address_that_leaves_and_returns_is_told_again() {
         let (first, second) = (V4.near, Ipv4Addr::LOCALHOST.into());
         let mut followed = Followed::start([first], []);
         followed.until(first, |reach| reach == Reach::Local).await;
-        followed.addresses.send_replace(BTreeSet::from([second]));
+        followed.wanted.send_modify(|wanted| wanted.addresses = [second].into());
         followed.until(second, |reach| reach == Reach::Local).await;
         followed.reaches.clear();
-        followed.addresses.send_replace(BTreeSet::from([first]));
+        followed.wanted.send_modify(|wanted| wanted.addresses = [first].into());
         followed.until(first, |reach| reach == Reach::Local).await;
         followed.stop().await;
     });
@@ -311,7 +311,7 @@ fn an_address_that_leaves_and_returns_is_told_again() {
 
 /// A follower, and what it told last.
 struct Followed {
-    addresses: watch::Sender<BTreeSet<IpAddr>>,
+    wanted: watch::Sender<Watched>,
     events: mpsc::Receiver<NetEvent>,
     task: JoinHandle<()>,
     reaches: BTreeMap<IpAddr, Reach>,
@@ -320,12 +320,12 @@ struct Followed {
 
 impl Followed {
     fn start<const A: usize, const I: usize>(addresses: [IpAddr; A], interfaces: [&str; I]) -> Followed {
-        let (addresses, watched) = watch::channel(BTreeSet::from(addresses));
+        let interfaces = interfaces.into_iter().map(str::to_owned).collect();
+        let (wanted, watched) = watch::channel(Watched { addresses: addresses.into(), interfaces });
         // One place: the follower must cope with a slow reader.
         let (sender, events) = mpsc::channel(1);
-        let interfaces = interfaces.into_iter().map(str::to_owned).collect();
-        let task = tokio::spawn(follow(watched, interfaces, sender));
-        Followed { addresses, events, task, reaches: BTreeMap::new(), links: BTreeMap::new() }
+        let task = tokio::spawn(follow(watched, sender));
+        Followed { wanted, events, task, reaches: BTreeMap::new(), links: BTreeMap::new() }
     }
 
     async fn next(&mut self) -> NetEvent {

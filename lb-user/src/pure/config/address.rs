@@ -5,6 +5,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use rustls::pki_types::DnsName;
+
 use super::{
     error::quote,
     network::{Network, Ports},
@@ -74,6 +76,20 @@ pub(crate) fn server_address(text: &str) -> Result<(IpAddr, Option<u16>), Fault>
             format!("write 1 to 65535, as \"{example}\"; without a port the service's is used"),
         )),
     }
+}
+
+/// A host that mail is given to: its name or address, and a port where it is not 25.
+pub(crate) fn mail_server(text: &str) -> Result<String, Fault> {
+    let (host, port) = host_and_port(text);
+    let is_host = host.parse::<IpAddr>().is_ok() || DnsName::try_from(host).is_ok();
+    let is_port = port.is_none_or(|port| port_number(port).is_some_and(|port| port != 0));
+    if !is_host || !is_port {
+        return Err(fault(
+            format!("{} is not a mail server", quote(text)),
+            "write a name or an address, and a port where it is not 25: \"mail.example.com:587\"",
+        ));
+    }
+    Ok(text.into())
 }
 
 /// `"8000-8999"` or `"any"`; one port is a number, without quotes.

@@ -328,7 +328,8 @@ fn without_secret<'a>(text: &str, from: usize, content: &'a str) -> Cow<'a, str>
             None => "".into(),
         };
     }
-    let word_end = |word: &str| content.find(word).map(|at| at + word.len());
+    let lower = content.to_ascii_lowercase();
+    let word_end = |word: &str| lower.find(word).map(|at| at + word.len());
     let is_cluster = content.trim_start().trim_start_matches(['"', '\'']).starts_with("cluster");
     let announced = if is_cluster {
         word_end("cluster")
@@ -354,4 +355,5 @@ pub const DIAGNOSTICS_MAX: usize = 100;
 const FINDINGS_MAX: usize = 10_000;
 const QUOTE_MAX: usize = 60;
 const EXCERPT_MAX: usize = 160;
-const SECRET_WORDS: [&str; 2] = ["secret", "auth_pass"];
+/// In lower case. Headers of a check and the URL of a webhook carry secrets too.
+const SECRET_WORDS: [&str; 6] = ["secret", "auth_pass", "password", "authorization", "cookie", "webhook"];

@@ -18,6 +18,7 @@ mod convert;
 mod tests;
 mod value;
 
+pub(in crate::pure) use self::convert::added_server;
 use self::{
     error::{Diagnostic, Findings, Span},
     model::Config,
@@ -57,6 +58,11 @@ pub fn parse_files(sources: &[Source<'_>]) -> Result<Parsed, Vec<Diagnostic>> {
         Some(config) => Ok(Parsed { config, warnings }),
         None => Err(warnings),
     }
+}
+
+/// "2s", "1m30s", as a configuration has them; or what is wrong with it.
+pub fn duration(text: &str) -> Result<std::time::Duration, String> {
+    value::duration(text).map_err(|fault| format!("{}: {}", fault.message, fault.remedy))
 }
 
 fn fits(sources: &[Source<'_>], findings: &mut Findings) -> bool {

@@ -3,12 +3,15 @@
 //! Owns the types the rest of the program reads. Must not know TOML, files or positions: those end in
 //! `raw` and `error`.
 
+pub mod check;
+
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
 
+use self::check::Check;
 use super::network::{Family, Network, Ports};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +20,7 @@ pub struct Config {
     pub cluster: Cluster,
     pub datapath: Datapath,
     pub log: Log,
+    pub notify: Notify,
     /// In the order of the file; names are unique. Where two could take the same packet, one is more specific:
     /// the longer prefix wins, then the narrower range of ports.
     pub services: Vec<Service>,
@@ -27,6 +31,30 @@ pub struct Global {
     /// None: the host name.
     pub node: Option<String>,
     pub admin_socket: PathBuf,
+    /// Directory of what must outlive the daemon and is in no configuration.
+    pub state: PathBuf,
+}
+
+/// Who is told of changes, beside the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notify {
+    /// A program and its arguments; empty: none.
+    pub command: Vec<String>,
+    /// The URL, http or https, that events are posted to.
+    pub webhook: Option<String>,
+    pub mail: Option<Mail>,
+    /// Of one delivery.
+    pub timeout: Duration,
+    /// Deliveries of each kind in a minute; what is more is summed up.
+    pub per_minute: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mail {
+    /// Host, and port where it is not 25.
+    pub server: String,
+    pub from: String,
+    pub to: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +82,8 @@ pub struct Datapath {
     pub nat_source: Vec<IpAddr>,
     /// Directory on bpffs that holds the pinned maps and links.
     pub pin: PathBuf,
+    /// So long after the last sign of a daemon packets pass to the kernel. None: forwarding goes on.
+    pub watchdog: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,8 +120,25 @@ pub struct Service {
     pub no_server: NoServer,
     pub access: Access,
     pub check: Check,
+    /// From a server's recovery until it takes its whole share.
+    pub slow_start: Option<Duration>,
+    /// Percent of the servers: with fewer usable ones, all are used. 0: never.
+    pub panic: u8,
+    pub damping: Option<Damping>,
+    /// Connections in a row that a server of `nat` or `gateway` refuses or leaves unanswered before it is checked out
+    /// of turn. 0: never; so it is in the other modes.
+    pub suspect_after: u32,
     /// Addresses with ports are unique within a service, and so are names.
     pub servers: Vec<Server>,
+}
+
+/// A server that changed too often stays down for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Damping {
+    /// Times that it went down.
+    pub changes: u32,
+    pub within: Duration,
+    pub hold: Duration,
 }
 
 /// How long a recorded flow may be silent before its record is void.
@@ -158,28 +205,19 @@ pub struct Server {
     pub weight: u16,
     /// Takes connections only while no other server can.
     pub backup: bool,
+    /// As an operator set it while the daemon ran; a file says nothing of it.
+    pub admin: Admin,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Check {
-    pub kind: CheckKind,
-    /// From the start of one check to the start of the next.
-    pub interval: Duration,
-    /// Never longer than `interval`.
-    pub timeout: Duration,
-    /// Successes in a row that bring a server up; at least 1.
-    pub rise: u32,
-    /// Failures in a row that take it down; at least 1.
-    pub fall: u32,
-    /// None: the server's own port, which then is not 0.
-    pub port: Option<u16>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CheckKind {
-    /// The server always counts as up.
-    None,
-    Tcp,
+/// What an operator, or an agent, wants of a server, whatever its checks say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Admin {
+    #[default]
+    Ready,
+    /// Its connections go on; it takes no new ones.
+    Drain,
+    /// Nothing is sent to it.
+    Maintenance,
 }
 
 impl std::fmt::Debug for Secret {
@@ -226,6 +264,16 @@ impl Forward {
         match self {
             Forward::Nat | Forward::Gateway | Forward::Dsr => true,
             Forward::Ipip | Forward::Gue => false,
+        }
+    }
+}
+
+impl Admin {
+    pub fn name(self) -> &'static str {
+        match self {
+            Admin::Ready => "ready",
+            Admin::Drain => "drain",
+            Admin::Maintenance => "maint",
         }
     }
 }

@@ -1,72 +1,116 @@
-use std::collections::BTreeMap;
-
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
+use crate::pure::testing::an_instant;
 
 #[test]
 fn every_state_takes_every_result() {
     use Change::{WentDown, WentUp};
-    use State::{Down, NoCheck, Unchecked, Up};
-    let up = |failures| Up { failures };
-    let down = |successes| Down { successes };
-    // rise 2, fall 3
+    use StartState::{Down as StartsDown, Up as StartsUp};
+    use State::{Down, Held, NoCheck, Unchecked, Up};
+    let now = an_instant();
+    let (past, future) = (now, now + s(60));
+    let (up, down) = (|failures| Up { failures }, |successes| Down { successes });
+    let held = |until, successes| Held { until, successes };
+    // rise 2, fall 3, holds for 100 s
     let cases = [
-        (NoCheck, true, NoCheck, None),
-        (NoCheck, false, NoCheck, None),
-        (Unchecked, true, up(0), None),
-        (Unchecked, false, down(0), Some(WentDown)),
-        (up(0), true, up(0), None),
-        (up(0), false, up(1), None),
-        (up(1), true, up(0), None),
-        (up(1), false, up(2), None),
-        (up(2), true, up(0), None),
-        (up(2), false, down(0), Some(WentDown)),
-        (down(0), true, down(1), None),
-        (down(0), false, down(0), None),
-        (down(1), true, up(0), Some(WentUp)),
-        (down(1), false, down(0), None),
+        (NoCheck, StartsUp, true, NoCheck, None),
+        (NoCheck, StartsUp, false, NoCheck, None),
+        (Unchecked, StartsUp, true, up(0), None),
+        (Unchecked, StartsUp, false, down(0), Some(WentDown)),
+        (Unchecked, StartsDown, true, up(0), Some(WentUp)),
+        (Unchecked, StartsDown, false, down(0), Some(WentDown)),
+        (up(0), StartsUp, true, up(0), None),
+        (up(0), StartsUp, false, up(1), None),
+        (up(1), StartsUp, true, up(0), None),
+        (up(1), StartsUp, false, up(2), None),
+        (up(2), StartsUp, true, up(0), None),
+        (up(2), StartsUp, false, down(0), Some(WentDown)),
+        (down(0), StartsUp, true, down(1), None),
+        (down(0), StartsUp, false, down(0), None),
+        (down(1), StartsUp, true, up(0), Some(WentUp)),
+        (down(1), StartsUp, false, down(0), None),
+        (held(future, 0), StartsUp, true, held(future, 1), None),
+        (held(future, 5), StartsUp, true, held(future, 6), None),
+        (held(future, 5), StartsUp, false, held(now + s(100), 0), None),
+        (held(past, 0), StartsUp, true, held(past, 1), None),
+        (held(past, 1), StartsUp, true, up(0), Some(WentUp)),
+        (held(past, 1), StartsUp, false, held(now + s(100), 0), None),
     ];
-    for (state, passed, after, change) in cases {
-        let mut health = Health { state, rise: 2, fall: 3 };
-        assert_eq!((health.handle(passed), health.state), (change, after), "{state:?}, passed: {passed}");
+    for (state, start, passed, after, change) in cases {
+        let terms = Terms { rise: 2, fall: 3, start, ..damped(2, s(60), s(100)) };
+        let mut health = Health::with_state(terms, state);
+        assert_eq!(
+            (health.handle(now, passed), health.state),
+            (change, after),
+            "{state:?}, passed: {passed}"
+        );
+    }
+}
+
+#[test]
+fn every_state_takes_the_passing_of_time() {
+    use State::{Down, Held, NoCheck, Unchecked, Up};
+    let now = an_instant();
+    let held = |until, successes| Held { until, successes };
+    // rise 2
+    for (state, after, change) in [
+        (NoCheck, NoCheck, None),
+        (Unchecked, Unchecked, None),
+        (Up { failures: 1 }, Up { failures: 1 }, None),
+        (Down { successes: 1 }, Down { successes: 1 }, None),
+        (held(now + s(1), 2), held(now + s(1), 2), None),
+        (held(now, 1), Down { successes: 1 }, None),
+        (held(now, 2), Up { failures: 0 }, Some(Change::WentUp)),
+    ] {
+        let mut health = Health::new(Terms { rise: 2, ..damped(2, s(60), s(100)) });
+        health.state = state;
+        assert_eq!((health.advance(now), health.state), (change, after), "{state:?}");
     }
 }
 
 #[test]
 fn with_rise_and_fall_of_one_a_single_result_decides() {
-    let mut health = Health::adopted(&check(1, 1), true);
-    assert_eq!(health.handle(false), Some(Change::WentDown));
-    assert_eq!(health.handle(true), Some(Change::WentUp));
+    let now = an_instant();
+    let mut health = Health::adopted(terms(1, 1), true);
+    assert_eq!(health.handle(now, false), Some(Change::WentDown));
+    assert_eq!(health.handle(now, true), Some(Change::WentUp));
 }
 
 #[test]
 fn an_adopted_state_stays_until_checks_say_otherwise() {
-    let mut up = Health::adopted(&check(2, 3), true);
-    assert_eq!([false, false, false].map(|passed| up.handle(passed)), [None, None, Some(Change::WentDown)]);
-    let mut down = Health::adopted(&check(2, 3), false);
+    let now = an_instant();
+    let mut up = Health::adopted(Terms { start: StartState::Down, ..terms(2, 3) }, true);
+    assert!(up.usable());
+    assert_eq!([false; 3].map(|passed| up.handle(now, passed)), [None, None, Some(Change::WentDown)]);
+    let mut down = Health::adopted(terms(2, 3), false);
     assert!(!down.usable());
-    assert_eq!([true, true].map(|passed| down.handle(passed)), [None, Some(Change::WentUp)]);
+    assert_eq!([true, true].map(|passed| down.handle(now, passed)), [None, Some(Change::WentUp)]);
 }
 
 #[test]
 fn names_and_details_are_what_an_operator_reads() {
+    let now = an_instant();
+    let starts_down = Terms { start: StartState::Down, ..terms(3, 3) };
+    let held = flapped(now, damped(1, s(60), s(30)), 1);
     let cases = [
-        (Health::new(&no_check()), "no-check", true, None),
-        (Health::adopted(&no_check(), false), "no-check", true, None),
-        (Health::new(&check(3, 3)), "unchecked", true, None),
-        (after(&[true]), "up", true, None),
-        (after(&[true, false]), "up", true, Some("going down 1/3")),
-        (after(&[true, false, false]), "up", true, Some("going down 2/3")),
-        (after(&[true, false, true]), "up", true, None),
-        (after(&[false]), "down", false, None),
-        (after(&[false, true, true]), "down", false, Some("going up 2/3")),
-        (after(&[false, true, false]), "down", false, None),
+        (Health::new(no_check()), "no-check", true, None, Pace::Normal),
+        (Health::adopted(no_check(), false), "no-check", true, None, Pace::Normal),
+        (Health::new(terms(3, 3)), "unchecked", true, None, Pace::Normal),
+        (Health::new(starts_down), "unchecked", false, None, Pace::Normal),
+        (after(&[true]), "up", true, None, Pace::Normal),
+        (after(&[true, false]), "going down", true, Some("1/3"), Pace::Fast),
+        (after(&[true, false, false]), "going down", true, Some("2/3"), Pace::Fast),
+        (after(&[true, false, true]), "up", true, None, Pace::Normal),
+        (after(&[false]), "down", false, None, Pace::Down),
+        (after(&[false, true, true]), "going up", false, Some("2/3"), Pace::Fast),
+        (after(&[false, true, false]), "down", false, None, Pace::Down),
+        (held, "held", false, Some("went down too often, 30 s left"), Pace::Down),
     ];
-    for (health, name, usable, detail) in cases {
+    for (health, name, usable, detail, pace) in cases {
         assert_eq!(
-            (health.name(), health.usable(), health.detail().as_deref()),
-            (name, usable, detail),
+            (health.name(), health.usable(), health.detail(now).as_deref(), health.pace()),
+            (name, usable, detail, pace),
             "{health:?}"
         );
     }
@@ -74,148 +118,77 @@ fn names_and_details_are_what_an_operator_reads() {
 
 #[test]
 fn a_new_configuration_keeps_what_is_known() {
+    let now = an_instant();
+    let held = flapped(now, damped(1, s(60), s(30)), 1);
+    let starts_down = Terms { start: StartState::Down, ..terms(3, 3) };
     let cases = [
-        ("from no check to a check", Health::new(&no_check()), check(3, 3), "unchecked", None),
+        ("from no check to a check", Health::new(no_check()), terms(3, 3), "unchecked", None),
+        ("the same, down", Health::new(no_check()), starts_down, "unchecked", Some(Change::WentDown)),
         ("from up to no check", after(&[true]), no_check(), "no-check", None),
         ("from down to no check", after(&[false]), no_check(), "no-check", Some(Change::WentUp)),
-        ("unchecked, other limits", Health::new(&check(3, 3)), check(1, 1), "unchecked", None),
-        ("down, other limits", after(&[false]), check(1, 1), "down", None),
+        ("unchecked, other limits", Health::new(terms(3, 3)), terms(1, 1), "unchecked", None),
+        ("down, other limits", after(&[false]), terms(1, 1), "down", None),
+        ("held, other limits", held.clone(), damped(5, s(60), s(90)), "held", None),
+        ("no longer damped", held, terms(3, 3), "down", None),
     ];
-    for (name, mut health, check, expected, change) in cases {
-        assert_eq!(health.reconfigure(&check), change, "{name}");
+    for (name, mut health, terms, expected, change) in cases {
+        assert_eq!(health.reconfigure(terms), change, "{name}");
         assert_eq!(health.name(), expected, "{name}");
     }
 
     let mut failing = after(&[true, false, false]);
-    failing.reconfigure(&check(1, 1));
-    assert_eq!(failing.handle(false), Some(Change::WentDown), "more failures than the new limit");
+    failing.reconfigure(terms(1, 1));
+    assert_eq!(failing.handle(now, false), Some(Change::WentDown), "more failures than the new limit");
 }
 
 #[test]
-fn the_first_checks_of_a_few_servers_are_prompt() {
+fn a_server_that_flaps_is_held_until_it_was_well_for_long() {
     let start = an_instant();
-    for interval in [ms(500), ms(2_000), ms(60_000)] {
-        let mut schedule = Schedule::default();
-        (0..3).for_each(|id| schedule.add(CheckId(id), interval, start, CheckId(id).phase()));
-        assert_eq!(schedule.due(start + interval.min(ms(1_000)), 10).len(), 3, "{interval:?}");
-        assert_eq!(schedule.deadline(), None, "all are running");
-    }
+    let damped = damped(3, s(60), s(30));
+    assert_eq!(flapped(start, damped.clone(), 2).name(), "down", "twice is not too often");
+    let mut health = flapped(start, damped.clone(), 3);
+    assert_eq!(
+        (health.name(), health.deadline(start)),
+        ("held", Some(start + s(32))),
+        "down after 0, 1 and 2 s"
+    );
+    assert_eq!(health.handle(start + s(10), true), None, "well, but not for long");
+    assert_eq!(health.handle(start + s(20), false), None);
+    assert_eq!(health.handle(start + s(21), true), None);
+    assert_eq!((health.advance(start + s(49)), health.name()), (None, "held"), "after its last failure");
+    assert_eq!(health.detail(start + s(49)).as_deref(), Some("went down too often, 1 s left"));
+    assert_eq!((health.advance(start + s(50)), health.name()), (Some(Change::WentUp), "up"));
+
+    let mut seldom = flapped(start, damped, 2);
+    seldom.handle(start + s(70), true);
+    seldom.handle(start + s(71), false);
+    assert_eq!(seldom.name(), "down", "the first two are long past");
 }
 
 #[test]
-fn thousands_of_checks_are_spread() {
+fn a_recovered_server_begins_slowly_and_a_new_one_does_not() {
     let start = an_instant();
-    let interval = ms(10_000);
-    let mut schedule = Schedule::default();
-    (0..5_000).for_each(|id| schedule.add(CheckId(id), interval, start, CheckId(id).phase()));
+    let slow = Terms { slow_start: Some(s(90)), ..terms(1, 1) };
+    let mut health = Health::new(slow.clone());
+    health.handle(start, true);
+    assert_eq!((health.share(start), health.deadline(start)), (100, None), "after a start");
 
-    let mut per_tenth = vec![0; 600];
-    while let Some(now) = schedule.deadline()
-        && now < start + ms(60_000)
-    {
-        for id in schedule.due(now, usize::MAX) {
-            per_tenth[((now - start).as_millis() / 100) as usize] += 1;
-            schedule.done(id, now);
-        }
-    }
-    assert!(per_tenth[..10].iter().all(|runs| (490..=510).contains(runs)), "{per_tenth:?}");
-    assert!(per_tenth[200..].iter().all(|runs| (48..=52).contains(runs)), "{per_tenth:?}");
-}
+    health.handle(start, false);
+    assert_eq!(health.share(start), 0);
+    assert_eq!(health.handle(start, true), Some(Change::WentUp));
+    let shares = [0, 10, 45, 90, 1_000].map(|after_s| health.share(start + s(after_s)));
+    assert_eq!(shares, [10, 20, 50, 100, 100]);
+    assert_eq!(health.deadline(start), Some(start + s(10)));
+    assert_eq!((health.advance(start + s(90)), health.deadline(start + s(90))), (None, None));
 
-#[test]
-fn a_running_check_is_not_started_again() {
-    let (start, mut schedule) = one_check(ms(1_000));
-    assert_eq!(schedule.due(start, 10), [CheckId(1)]);
-    assert_eq!(schedule.due(start + ms(10_000), 10), []);
-    assert_eq!(schedule.deadline(), None);
-    let end = start + ms(10_200);
-    schedule.done(CheckId(1), end);
-    assert_eq!(schedule.due(end, 10), [CheckId(1)], "one run for all that were missed");
-    schedule.done(CheckId(1), end);
-    assert_eq!(schedule.deadline(), Some(start + ms(11_000)), "on the grid again");
-}
+    health.handle(start, false);
+    health.handle(start, true);
+    health.reconfigure(terms(1, 1));
+    assert_eq!(health.share(start), 100, "no longer wanted");
 
-#[test]
-fn a_check_that_always_times_out_still_runs_every_interval() {
-    let (start, mut schedule) = one_check(ms(1_000));
-    for run in 0..100 {
-        let now = start + run * ms(1_001);
-        assert_eq!(schedule.due(now, 1), [CheckId(1)], "run {run}");
-        schedule.done(CheckId(1), now + ms(1_001));
-    }
-}
-
-#[test]
-fn an_oversleep_skips_and_never_bursts() {
-    let cases = [
-        ("on time", 1_000, 2_000),
-        ("a little late", 1_400, 2_000),
-        ("so late that the next one would follow at once", 1_900, 3_000),
-        ("many intervals late", 7_300, 8_000),
-    ];
-    for (name, woken_ms, next_ms) in cases {
-        let (start, mut schedule) = one_check(ms(1_000));
-        schedule.due(start, 1);
-        schedule.done(CheckId(1), start);
-        let woken = start + ms(woken_ms);
-        assert_eq!(schedule.due(woken, 10), [CheckId(1)], "{name}");
-        schedule.done(CheckId(1), woken);
-        assert_eq!(schedule.deadline(), Some(start + ms(next_ms)), "{name}");
-    }
-}
-
-#[test]
-fn due_is_bounded_and_takes_the_longest_overdue_first() {
-    let start = an_instant();
-    let mut schedule = Schedule::default();
-    for (id, phase) in [(1, 30_000), (2, 10_000), (3, 20_000)] {
-        schedule.add(CheckId(id), ms(1_000), start, Phase(phase));
-    }
-    let late = start + ms(5_000);
-    assert_eq!(schedule.due(late, 0), []);
-    assert_eq!(schedule.due(late, 2), [CheckId(2), CheckId(3)]);
-    assert_eq!(schedule.due(late, 2), [CheckId(1)]);
-}
-
-#[test]
-fn a_removed_check_is_gone_even_if_its_run_ends_later() {
-    let (start, mut schedule) = one_check(ms(1_000));
-    schedule.due(start, 1);
-    schedule.remove(CheckId(1));
-    schedule.done(CheckId(1), start + ms(10));
-    assert_eq!(schedule.deadline(), None);
-
-    let (start, mut schedule) = one_check(ms(1_000));
-    schedule.remove(CheckId(1));
-    assert_eq!(schedule.due(start + ms(10_000), 1), []);
-    schedule.remove(CheckId(1));
-    schedule.done(CheckId(1), start);
-    assert_eq!(schedule.deadline(), None);
-}
-
-#[test]
-fn adding_again_changes_the_interval_only() {
-    let (start, mut schedule) = one_check(ms(60_000));
-    schedule.due(start, 1);
-    schedule.done(CheckId(1), start);
-    let later = start + ms(5_000);
-    schedule.add(CheckId(1), ms(60_000), later, Phase(0));
-    assert_eq!(schedule.deadline(), Some(start + ms(60_000)), "the same interval: nothing happens");
-
-    schedule.add(CheckId(1), ms(2_000), later, Phase(0));
-    assert_eq!(schedule.due(later, 10), [CheckId(1)]);
-    schedule.add(CheckId(1), ms(3_000), later, Phase(0));
-    assert_eq!(schedule.deadline(), None, "still running");
-    schedule.done(CheckId(1), later);
-    assert_eq!(schedule.deadline(), Some(later + ms(3_000)));
-}
-
-#[test]
-fn an_interval_of_zero_does_not_spin() {
-    let (start, mut schedule) = one_check(Duration::ZERO);
-    assert_eq!(schedule.due(start, 10), [CheckId(1)]);
-    schedule.done(CheckId(1), start);
-    assert!(schedule.deadline() > Some(start));
+    let mut adopted = Health::adopted(slow, false);
+    adopted.handle(start, true);
+    assert_eq!(adopted.share(start), 10, "a recovery that a restart did not hide");
 }
 
 proptest! {
@@ -225,8 +198,10 @@ proptest! {
     fn health_never_flips_without_enough_results_in_a_row(
         rise in 1..6_u32, fall in 1..6_u32, adopted: Option<bool>, results in vec(any::<bool>(), 0..200),
     ) {
-        let check = check(rise, fall);
-        let mut health = adopted.map_or_else(|| Health::new(&check), |up| Health::adopted(&check, up));
+        let now = an_instant();
+        let terms = terms(rise, fall);
+        let mut health =
+            adopted.map_or_else(|| Health::new(terms.clone()), |up| Health::adopted(terms.clone(), up));
         let mut in_a_row = 0;
         for (index, &passed) in results.iter().enumerate() {
             in_a_row = if index > 0 && results[index - 1] == passed { in_a_row + 1 } else { 1 };
@@ -237,104 +212,74 @@ proptest! {
                 (false, true) if in_a_row >= rise => Some(Change::WentUp),
                 (true | false, true | false) => None,
             };
-            prop_assert_eq!(health.handle(passed), expected);
+            prop_assert_eq!(health.handle(now, passed), expected);
             prop_assert_eq!(health.usable() != was_usable, expected.is_some());
         }
     }
 
+    /// Whatever the results: no more than so many changes within a while, and none up while it is held.
     #[test]
-    fn over_an_hour_every_check_runs_interval_spaced(
-        checks in vec((2_000..30_000_u64, any::<u16>(), 0..80_u64), 1..12), late_ms in 0..300_u64,
+    fn a_damped_server_goes_down_seldom(
+        changes in 1..5_u32, results in vec((any::<bool>(), 1..20_u64), 0..200),
     ) {
-        let starts = simulate(&checks, late_ms, 3_600_000);
-        for (id, &(interval, _, _)) in (0..).zip(&checks) {
-            let starts = &starts[&id];
-            prop_assert!(starts[0] <= interval.min(1_000) + late_ms);
-            let gaps: Vec<u64> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
-            // A run of 80 % makes up for half an interval of delay in three rounds.
-            let (onto_grid, on_grid) = gaps.split_at(4);
-            for &gap in onto_grid {
-                prop_assert!(gap + late_ms + 1 >= interval / 2 && gap <= interval * 3 / 2 + late_ms + 1);
+        let mut now = an_instant();
+        let damping = Damping { changes, within: s(60), hold: s(30) };
+        let mut health = Health::adopted(Terms { damping: Some(damping), ..terms(1, 1) }, true);
+        let mut downs: Vec<Instant> = Vec::new();
+        let mut failed = now;
+        for (passed, pause_s) in results {
+            now += s(pause_s);
+            let was_held = health.name() == "held";
+            for change in [health.advance(now), health.handle(now, passed)].into_iter().flatten() {
+                if change == Change::WentUp {
+                    prop_assert!(!was_held || now >= failed + s(30), "held after the last failure");
+                    continue;
+                }
+                downs.push(now);
+                let recent = downs.iter().filter(|&&down| now <= down + s(60)).count();
+                prop_assert_eq!(health.name() == "held", recent >= changes as usize);
             }
-            for gap in on_grid {
-                prop_assert!(gap.abs_diff(interval) <= late_ms + 1, "{} ms instead of {}", gap, interval);
+            if !passed {
+                failed = now;
             }
-            let last = starts[starts.len() - 1];
-            prop_assert!(last + 2 * interval >= 3_600_000, "starved since {last} ms");
         }
     }
 }
 
-/// Milliseconds at which each check (interval, phase, percent of the interval that a run takes) starts, when
-/// the driver wakes up to `late_ms` after each deadline.
-fn simulate(checks: &[(u64, u16, u64)], late_ms: u64, end_ms: u64) -> BTreeMap<u32, Vec<u64>> {
-    let start = an_instant();
-    let mut now = start;
-    let mut schedule = Schedule::default();
-    for (id, &(interval, phase, _)) in (0..).zip(checks) {
-        schedule.add(CheckId(id), ms(interval), start, Phase(phase));
-    }
-    let mut starts: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
-    let mut running: BTreeSet<(Instant, CheckId)> = BTreeSet::new();
-    let mut wakeups = 0;
-    loop {
-        let ends = running.first().map(|&(end, _)| end);
-        let wake = schedule.deadline().map(|due| {
-            // Not the same delay every time.
-            let late = if late_ms == 0 { 0 } else { (wakeups * 37) % (late_ms + 1) };
-            due + ms(late)
-        });
-        now = ends.into_iter().chain(wake).min().expect("a check runs or waits").max(now);
-        if now >= start + ms(end_ms) {
-            return starts;
+/// A server with rise 1 and fall 1 that goes down so often, a second apart, from now on.
+fn flapped(now: Instant, terms: Terms, times: u64) -> Health {
+    let mut health = Health::adopted(terms, true);
+    for time in 0..times {
+        if time > 0 {
+            health.handle(now + s(time), true);
         }
-        wakeups += 1;
-        while let Some(&(end, id)) = running.first()
-            && end <= now
-        {
-            running.pop_first();
-            schedule.done(id, now);
-        }
-        for id in schedule.due(now, 2) {
-            let (interval, _, busy) = checks[id.0 as usize];
-            assert!(running.iter().all(|&(_, other)| other != id), "started twice");
-            running.insert((now + ms(interval * busy / 100), id));
-            starts.entry(id.0).or_default().push((now - start).as_millis() as u64);
-        }
-    }
-}
-
-/// Due at once.
-fn one_check(interval: Duration) -> (Instant, Schedule) {
-    let start = an_instant();
-    let mut schedule = Schedule::default();
-    schedule.add(CheckId(1), interval, start, Phase(0));
-    (start, schedule)
-}
-
-/// A server with rise 3 and fall 3 after these results.
-fn after(results: &[bool]) -> Health {
-    let mut health = Health::new(&check(3, 3));
-    for &passed in results {
-        health.handle(passed);
+        health.handle(now + s(time), false);
     }
     health
 }
 
-fn check(rise: u32, fall: u32) -> Check {
-    Check { kind: CheckKind::Tcp, interval: ms(2_000), timeout: ms(1_000), rise, fall, port: None }
+/// A server with rise 3 and fall 3 after these results.
+fn after(results: &[bool]) -> Health {
+    let mut health = Health::new(terms(3, 3));
+    for &passed in results {
+        health.handle(an_instant(), passed);
+    }
+    health
 }
 
-fn no_check() -> Check {
-    Check { kind: CheckKind::None, ..check(3, 3) }
+fn terms(rise: u32, fall: u32) -> Terms {
+    Terms { rise, fall, ..Terms::nobodys() }
 }
 
-fn ms(ms: u64) -> Duration {
-    Duration::from_millis(ms)
+/// Rise 1 and fall 1.
+fn damped(changes: u32, within: Duration, hold: Duration) -> Terms {
+    Terms { damping: Some(Damping { changes, within, hold }), ..terms(1, 1) }
 }
 
-/// `Instant` has no constructor of its own; which moment it is does not matter.
-#[expect(clippy::disallowed_methods, reason = "a value to count from, read once")]
-fn an_instant() -> Instant {
-    Instant::now()
+fn no_check() -> Terms {
+    Terms { checked: false, ..Terms::nobodys() }
+}
+
+fn s(s: u64) -> Duration {
+    Duration::from_secs(s)
 }

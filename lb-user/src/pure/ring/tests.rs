@@ -13,7 +13,7 @@ const SEED: u64 = 0x5eed;
 fn a_ring_stays_the_same_in_every_version() {
     let mut members = [member(1, 3), member(2, 2), member(3, 1)];
     assert_eq!(build(SEED, 16, &members), GOLDEN_ALL_UP);
-    members[0].usable = false;
+    members[0].share = 0;
     assert_eq!(build(SEED, 16, &members), GOLDEN_FIRST_DOWN);
 }
 
@@ -62,7 +62,7 @@ fn the_largest_ring_holds_the_most_members() {
 #[test]
 fn an_ipv6_member_is_a_member() {
     let address = "[2001:db8::1]:80".parse().expect("a literal");
-    let members = [member(1, 1), Member { id: 2, address, weight: 1, usable: true }];
+    let members = [member(1, 1), Member { id: 2, address, weight: 1, share: 100 }];
     assert_eq!(count(&build(SEED, 256, &members)), BTreeMap::from([(1, 128), (2, 128)]));
 }
 
@@ -85,6 +85,29 @@ fn the_largest_rotation_holds_the_most_members() {
     let counts = count(&rotation(SLOTS_MAX, &members));
     assert!(counts.values().all(|&slots| slots == SLOTS_MAX / SERVERS_MAX));
     assert_eq!(counts.len(), SERVERS_MAX as usize);
+}
+
+#[test]
+fn a_part_of_a_share_is_a_part_of_its_own_slots() {
+    let of_first = |share: u8, others: &[Member]| {
+        let members = [&[Member { share, ..member(1, 1) }], others].concat();
+        count(&build(SEED, 256, &members)).get(&1).copied().unwrap_or(0)
+    };
+    let two = [member(2, 1), member(3, 2)];
+    for (share, expected) in [(0, 0), (1, 1), (10, 7), (50, 32), (99, 64), (100, 64)] {
+        assert_eq!(of_first(share, &two), expected, "{share} %");
+    }
+    let starting = two.map(|member| Member { share: 10, ..member });
+    assert_eq!(of_first(10, &starting), 64, "all at the same share: all are whole");
+    assert_eq!(of_first(0, &starting), 0);
+    assert_eq!(of_first(5, &starting), 32, "in proportion to the largest");
+    assert_eq!(of_first(10, &two.map(down)), 256, "nobody else");
+}
+
+#[test]
+fn a_rotation_weighs_by_share() {
+    let members = [Member { share: 50, ..member(1, 2) }, member(2, 1), Member { share: 0, ..member(3, 9) }];
+    assert_eq!(rotation(8, &members), [1, 2, 1, 2, 1, 2, 1, 2]);
 }
 
 #[test]
@@ -168,7 +191,7 @@ proptest! {
         members in members(2..300, 1..=100),
     ) {
         let members = some_down(members);
-        let alive: Vec<Member> = members.iter().filter(|m| m.usable).copied().collect();
+        let alive: Vec<Member> = members.iter().filter(|m| m.is_usable()).copied().collect();
         let unusable = members.len() - alive.len();
         let counts = count(&build(seed, slots, &members));
         for member in &alive {
@@ -191,6 +214,38 @@ proptest! {
     }
 
     #[test]
+    fn a_share_that_grows_moves_slots_to_its_member_alone(
+        seed: u64,
+        slots in sizes(),
+        members in members(2..100, 1..=100).prop_map(some_down).prop_flat_map(some_starting),
+        shares in (0..=99_u8, 0..=99_u8),
+    ) {
+        let (small, large) = (shares.0.min(shares.1), shares.0.max(shares.1));
+        let with = |share: u8| {
+            let first = Member { share, ..members[0] };
+            // Somebody is whole, as after one server's recovery.
+            let whole = Member { share: 100, ..members[1] };
+            build(seed, slots, &[&[first, whole], &members[2..]].concat())
+        };
+        for (old, new) in with(small).into_iter().zip(with(large)) {
+            prop_assert!(old == new || new == members[0].id, "from {} to {}", old, new);
+        }
+    }
+
+    #[test]
+    fn the_last_step_moves_slots_to_its_member_alone(
+        seed: u64,
+        slots in sizes(),
+        members in members(2..100, 1..=100),
+        share in 0..=99_u8,
+    ) {
+        let part = [&[Member { share, ..members[0] }], &members[1..]].concat();
+        for (old, new) in build(seed, slots, &part).into_iter().zip(build(seed, slots, &members)) {
+            prop_assert!(old == new || new == members[0].id, "from {} to {}", old, new);
+        }
+    }
+
+    #[test]
     fn adding_removing_and_reweighting_move_little_else(
         seed: u64,
         members in members(2..100, 1..=100),
@@ -210,7 +265,7 @@ proptest! {
         slots in sizes(),
         members in members(1..400, 1..=1_000).prop_map(some_down),
     ) {
-        let alive: Vec<Member> = members.iter().filter(|m| m.usable).copied().collect();
+        let alive: Vec<Member> = members.iter().filter(|m| m.is_usable()).copied().collect();
         let counts = count(&rotation(slots, &members));
         prop_assert_eq!(&counts, &count(&build(0, slots, &alive)));
     }
@@ -295,11 +350,11 @@ fn share(member: &Member, slots: u32, among: &[Member]) -> f64 {
 
 fn member(id: u32, weight: u16) -> Member {
     let [_, a, b, c] = id.to_be_bytes();
-    Member { id, address: SocketAddr::from(([10, a, b, c], 80)), weight, usable: true }
+    Member { id, address: SocketAddr::from(([10, a, b, c], 80)), weight, share: 100 }
 }
 
 fn down(member: Member) -> Member {
-    Member { usable: false, ..member }
+    Member { share: 0, ..member }
 }
 
 fn with_down(members: &[Member], ids: &[u32]) -> Vec<Member> {
@@ -310,6 +365,15 @@ fn with_down(members: &[Member], ids: &[u32]) -> Vec<Member> {
 fn some_down(members: Vec<Member>) -> Vec<Member> {
     let unlucky = |m: &Member| m.id > 1 && m.id.is_multiple_of(3);
     members.into_iter().map(|m| if unlucky(&m) { down(m) } else { m }).collect()
+}
+
+/// Some of the usable ones, and never the first two.
+fn some_starting(members: Vec<Member>) -> impl Strategy<Value = Vec<Member>> {
+    vec(1..=100_u8, members.len()).prop_map(move |shares| {
+        let starting = |m: &Member| m.id > 2 && m.share > 0 && m.id.is_multiple_of(5);
+        let part = |(m, share): (&Member, u8)| if starting(m) { Member { share, ..*m } } else { *m };
+        members.iter().zip(shares).map(part).collect()
+    })
 }
 
 /// Members with any addresses, ids from 1.
@@ -325,7 +389,7 @@ fn members(
         .prop_map(|(addresses, weights)| {
             let member = |((ip, port), weight), id| {
                 let address = SocketAddr::from((std::net::Ipv4Addr::from_bits(ip), port));
-                Member { id, address, weight, usable: true }
+                Member { id, address, weight, share: 100 }
             };
             addresses.into_iter().zip(weights).zip(1..).map(|(from, id)| member(from, id)).collect()
         })

@@ -1,9 +1,6 @@
-//! The slots of each service: who they are given to, and when a base follows its current server.
+//! The slots of each service: who they are given to.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use lb_common::{
     entry::Scheduler,
@@ -11,10 +8,7 @@ use lb_common::{
     slot::{ServerId, Slot},
 };
 
-use super::{
-    ServerState, State,
-    entries::{client_ticks, idle_ticks},
-};
+use super::{ServerState, State, settling::records};
 use crate::pure::{
     config::{
         model::{self, Balance, Forward},
@@ -23,22 +17,37 @@ use crate::pure::{
     place,
     plan::Tables,
     ring::{self, Member},
+    settle::{self, GRACE_TICKS, Records},
 };
 
 /// One ring of a service.
 #[derive(Debug, Clone, Default)]
 pub(in crate::pure) struct Ring {
     members: Vec<Member>,
+    /// What it was built for; None: it is not yet.
+    balance: Option<Balance>,
     /// As it is installed.
     pub(in crate::pure) slots: SlotCounts,
-    /// Slots whose base is not their current server, and since when.
-    moved: BTreeMap<u32, Ticks>,
+    /// Of each slot with lookup: when it last changed hands, or when its base followed. Empty while all are settled.
+    pub(super) since: Vec<Ticks>,
+    /// When slots lost lookup last: what records they have is not deleted at once.
+    cleared: Option<Ticks>,
+    /// The last round found slots that may go on.
+    pub(super) due: bool,
+}
+
+impl Ring {
+    /// The next plan builds it whatever its members are.
+    pub(super) fn outdated(self) -> Ring {
+        Ring { balance: None, ..self }
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::pure) struct SlotCounts {
     pub(in crate::pure) unsettled: u32,
     pub(in crate::pure) current: BTreeMap<ServerId, u32>,
+    pub(in crate::pure) base: BTreeMap<ServerId, u32>,
 }
 
 /// Which connections have no record, and which records a slot does not show.
@@ -46,12 +55,23 @@ pub(in crate::pure) struct SlotCounts {
 enum History {
     /// Every flow has a record: what has none is new, and no slot needs a history.
     Recorded,
-    /// As above, of a service that follows no hash: what an earlier hash placed is its slot's base's.
+    /// As above, of a service that follows no hash: what an earlier hash placed is its slot's base's. `by_hash`: this
+    /// plan ends the hash, and any slot may have connections without a record.
     Inherited { by_hash: bool },
     /// What has no record is its slot's.
-    Kept,
+    Kept(Records),
     /// As above, after a scheduler whose records may name any server in any slot.
-    Scattered,
+    Scattered(Records),
+}
+
+/// What a slot is given with.
+#[derive(Clone, Copy)]
+struct Gift {
+    wanted: ServerId,
+    /// The server in the slot's base is not down.
+    base_lives: bool,
+    /// Slots without lookup may still have records.
+    unswept: bool,
 }
 
 impl History {
@@ -62,63 +82,54 @@ impl History {
         }
         match (service.balance.is_hash(), before) {
             (false, before) => History::Inherited { by_hash: before == Some(Scheduler::Ring) },
-            (true, None | Some(Scheduler::Ring)) => History::Kept,
-            (true, Some(Scheduler::RoundRobin | Scheduler::LeastConn)) => History::Scattered,
+            (true, None | Some(Scheduler::Ring)) => History::Kept(records(service)),
+            (true, Some(Scheduler::RoundRobin | Scheduler::LeastConn)) => {
+                History::Scattered(records(service))
+            }
         }
     }
 
-    fn give(self, slot: Slot, wanted: ServerId, base_lives: bool, due: bool) -> Slot {
-        let given = slot.given_to(wanted, base_lives);
+    fn give(self, slot: Slot, gift: Gift) -> Slot {
+        let Gift { wanted, base_lives, unswept } = gift;
         match self {
             History::Recorded => Slot::settled(wanted),
             History::Inherited { by_hash } => {
-                let owed = slot.base() != slot.current() && !due;
-                if by_hash || owed { given } else { Slot::settled(wanted) }
+                let owes = (by_hash || slot.lookup()) && base_lives;
+                if owes { Slot::new(wanted, slot.base(), true) } else { Slot::settled(wanted) }
             }
-            History::Kept if due => given.rebased(),
-            History::Kept => given,
-            History::Scattered => Slot::new(given.current(), given.base(), true),
+            History::Kept(Records::Always) => plain(slot.given_to(wanted, base_lives)),
+            History::Kept(Records::Unsettled) => {
+                let given = slot.given_to(wanted, base_lives);
+                let taken = given != slot && !given.lookup();
+                if taken && unswept { Slot::new(wanted, wanted, true) } else { given }
+            }
+            History::Scattered(records) => {
+                let base = if slot.lookup() && base_lives { slot.base() } else { wanted };
+                let given = Slot::new(wanted, base, true);
+                if records == Records::Always { plain(given) } else { given }
+            }
+        }
+    }
+
+    /// Whether a slot waits anew: what it owes to whom has changed.
+    fn restarts(self, before: Slot, given: Slot) -> bool {
+        let owes = |slot: Slot| slot.base() != slot.current();
+        match self {
+            History::Inherited { by_hash: false } => !before.lookup(),
+            History::Kept(_) => !before.lookup() || owes(before) != owes(given),
+            History::Recorded | History::Inherited { by_hash: true } | History::Scattered(_) => true,
         }
     }
 }
 
+/// A slot beside records that everybody looks up: back at its base it owes nothing.
+fn plain(slot: Slot) -> Slot {
+    if slot.base() == slot.current() { Slot::settled(slot.current()) } else { slot }
+}
+
 impl State {
-    /// Time passes. `refused`: the kernel had no room for a record since the last call.
-    ///
-    /// T after a slot moved, every living connection of its base has shown itself and is recorded, unless a
-    /// record was refused: then the base follows the current server, and packets without a record are new.
-    pub fn advance(&mut self, now: Ticks, refused: bool) {
-        self.now = now;
-        if refused {
-            self.refused = Some(now);
-        }
-        let due = |service: usize, ring: usize| !self.due(service, ring).is_empty();
-        let rings = |service: usize| (0..self.services[service].rings.len()).map(move |ring| (service, ring));
-        self.stale |= (0..self.services.len()).flat_map(rings).any(|(service, ring)| due(service, ring));
-    }
-
-    /// Slots whose base is due to follow.
-    fn due(&self, index: usize, ring: usize) -> BTreeSet<u32> {
-        let moved = &self.services[index].rings[ring].moved;
-        let idle = self.longest_idle(index);
-        if moved.is_empty() || self.refused.is_some_and(|at| self.now.since(at) < idle) {
-            return BTreeSet::new();
-        }
-        let due = moved.iter().filter(|&(_, &since)| self.now.since(since) >= idle);
-        due.map(|(&position, _)| position).collect()
-    }
-
-    /// T of a service with two protocols is the longer one: a slot does not know its connections'.
-    fn longest_idle(&self, index: usize) -> u32 {
-        let service = &self.config.services[index];
-        if service.by_client() {
-            return client_ticks(service);
-        }
-        service.protocols.iter().map(|&protocol| idle_ticks(service, protocol)).max().unwrap_or(0)
-    }
-
-    /// The slots of each ring that a service should have: those it has, unless its members have changed or a
-    /// base is due to follow.
+    /// The slots of each ring that a service should have: those it has, unless its members have changed or some may
+    /// go on.
     pub(super) fn rings(&mut self, index: usize) -> Vec<Arc<Vec<Slot>>> {
         let families = self.config.services[index].rings();
         families.into_iter().enumerate().map(|(ring, family)| self.ring(index, ring, family)).collect()
@@ -126,31 +137,74 @@ impl State {
 
     fn ring(&mut self, index: usize, ring: usize, family: Option<Family>) -> Arc<Vec<Slot>> {
         let members = self.members(index, family);
-        let due = self.due(index, ring);
         let configured = &self.config.services[index];
-        let service = &mut self.services[index];
-        let old = self.installed.rings.get(&service.place.rings[ring]);
-        let state = &mut service.rings[ring];
-        if let Some(old) = old
-            && members == state.members
-            && due.is_empty()
-        {
-            return Arc::clone(old);
-        }
+        let base = self.services[index].place.rings[ring];
+        let old = self.installed.rings.get(&base).cloned();
+        let state = &self.services[index].rings[ring];
         let lives = |id| self.servers.get(&id).is_some_and(ServerState::lives);
-        let history = History::of(configured, family, &self.installed);
-        let given = |(position, wanted): (usize, u32)| {
-            let slot = old.and_then(|ring| ring.get(position)).copied().unwrap_or_default();
-            let due = due.contains(&(position as u32));
-            history.give(slot, ServerId(wanted), lives(slot.base()), due)
+        // Of a server that takes nothing new, such as one that drains, the death shows only here.
+        let dead_base = state.slots.base.keys().any(|&id| !id.is_none() && !lives(id));
+        let same = members == state.members && state.balance == Some(configured.balance);
+        let (slots, since, cleared) = match old {
+            Some(old) if same && !state.due && !dead_base => return old,
+            Some(old) if same => {
+                self.passed_on(index, ring, family, &old, old.iter().map(|slot| slot.current()))
+            }
+            old => {
+                let wanted = match configured.balance {
+                    Balance::Maglev | Balance::Source => ring::build(self.seed, configured.slots, &members),
+                    Balance::RoundRobin | Balance::LeastConn => ring::rotation(configured.slots, &members),
+                };
+                let old = old.unwrap_or_default();
+                self.passed_on(index, ring, family, &old, wanted.into_iter().map(ServerId))
+            }
         };
-        let wanted = match configured.balance {
-            Balance::Maglev | Balance::Source => ring::build(self.seed, configured.slots, &members),
-            Balance::RoundRobin | Balance::LeastConn => ring::rotation(configured.slots, &members),
-        };
-        let slots: Vec<_> = wanted.into_iter().enumerate().map(given).collect();
-        *state = Ring { slots: count(&slots), moved: moved(&slots, &state.moved, self.now), members };
+        let (counts, balance) = (count(&slots), Some(configured.balance));
+        let since = if counts.unsettled > 0 { since } else { Vec::new() };
+        self.services[index].rings[ring] =
+            Ring { members, balance, slots: counts, since, cleared, due: false };
         Arc::new(slots)
+    }
+
+    /// The slots after they went on as far as they may, and were given to whom they should; since when each waits; and
+    /// when one last lost lookup.
+    fn passed_on(
+        &self,
+        index: usize,
+        ring: usize,
+        family: Option<Family>,
+        old: &[Slot],
+        wanted: impl Iterator<Item = ServerId>,
+    ) -> (Vec<Slot>, Vec<Ticks>, Option<Ticks>) {
+        let history = History::of(&self.config.services[index], family, &self.installed);
+        let terms = self.terms(index, self.services[index].place.rings[ring]);
+        let state = &self.services[index].rings[ring];
+        // What a slot waited for under another balance says nothing of what it waits for now.
+        let as_before = state.balance == Some(self.config.services[index].balance);
+        // An earlier daemon may have cleared slots a moment ago.
+        let adopted = (state.balance.is_none() && !old.is_empty()).then_some(self.now);
+        let mut cleared = state.cleared.or(adopted);
+        let unswept = cleared.is_some_and(|at| terms.began.since(at) < GRACE_TICKS);
+        let lives = |id| self.servers.get(&id).is_some_and(ServerState::lives);
+        let mut slots = Vec::with_capacity(old.len());
+        let mut since = Vec::with_capacity(old.len());
+        for (position, wanted) in (0u32..).zip(wanted) {
+            let before = old.get(position as usize).copied().unwrap_or_default();
+            let at = state.since.get(position as usize).copied();
+            let gone_on = match at {
+                Some(at) if as_before => settle::next(before, at, position, &terms),
+                _ => before,
+            };
+            let gift = Gift { wanted, base_lives: lives(gone_on.base()), unswept };
+            let given = history.give(gone_on, gift);
+            if before.lookup() && !given.lookup() {
+                cleared = Some(self.now);
+            }
+            let kept = at.filter(|_| !history.restarts(before, given));
+            since.push(kept.unwrap_or(self.now));
+            slots.push(given);
+        }
+        (slots, since, cleared)
     }
 
     /// Of one family's ring, or of the ring that all servers share.
@@ -160,8 +214,8 @@ impl State {
         let of_ring =
             |server: &model::Server| family.is_none_or(|family| Family::of(server.address.ip()) == family);
         let member = |(id, server): (&ServerId, &model::Server)| {
-            let usable = self.servers.get(id).is_some_and(ServerState::lives);
-            let member = Member { id: id.0, address: server.address, weight: server.weight, usable };
+            let share = self.servers.get(id).map_or(0, |known| known.share(self.clock));
+            let member = Member { id: id.0, address: server.address, weight: server.weight, share };
             (member, server.backup)
         };
         on_duty(servers.filter(|(_, server)| of_ring(server)).map(member).collect())
@@ -171,24 +225,24 @@ impl State {
 /// Backups, marked by `true`, are members only while no other can take a connection. A backup that is not
 /// needed has no slot in the order of the others, so it shifts nothing.
 fn on_duty(candidates: Vec<(Member, bool)>) -> Vec<Member> {
-    let serves = |(member, backup): &(Member, bool)| !backup && member.usable && member.weight > 0;
+    let serves = |(member, backup): &(Member, bool)| !backup && member.is_usable();
     let needed = !candidates.iter().any(serves);
     candidates.into_iter().filter(|(_, backup)| needed || !backup).map(|(member, _)| member).collect()
 }
 
 fn count(slots: &[Slot]) -> SlotCounts {
-    let mut counts = SlotCounts::default();
-    for slot in slots {
-        counts.unsettled += u32::from(slot.lookup());
-        *counts.current.entry(slot.current()).or_default() += 1;
+    SlotCounts {
+        unsettled: slots.iter().filter(|slot| slot.lookup()).count() as u32,
+        current: tally(slots.iter().map(|slot| slot.current())),
+        base: tally(slots.iter().map(|slot| slot.base())),
     }
-    counts
 }
 
-/// Keeps the time of slots that had moved before.
-fn moved(slots: &[Slot], before: &BTreeMap<u32, Ticks>, now: Ticks) -> BTreeMap<u32, Ticks> {
-    let away = (0u32..).zip(slots).filter(|(_, slot)| slot.lookup() && slot.base() != slot.current());
-    away.map(|(position, _)| (position, before.get(&position).copied().unwrap_or(now))).collect()
+/// Sorted first: to find a server in the map for each of so many slots takes longer than to build the ring.
+fn tally(servers: impl Iterator<Item = ServerId>) -> BTreeMap<ServerId, u32> {
+    let mut servers: Vec<_> = servers.collect();
+    servers.sort_unstable();
+    servers.chunk_by(|one, next| one == next).map(|run| (run[0], run.len() as u32)).collect()
 }
 
 #[cfg(test)]
@@ -197,6 +251,67 @@ mod tests {
 
     /// Id, weight, whether it is usable, whether it is a backup.
     type Sketch = (u32, u16, bool, bool);
+
+    const A: ServerId = ServerId(1);
+    const B: ServerId = ServerId(2);
+    const C: ServerId = ServerId(3);
+
+    /// Every rule of a change, by what the service's flows have: the slot before, who is wanted, whether the base
+    /// lives; the slot after, and whether it waits anew.
+    #[test]
+    fn every_change_of_a_slot_with_a_history() {
+        use History::{Inherited, Kept, Recorded, Scattered};
+        let hash = Kept(Records::Unsettled);
+        let pairs = Kept(Records::Always);
+        let (settled, owes) = (Slot::settled, |current, base| Slot::new(current, base, true));
+        for (name, history, before, wanted, base_lives, expected, anew) in [
+            ("moves", hash, settled(A), B, true, owes(B, A), true),
+            ("stays", hash, owes(B, A), B, true, owes(B, A), false),
+            ("moves again while it owes", hash, owes(B, A), C, true, owes(C, A), false),
+            ("is undone", hash, owes(B, A), A, true, owes(A, A), true),
+            ("moves after it was undone", hash, owes(A, A), B, true, owes(B, A), true),
+            ("moves after its base followed", hash, owes(B, B), C, true, owes(C, B), true),
+            ("loses its base", hash, owes(B, A), B, false, owes(B, B), true),
+            ("loses its base and moves", hash, owes(B, A), C, false, owes(C, C), true),
+            ("gets its base back", hash, owes(B, B), A, true, owes(A, B), true),
+            ("loses its server", hash, settled(A), B, false, settled(B), true),
+            ("pairs, moves", pairs, settled(A), B, true, owes(B, A), true),
+            ("pairs, is undone", pairs, owes(B, A), A, true, settled(A), true),
+            ("pairs, loses its base", pairs, owes(B, A), B, false, settled(B), true),
+            ("the hash ends", Inherited { by_hash: true }, settled(A), B, true, owes(B, A), true),
+            (
+                "the hash ends, same server",
+                Inherited { by_hash: true },
+                settled(A),
+                A,
+                true,
+                owes(A, A),
+                true,
+            ),
+            ("in turn, moves", Inherited { by_hash: false }, owes(A, A), B, true, owes(B, A), false),
+            (
+                "in turn, loses its base",
+                Inherited { by_hash: false },
+                owes(B, A),
+                B,
+                false,
+                settled(B),
+                false,
+            ),
+            ("in turn, owes nothing", Inherited { by_hash: false }, settled(A), B, true, settled(B), true),
+            ("after turns", Scattered(Records::Unsettled), settled(A), B, true, owes(B, B), true),
+            ("after turns, owes", Scattered(Records::Unsettled), owes(C, A), B, true, owes(B, A), true),
+            ("after turns, pairs", Scattered(Records::Always), settled(A), B, true, settled(B), true),
+            ("after turns, pairs, owes", Scattered(Records::Always), owes(C, A), B, true, owes(B, A), true),
+            ("every flow recorded", Recorded, settled(A), B, true, settled(B), true),
+        ] {
+            let given = history.give(before, Gift { wanted, base_lives, unswept: false });
+            assert_eq!((given, history.restarts(before, given)), (expected, anew), "{name}");
+        }
+        let unswept = Gift { wanted: B, base_lives: false, unswept: true };
+        assert_eq!(hash.give(settled(A), unswept), owes(B, B), "records of its dead server may be left");
+        assert_eq!(hash.give(settled(A), Gift { wanted: A, ..unswept }), settled(A));
+    }
 
     #[test]
     fn backups_serve_only_when_nobody_else_can() {
@@ -212,7 +327,7 @@ mod tests {
         for (name, sketches, expected) in cases {
             let candidate = |&(id, weight, usable, backup): &Sketch| {
                 let address = std::net::SocketAddr::from(([10, 0, 0, id as u8], 80));
-                (Member { id, address, weight, usable }, backup)
+                (Member { id, address, weight, share: if usable { 100 } else { 0 } }, backup)
             };
             let members = on_duty(sketches.iter().map(candidate).collect());
             let ids: Vec<u32> = members.iter().map(|member| member.id).collect();

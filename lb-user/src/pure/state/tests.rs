@@ -1,3 +1,5 @@
+mod usable;
+
 use std::collections::HashMap;
 
 use proptest::prelude::*;
@@ -6,17 +8,19 @@ use super::*;
 use crate::pure::{
     config,
     hop::{NextHop, Tags},
+    place::PlaceError,
+    testing::an_instant,
 };
 
-const SECRET: &[u8] = b"test";
+pub(super) const SECRET: &[u8] = b"test";
 const RING_SLOTS: u32 = 1 << 20;
 
-fn config(text: &str) -> Config {
+pub(super) fn config(text: &str) -> Config {
     let head = "[datapath]\ninterfaces = [\"eth0\"]\n[cluster]\nsecret = \"test\"\n";
     config::parse("test.toml", &format!("{head}{text}")).expect("a valid configuration").config
 }
 
-fn service(forward: &str, servers: &[(&str, u16)]) -> String {
+pub(super) fn service(forward: &str, servers: &[(&str, u16)]) -> String {
     let list: Vec<_> = (0..)
         .zip(servers)
         .map(|(n, (address, weight))| {
@@ -30,13 +34,14 @@ fn service(forward: &str, servers: &[(&str, u16)]) -> String {
     )
 }
 
-const THREE: &[(&str, u16)] = &[("10.0.0.1", 1), ("10.0.0.2", 1), ("10.0.0.3", 2)];
+pub(super) const THREE: &[(&str, u16)] = &[("10.0.0.1", 1), ("10.0.0.2", 1), ("10.0.0.3", 2)];
 
-fn start(config: Config, pinned: Tables) -> State {
-    State::new(Start { config, secret: SECRET, pinned, ring_slots: RING_SLOTS }).expect("room for all")
+pub(super) fn start(config: Config, pinned: Tables) -> State {
+    State::new(Start { config, secret: SECRET, pinned, ring_slots: RING_SLOTS, now: an_instant() })
+        .expect("room for all")
 }
 
-fn reach(last: u8) -> Event {
+pub(super) fn reach(last: u8) -> Event {
     let hop = NextHop {
         interface: 2,
         interface_mac: [2, 0, 0, 0, 0, 1],
@@ -50,7 +55,7 @@ fn reach(last: u8) -> Event {
 }
 
 /// A state that is attached and reaches its three servers, after its first plan.
-fn running(forward: &str, pinned: Tables) -> State {
+pub(super) fn running(forward: &str, pinned: Tables) -> State {
     let mut state = start(config(&service(forward, THREE)), pinned);
     state.attach(2);
     for last in 1..=3 {
@@ -60,15 +65,24 @@ fn running(forward: &str, pinned: Tables) -> State {
     state
 }
 
-fn checked(state: &State, position: usize, passed: bool) -> Event {
-    Event::Checked { server: state.services[0].servers[position], passed, detail: String::new() }
+pub(super) fn checked(state: &State, position: usize, passed: bool) -> Event {
+    result(state.services[0].servers[position], passed)
 }
 
-fn slots(state: &State) -> Vec<Slot> {
+pub(super) fn swept(records: u64, named: BTreeMap<ServerId, u64>) -> Event {
+    Event::Swept { records, named, survey: Survey::default() }
+}
+
+fn result(server: ServerId, passed: bool) -> Event {
+    let outcome = if passed { Outcome::Passed } else { Outcome::Failed("refused".into()) };
+    Event::Checked { server, report: Report { outcome, steps: Vec::new(), answer: None, warning: None } }
+}
+
+pub(super) fn slots(state: &State) -> Vec<Slot> {
     state.installed.rings[&state.services[0].place.rings[0]].to_vec()
 }
 
-fn owned(state: &State, position: usize) -> usize {
+pub(super) fn owned(state: &State, position: usize) -> usize {
     let id = state.services[0].servers[position];
     slots(state).iter().filter(|slot| slot.current() == id).count()
 }
@@ -116,30 +130,6 @@ fn a_server_that_recovers_takes_its_slots_back_and_breaks_nothing() {
         assert_eq!(now.base(), second.base(), "whoever served meanwhile keeps its connections");
         assert_eq!(now.lookup(), first != second);
     }
-}
-
-#[test]
-fn a_base_follows_after_the_idle_time_without_a_refused_record() {
-    let mut state = running("dsr", Tables::default());
-    for passed in [false, true] {
-        let event = checked(&state, 0, passed);
-        state.handle(event);
-        state.plan();
-    }
-    let moved = slots(&state).iter().filter(|slot| slot.base() != slot.current()).count();
-    assert_eq!(moved, 64);
-    let idle = Ticks::in_ms(900_000);
-    state.advance(Ticks(idle - 1), false);
-    assert!(!state.is_stale() && state.plan().is_empty());
-    state.advance(Ticks(idle), true);
-    assert_eq!(state.plan(), [], "somebody may live unrecorded");
-    state.advance(Ticks(idle * 2 - 1), false);
-    assert_eq!(state.plan(), []);
-    state.advance(Ticks(idle * 2), false);
-    assert!(matches!(state.plan().as_slice(), [Step::SetSlots(_, changes)] if changes.len() == moved));
-    assert!(slots(&state).iter().all(|slot| slot.base() == slot.current()));
-    assert_eq!(slots(&state).iter().filter(|slot| slot.lookup()).count(), moved, "records still count");
-    assert!(!state.is_stale());
 }
 
 #[test]
@@ -277,6 +267,7 @@ fn what_a_restart_breaks_is_told() {
         secret: b"other",
         pinned: before.installed,
         ring_slots: RING_SLOTS,
+        now: an_instant(),
     };
     assert_eq!(State::new(start).expect("room for all").breaks().len(), 1);
 }
@@ -299,7 +290,7 @@ fn a_removed_server_is_checked_on() {
     let mut state = start(config(&service("dsr", &THREE[1..])), before.installed.clone());
     assert!(state.checks().iter().any(|task| task.server == removed));
     state.plan();
-    let down = Event::Checked { server: removed, passed: false, detail: String::new() };
+    let down = result(removed, false);
     assert!(matches!(state.handle(down), Some(Notice::Down { .. })));
     state.plan();
     assert!(!state.installed.servers[&removed].hop.lives);
@@ -339,7 +330,7 @@ fn a_removed_server_keeps_its_id_while_anything_names_it() {
     assert!(state.installed.servers[&removed].hop.lives, "its connections go on");
     assert!(slots(&state).iter().all(|slot| slot.current() != removed));
     assert!(slots(&state).iter().any(|slot| slot.base() == removed), "and are its own in the slots it had");
-    state.handle(Event::Swept { records: 0, named: BTreeSet::new() });
+    state.handle(swept(0, BTreeMap::new()));
     state.plan();
     assert!(state.installed.servers.contains_key(&removed), "a slot names it");
 
@@ -351,13 +342,13 @@ fn a_removed_server_keeps_its_id_while_anything_names_it() {
         pinned
     });
     state.plan();
-    state.handle(Event::Swept { records: 1, named: [removed].into() });
+    state.handle(swept(1, [(removed, 1)].into()));
     state.plan();
     assert!(state.installed.servers.contains_key(&removed), "a record names it");
-    state.handle(Event::Swept { records: 0, named: BTreeSet::new() });
+    state.handle(swept(0, BTreeMap::new()));
     state.plan();
     assert!(state.installed.servers.contains_key(&removed), "a record may have been made behind the round");
-    state.handle(Event::Swept { records: 0, named: BTreeSet::new() });
+    state.handle(swept(0, BTreeMap::new()));
     assert!(state.plan().contains(&Step::RemoveServer(removed)));
 }
 
@@ -397,7 +388,22 @@ fn rings_that_do_not_fit_are_refused() {
 }
 
 fn start_error(config: Config, ring_slots: u32) -> Option<PlaceError> {
-    State::new(Start { config, secret: SECRET, pinned: Tables::default(), ring_slots }).err()
+    State::new(Start { config, secret: SECRET, pinned: Tables::default(), ring_slots, now: an_instant() })
+        .err()
+}
+
+#[test]
+fn a_hundred_flaps_at_once_build_a_ring_once() {
+    let mut state = running("dsr", Tables::default());
+    let before = state.installed.rings.clone();
+    for turn in 0..100 {
+        state.handle(checked(&state, turn % 3, turn % 2 == 0));
+        assert_eq!(state.installed.rings, before, "nothing is built before the plan");
+    }
+    let steps = state.plan();
+    let built = steps.iter().filter(|step| matches!(step, Step::SetSlots(..))).count();
+    assert!(built <= 1, "{built} times");
+    assert_eq!(state.plan(), [], "and nothing is left to do");
 }
 
 /// What happens in the simulation of `no_connection_to_a_living_server_moves`.
@@ -486,12 +492,12 @@ proptest! {
                         prop_assert!(!unbroken || reached == connection.server, "moved while it waited");
                     }
                     now += Ticks::in_ms(900_000);
-                    state.advance(Ticks(now), false);
+                    state.advance(Ticks(now), |_| None);
                 }
                 Move::Restart => {
                     let pinned = state.installed.clone();
                     state = start(config(&service("dsr", THREE)), pinned);
-                    state.advance(Ticks(now), false);
+                    state.advance(Ticks(now), |_| None);
                     state.attach(2);
                     for last in 1..=3 {
                         state.handle(reach(last));

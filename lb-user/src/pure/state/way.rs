@@ -6,12 +6,13 @@ use lb_common::{
     entry::{self, Hop},
     limits::NAT_SOURCES_MAX,
     net::Mac,
+    slot::ServerId,
 };
 
 use super::{ServerState, State};
 use crate::pure::{
     config::{
-        model::{Datapath, Forward},
+        model::{Datapath, Forward, check::Through},
         network::Family,
     },
     hop::{Reach, Tags},
@@ -82,6 +83,19 @@ impl State {
             }
             _ => None,
         })
+    }
+
+    /// Why nobody can have answered a server's check: the kernel asks for its next hop, and hears nothing.
+    pub(super) fn silent_neighbour(&self, id: ServerId) -> Option<&'static str> {
+        let server = self.servers.get(&id)?;
+        let check = &self.config.services[server.index?].check;
+        let elsewhere = check.address.is_some() && check.through == Through::Direct;
+        match self.reaches.get(&server.address.ip()) {
+            Some(reach @ Reach::Hop(hop)) if hop.neighbour.is_none() && !elsewhere => {
+                unreachable(Some(reach))
+            }
+            _ => None,
+        }
     }
 
     /// Configured sources serve every server; otherwise the one its route prefers.

@@ -37,6 +37,8 @@ pub struct HostTables {
     rules: Networks<Rules>,
     access: Networks<u32>,
     turns: HashMap<u32, Word>,
+    /// By service id.
+    refused: Vec<Word>,
     load: HashMap<u32, Word>,
     /// The least recently seen first.
     fragments: RefCell<Vec<(FragmentKey, FragmentEntry)>>,
@@ -74,6 +76,7 @@ impl HostTables {
             rules: Networks::default(),
             access: Networks::default(),
             turns: HashMap::new(),
+            refused: (0..SERVICES_MAX).map(|_| Word::new(0)).collect(),
             load: HashMap::new(),
             fragments: RefCell::default(),
             answers: Cell::default(),
@@ -166,6 +169,15 @@ impl HostTables {
         self.fragments.borrow().clone()
     }
 
+    /// As if the daemon had last been alive then.
+    pub fn beat(&self, at: Ticks, patience: u32) {
+        self.globals.beat(at, Some(patience));
+    }
+
+    pub fn set_moving(&self, moving: bool) {
+        self.globals.set_moving(moving);
+    }
+
     /// As if so many ICMP errors had been sent in this tick.
     pub fn set_answered(&self, count: u32) {
         self.answers.set((self.now, count));
@@ -182,6 +194,12 @@ impl HostTables {
     /// Those that are not zero.
     pub fn all_turns(&self) -> BTreeMap<u32, u64> {
         counted(&self.turns).collect()
+    }
+
+    /// When flows of each service last went without a record.
+    pub fn refusals(&self) -> BTreeMap<u32, Ticks> {
+        let words = (0u32..).zip(&self.refused);
+        words.filter_map(|(id, word)| Some((id, Ticks::of_stamp(word.get())?))).collect()
     }
 
     /// Those that are not zero.
@@ -258,6 +276,13 @@ macro_rules! family_tables {
             fn flow_half(&self, index: u32) -> Option<&Half<$family>> {
                 self.$tables.halves.get(index as usize)
             }
+
+            fn flow_lost(&self, server: u32, now: Ticks) {
+                let service = self.servers.get(&server).map(ServerEntry::service);
+                if let Some(at) = service.and_then(|service| Tables::refused(self, service)) {
+                    at.set(now.stamp());
+                }
+            }
         }
 
         impl FamilyTables<$family> for HostTables {
@@ -310,6 +335,10 @@ impl Tables for HostTables {
 
     fn turns(&self, service: u32) -> Option<&Word> {
         (service < SERVICES_MAX).then(|| self.turns.get(&service).unwrap_or(&self.unused.1))
+    }
+
+    fn refused(&self, service: u32) -> Option<&Word> {
+        self.refused.get(service as usize)
     }
 
     fn load(&self, id: ServerId) -> Option<&Word> {

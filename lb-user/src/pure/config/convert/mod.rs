@@ -3,7 +3,10 @@
 //! A conversion returns None only after it has put the reason into the findings.
 
 mod check;
+mod command;
 mod cross;
+mod life;
+mod notify;
 mod own;
 mod precedence;
 mod server;
@@ -19,6 +22,7 @@ use std::{
 
 use lb_common::limits;
 
+pub(in crate::pure) use self::server::added_server;
 use super::{
     address,
     error::{Findings, Span, Spanned, nearest, quote},
@@ -31,11 +35,13 @@ pub(super) fn config(raw: Raw, findings: &mut Findings) -> Option<Config> {
     let header = |at: Option<Span>| at.unwrap_or(Span::start_of(0));
     let cluster_at = header(raw.cluster.as_ref().map(|table| table.at));
     let datapath_at = header(raw.datapath.as_ref().map(|table| table.at));
+    let notify_at = header(raw.notify.as_ref().map(|table| table.at));
 
     let global = global(raw.global.map(|table| table.value).unwrap_or_default(), findings);
     let cluster = cluster(raw.cluster.map(|table| table.value).unwrap_or_default(), findings);
     let datapath = datapath(raw.datapath.map(|table| table.value).unwrap_or_default(), findings);
     let log = log(raw.log.map(|table| table.value).unwrap_or_default(), findings);
+    let notify = notify::notify(raw.notify.map(|table| table.value).unwrap_or_default(), notify_at, findings);
     let drafts: Vec<_> =
         raw.services.into_iter().map(|service| service::Draft::new(service, findings)).collect();
 
@@ -48,29 +54,27 @@ pub(super) fn config(raw: Raw, findings: &mut Findings) -> Option<Config> {
     cross::services(&drafts, findings);
 
     let services = drafts.into_iter().map(service::Draft::finish).collect::<Option<Vec<_>>>();
-    Some(Config { global: global?, cluster: cluster?, datapath: datapath?, log: log?, services: services? })
+    Some(Config {
+        global: global?,
+        cluster: cluster?,
+        datapath: datapath?,
+        log: log?,
+        notify: notify?,
+        services: services?,
+    })
 }
 
 fn global(raw: raw::Global, findings: &mut Findings) -> Option<Global> {
     let node = raw.node.or(None, |typed| checked(&typed, findings, value::name).map(Some));
     let admin_socket = path(raw.admin_socket, ADMIN_SOCKET, SOCKET_PATH_MAX, findings);
-    Some(Global { node: node?, admin_socket: admin_socket? })
+    let state = path(raw.state, STATE, PATH_MAX, findings);
+    Some(Global { node: node?, admin_socket: admin_socket?, state: state? })
 }
 
 fn cluster(raw: raw::Cluster, findings: &mut Findings) -> Option<Cluster> {
-    let secret = match (raw.secret, raw.secret_file) {
-        (Field::Wrong, _) | (_, Field::Wrong) => return None,
-        (Field::Absent, Field::Absent) => Secret::Unset,
-        (Field::Given(secret), Field::Given(file)) => {
-            let place = findings.place(secret.at);
-            findings.error(
-                file.at,
-                format!("`secret_file` and `secret` ({place}) are both given"),
-                "keep one of the two",
-            );
-            return None;
-        }
-        (Field::Given(secret), Field::Absent) if secret.value.is_empty() => {
+    let secret = match either(("secret", raw.secret), ("secret_file", raw.secret_file), findings)? {
+        Either::Neither => Secret::Unset,
+        Either::First(secret) if secret.value.is_empty() => {
             findings.error(
                 secret.at,
                 "`secret` is empty",
@@ -78,10 +82,8 @@ fn cluster(raw: raw::Cluster, findings: &mut Findings) -> Option<Cluster> {
             );
             return None;
         }
-        (Field::Given(secret), Field::Absent) => Secret::Inline(secret.value),
-        (Field::Absent, Field::Given(file)) => {
-            Secret::File(checked(&file, findings, |text| value::path(text, PATH_MAX))?)
-        }
+        Either::First(secret) => Secret::Inline(secret.value),
+        Either::Second(file) => Secret::File(checked(&file, findings, |text| value::path(text, PATH_MAX))?),
     };
     Some(Cluster { secret })
 }
@@ -101,7 +103,17 @@ fn datapath(raw: raw::Datapath, findings: &mut Findings) -> Option<Datapath> {
         unique_list(list, "address", findings, address::address).map(values)
     });
     let pin = raw.pin.or(PIN.into(), |typed| checked(&typed, findings, |text| value::pin(text, PATH_MAX)));
-    Some(Datapath { interfaces: interfaces?, mode: mode?, flows: flows?, nat_source: nat_source?, pin: pin? })
+    let watchdog = raw
+        .watchdog
+        .or(None, |typed| or_never(&typed, "watchdog", ("3s", WATCHDOG_MIN), ("24h", DAY), findings));
+    Some(Datapath {
+        interfaces: interfaces?,
+        mode: mode?,
+        flows: flows?,
+        nat_source: nat_source?,
+        pin: pin?,
+        watchdog: watchdog?,
+    })
 }
 
 fn log(raw: raw::Log, findings: &mut Findings) -> Option<Log> {
@@ -187,6 +199,46 @@ fn within(
     })
 }
 
+/// The same where `"0s"` means never.
+fn or_never(
+    typed: &Text,
+    key: &str,
+    (min_text, min): (&str, Duration),
+    max: (&str, Duration),
+    findings: &mut Findings,
+) -> Option<Option<Duration>> {
+    if value::duration(&typed.value) == Ok(Duration::ZERO) {
+        return Some(None);
+    }
+    within(typed, key, (&format!("0s, or {min_text}"), min), max, findings).map(Some)
+}
+
+/// What was typed of two keys that exclude each other.
+enum Either {
+    Neither,
+    First(Text),
+    Second(Text),
+}
+
+fn either(
+    (first_key, first): (&str, Field<Text>),
+    (second_key, second): (&str, Field<Text>),
+    findings: &mut Findings,
+) -> Option<Either> {
+    match (first, second) {
+        (Field::Wrong, _) | (_, Field::Wrong) => None,
+        (Field::Absent, Field::Absent) => Some(Either::Neither),
+        (Field::Given(first), Field::Absent) => Some(Either::First(first)),
+        (Field::Absent, Field::Given(second)) => Some(Either::Second(second)),
+        (Field::Given(first), Field::Given(second)) => {
+            let place = findings.place(first.at);
+            let message = format!("`{second_key}` and `{first_key}` ({place}) are both given");
+            findings.error(second.at, message, "keep one of the two");
+            None
+        }
+    }
+}
+
 /// Names both places of every value that comes again.
 fn unique<'a, T: Eq + Hash + 'a>(
     typed: impl Iterator<Item = &'a Spanned<T>>,
@@ -264,6 +316,11 @@ fn values<T>(list: Vec<Spanned<T>>) -> Vec<T> {
 }
 
 const ADMIN_SOCKET: &str = "/run/steelyard/admin.sock";
+const STATE: &str = "/var/lib/steelyard";
+/// Shorter than a restart of the daemon would let packets pass at every upgrade.
+/// A restart takes a second or two.
+const WATCHDOG_MIN: Duration = Duration::from_secs(3);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const PIN: &str = "/sys/fs/bpf/steelyard";
 /// sockaddr_un holds 108 bytes, one of them the final NUL.
 const SOCKET_PATH_MAX: usize = 107;

@@ -1,9 +1,12 @@
 //! One `[[service]]`: what its own keys mean for each other.
 
-use super::{server::Target, service::Draft, unique};
+use super::{life::sees_replies, server::Target, service::Draft, unique};
 use crate::pure::config::{
-    error::{Findings, Spanned, quote},
-    model::{Check, CheckKind, Protocol},
+    error::{Findings, Span, Spanned, quote},
+    model::{
+        Protocol,
+        check::{Check, Through},
+    },
     network::{Family, shown},
 };
 
@@ -12,6 +15,9 @@ pub(super) fn check(draft: &Draft, findings: &mut Findings) {
     keeps_port(draft, findings);
     keeps_family(draft, findings);
     check_port(draft, findings);
+    check_through(draft, findings);
+    check_source(draft, findings);
+    suspects(draft, findings);
     access(draft, findings);
     warn(draft, findings);
 }
@@ -90,7 +96,9 @@ fn keeps_family(draft: &Draft, findings: &mut Findings) {
 
 /// A check needs one port to connect to. Told once: one remedy serves all servers.
 fn check_port(draft: &Draft, findings: &mut Findings) {
-    let Some(Check { kind: CheckKind::Tcp, port: None, .. }) = draft.check else { return };
+    if !draft.check.as_ref().is_some_and(|drafted| drafted.check.needs_port()) {
+        return;
+    }
     let Some(ports) = draft.ports.filter(|ports| !ports.is_exact()) else { return };
     if let Some(typed) = targets(draft).find(|typed| typed.value.port.is_none()) {
         let own = match draft.forward {
@@ -101,6 +109,52 @@ fn check_port(draft: &Draft, findings: &mut Findings) {
             typed.at,
             format!("no port to check: service {} has port {ports}, and the server none", draft.label()),
             format!("add `port` or `type = \"none\"` to [service.check]{own}"),
+        );
+    }
+}
+
+/// What goes as the service's packets do needs a mode in which packets keep the service's address.
+fn check_through(draft: &Draft, findings: &mut Findings) {
+    let (Some(forward), Some(drafted)) = (draft.forward, &draft.check) else { return };
+    let Some(at) = drafted.typed.at("through") else { return };
+    if drafted.check.through == Through::Datapath && !forward.keeps_port() {
+        findings.error(
+            at,
+            format!("`through = \"datapath\"` means nothing to `forward = \"{}\"`", forward.name()),
+            "remove it; it is for dsr, ipip and gue, whose servers hold the service's address",
+        );
+    }
+}
+
+/// Packets cannot leave from an address of another family than they go to.
+fn check_source(draft: &Draft, findings: &mut Findings) {
+    let Some(drafted) = &draft.check else { return };
+    let (Some(source), Some(at)) = (drafted.check.source, drafted.typed.at("source")) else { return };
+    let ends: Vec<_> = match (drafted.check.through, drafted.check.address) {
+        (Through::Datapath, _) => draft.addresses.iter().map(|vip| vip.value.address()).collect(),
+        (Through::Direct, Some(address)) => vec![address],
+        (Through::Direct, None) => targets(draft).map(|typed| typed.value.address).collect(),
+    };
+    if let Some(end) = ends.iter().find(|end| Family::of(**end) != Family::of(source)) {
+        findings.error(
+            at,
+            format!("no check can go from {source} to {end}, an {} address", Family::of(*end).name()),
+            "remove `source`, or make two services of this one, with a `source` each",
+        );
+    }
+}
+
+fn suspects(draft: &Draft, findings: &mut Findings) {
+    let (Some(forward), Some(life)) = (draft.forward, &draft.life) else { return };
+    let Some(typed) = &life.suspect_after else { return };
+    if typed.value > 0 && !sees_replies(forward) {
+        findings.error(
+            typed.at,
+            format!(
+                "`suspect_after` means nothing to `forward = \"{}\"`: its replies do not pass here",
+                forward.name()
+            ),
+            "remove it; it is for nat and gateway",
         );
     }
 }
@@ -126,15 +180,27 @@ fn warn(draft: &Draft, findings: &mut Findings) {
         let message = format!("service {} has no servers: its clients are refused", draft.label());
         findings.warning(at, message, "add `server = [{ name = \"..\", address = \"..\" }]`");
     }
-    let is_tcp_check = matches!(draft.check, Some(Check { kind: CheckKind::Tcp, port: None, .. }));
-    if draft.protocols == [Protocol::Udp] && is_tcp_check {
+    warn_protocol(draft, at, findings);
+}
+
+/// A check of the service's port over a protocol that the service does not have.
+fn warn_protocol(draft: &Draft, at: Span, findings: &mut Findings) {
+    let Some(Check { kind, port: None, .. }) = draft.check.as_ref().map(|check| &check.check) else { return };
+    if draft.protocols == [Protocol::Udp] && kind.is_stream() {
         findings.warning(
             at,
             format!(
                 "service {} is udp only, and its servers are checked with tcp connections",
                 draft.label()
             ),
-            "set `type = \"none\"` in [service.check], or `port` to a tcp port of the servers",
+            "set another `type` in [service.check], such as \"udp\" or \"none\", or `port` to a tcp port of the servers",
+        );
+    }
+    if draft.protocols == [Protocol::Tcp] && kind.has_port() && !kind.is_stream() {
+        findings.warning(
+            at,
+            format!("service {} is tcp only, and its servers are checked over udp", draft.label()),
+            "set another `type` in [service.check], such as \"tcp\", or `port` to a udp port of the servers",
         );
     }
 }

@@ -5,16 +5,15 @@ use std::time::Duration;
 use lb_common::limits;
 
 use super::{
-    check::check, checked, choice, name, number, own, required, server::DraftServer, unique_list, values,
-    within,
+    DAY, check, check::DraftCheck, checked, choice, life::Life, name, number, or_never, own, required,
+    server::DraftServer, unique_list, values, within,
 };
 use crate::pure::config::{
     address,
     error::{Findings, Span, Spanned, quote},
-    model::{Access, Balance, Check, Forward, IdleTimeout, NoServer, Protocol, Service},
+    model::{Access, Balance, Forward, IdleTimeout, NoServer, Protocol, Service},
     network::{Family, Network, Ports},
     raw::{self, Field, List, Number, Port, Text},
-    value,
 };
 
 /// A service with its positions; what is None or empty is wrong, and a finding says so.
@@ -28,7 +27,8 @@ pub(super) struct Draft {
     pub(super) slots: Option<u32>,
     pub(super) access: Option<Access>,
     pub(super) servers: Vec<DraftServer>,
-    pub(super) check: Option<Check>,
+    pub(super) check: Option<DraftCheck>,
+    pub(super) life: Option<Life>,
     balance: Option<Balance>,
     persistence: Option<Option<Duration>>,
     idle: Option<IdleTimeout>,
@@ -51,7 +51,9 @@ impl Draft {
             balance: raw
                 .balance
                 .or(Balance::Maglev, |typed| choice(&typed, "balance", &BALANCES, &[], findings)),
-            persistence: raw.persistence.or(None, |typed| persistence(&typed, findings)),
+            persistence: raw
+                .persistence
+                .or(None, |typed| or_never(&typed, "persistence", ("1s", IDLE_MIN), ("24h", DAY), findings)),
             slots: raw.slots.or(limits::SLOTS_DEFAULT, |typed| slots(&typed, findings)),
             mss: raw.mss.or(None, |typed| mss(&typed, &protocols, findings)),
             protocols,
@@ -67,21 +69,22 @@ impl Draft {
             no_server: raw
                 .no_server
                 .or(NoServer::Reset, |typed| choice(&typed, "no_server", &no_servers, &[], findings)),
-            check: check(raw.check.map(|table| table.value).unwrap_or_default(), findings),
+            life: Life::new(raw.life, findings),
+            check: check::check(raw.check, at, findings),
         };
         own::check(&draft, findings);
         draft
     }
 
     pub(super) fn finish(self) -> Option<Service> {
-        let ports = self.ports?;
+        let (ports, forward, life) = (self.ports?, self.forward?, self.life?);
         let servers = self.servers.into_iter().map(|server| server.finish(ports));
         Some(Service {
             name: self.name?.value,
             addresses: self.addresses.into_iter().map(|address| address.value).collect(),
             ports,
             protocols: self.protocols,
-            forward: self.forward?,
+            forward,
             balance: self.balance?,
             persistence: self.persistence?,
             slots: self.slots?,
@@ -89,7 +92,11 @@ impl Draft {
             mss: self.mss?,
             no_server: self.no_server?,
             access: self.access?,
-            check: self.check?,
+            check: self.check?.check,
+            slow_start: life.slow_start,
+            panic: life.panic,
+            damping: life.damping,
+            suspect_after: life.suspect_after(forward),
             servers: servers.collect::<Option<Vec<_>>>()?,
         })
     }
@@ -122,13 +129,6 @@ fn ports(typed: &Spanned<Port>, findings: &mut Findings) -> Option<Ports> {
         }
         Port::Text(text) => checked(&Spanned::new(typed.at, text.clone()), findings, address::ports),
     }
-}
-
-fn persistence(typed: &Text, findings: &mut Findings) -> Option<Option<Duration>> {
-    if value::duration(&typed.value) == Ok(Duration::ZERO) {
-        return Some(None);
-    }
-    within(typed, "persistence", ("0s, or 1s", IDLE_MIN), ("24h", IDLE_MAX), findings).map(Some)
 }
 
 fn mss(typed: &Number, protocols: &[Protocol], findings: &mut Findings) -> Option<Option<u16>> {
@@ -188,7 +188,7 @@ fn slots(typed: &Number, findings: &mut Findings) -> Option<u32> {
 
 fn idle(raw: Field<Text>, findings: &mut Findings) -> Option<IdleTimeout> {
     raw.or(IdleTimeout { tcp: IDLE_TCP, udp: IDLE_UDP }, |typed| {
-        let idle = within(&typed, "idle_timeout", ("1s", IDLE_MIN), ("24h", IDLE_MAX), findings)?;
+        let idle = within(&typed, "idle_timeout", ("1s", IDLE_MIN), ("24h", DAY), findings)?;
         Some(IdleTimeout { tcp: idle, udp: idle })
     })
 }
@@ -210,7 +210,6 @@ const BALANCES: [(&str, Balance); 4] = [
 const IDLE_TCP: Duration = Duration::from_secs(15 * 60);
 const IDLE_UDP: Duration = Duration::from_secs(30);
 const IDLE_MIN: Duration = Duration::from_secs(1);
-const IDLE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What every host takes without having said so (RFC 9293, section 3.7.1).
 const MSS_MIN: u16 = 536;

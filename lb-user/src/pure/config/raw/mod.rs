@@ -3,10 +3,14 @@
 //! Owns which keys exist, in which table, of which type, and which of them are not built yet. Must not know
 //! ranges, defaults, or how one key limits another: that is `convert`.
 
+mod check;
+mod notify;
 mod reader;
 mod service;
 
-pub use service::{Check, Server, Service};
+pub use check::{Check, Own, Request, Said, Times, Tls};
+pub use notify::{Mail, Notify};
+pub use service::{Damping, Life, Server, Service};
 use toml::de::{DeTable, DeValue};
 
 use self::reader::Reader;
@@ -22,6 +26,7 @@ pub struct Raw {
     pub cluster: Option<Spanned<Cluster>>,
     pub datapath: Option<Spanned<Datapath>>,
     pub log: Option<Spanned<Log>>,
+    pub notify: Option<Spanned<Notify>>,
     pub services: Vec<Spanned<Service>>,
 }
 
@@ -48,6 +53,7 @@ pub enum Port {
 pub struct Global {
     pub node: Field<Text>,
     pub admin_socket: Field<Text>,
+    pub state: Field<Text>,
 }
 
 #[derive(Default)]
@@ -63,6 +69,7 @@ pub struct Datapath {
     pub flows: Field<Number>,
     pub nat_source: Field<List>,
     pub pin: Field<Text>,
+    pub watchdog: Field<Text>,
 }
 
 #[derive(Default)]
@@ -98,6 +105,8 @@ impl Raw {
         once(&mut self.datapath, datapath, "[datapath]", root.findings);
         let log = root.table("log", "[log]", Log::read);
         once(&mut self.log, log, "[log]", root.findings);
+        let notify = root.table("notify", "[notify]", Notify::read);
+        once(&mut self.notify, notify, "[notify]", root.findings);
 
         let remedy = "begin each service with the line `[[service]]`, in two brackets";
         if let Field::Given(services) = root.tables("service", "[[service]]", remedy, Service::read) {
@@ -118,10 +127,14 @@ impl Global {
         let global = Global {
             node: table.text("node", "\"lb1\""),
             admin_socket: table.text("admin_socket", "\"/run/steelyard/admin.sock\""),
+            state: table.text("state", "\"/var/lib/steelyard\""),
         };
         table.not_built("threads", never);
         table.not_built("maxconn", never);
         table.not_built("user", never);
+        table.foreign("[global]", &[("router_id", "node")]);
+        table.foreign("[notify]", &notify::WORDS);
+        table.foreign("[notify]", &[("smtp_server", "smtp_server")]);
         table.finish();
         global
     }
@@ -146,6 +159,7 @@ impl Datapath {
             flows: table.number("flows", "262_144"),
             nat_source: table.texts("nat_source", "[\"10.0.5.93\"]"),
             pin: table.text("pin", "\"/sys/fs/bpf/steelyard\""),
+            watchdog: table.duration("watchdog", "\"60s\""),
         };
         table.finish();
         datapath

@@ -3,6 +3,8 @@
 //! Owns the findings every table shares: wrong types, unknown keys, keys that are not built yet. Must not
 //! know what a value means.
 
+use std::ops::Range;
+
 use toml::de::{DeTable, DeValue};
 
 use super::{Field, List, Number, Port, Text};
@@ -14,6 +16,8 @@ pub(super) struct Reader<'t, 'f> {
     name: &'static str,
     at: Span,
     known: Vec<&'static str>,
+    /// Words of other programs, the key that means the same here, and its table.
+    foreign: Vec<(&'static str, &'static str, &'static str)>,
     pub(super) findings: &'f mut Findings,
 }
 
@@ -24,7 +28,11 @@ impl<'t, 'f> Reader<'t, 'f> {
         at: Span,
         findings: &'f mut Findings,
     ) -> Self {
-        Reader { table, name, at, known: Vec::new(), findings }
+        Reader { table, name, at, known: Vec::new(), foreign: Vec::new(), findings }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.table.is_empty()
     }
 
     /// `example` is a good value as it would be typed.
@@ -87,6 +95,42 @@ impl<'t, 'f> Reader<'t, 'f> {
             DeValue::String(text) => Field::Given(Spanned::new(at, vec![Spanned::new(at, text.to_string())])),
             DeValue::Array(_) => reader.list(key, at, value, example),
             other => reader.wrong_type(key, at, other, "a string or a list of strings", example),
+        })
+    }
+
+    /// A program and its arguments; one string is split on blanks.
+    pub(super) fn words(&mut self, key: &'static str, example: &str) -> Field<List> {
+        self.field(key, |reader, at, value| match value {
+            DeValue::String(text) => {
+                let words = text.split_ascii_whitespace().map(|word| Spanned::new(at, word.to_string()));
+                Field::Given(Spanned::new(at, words.collect()))
+            }
+            DeValue::Array(_) => reader.list(key, at, value, example),
+            other => reader.wrong_type(key, at, other, "a string or a list of strings", example),
+        })
+    }
+
+    /// A table whose keys are the operator's own.
+    pub(super) fn pairs(&mut self, key: &'static str, example: &str) -> Field<Vec<(Text, Text)>> {
+        self.field(key, |reader, at, value| {
+            let wanted = "a table of strings";
+            let DeValue::Table(table) = value else {
+                return reader.wrong_type(key, at, value, wanted, example);
+            };
+            let mut pairs = Vec::new();
+            for (name, value) in table.iter().filter(|(_, value)| !is_placeholder(value.span())) {
+                let at = reader.span(value.span());
+                match value.get_ref() {
+                    DeValue::String(text) => {
+                        let name = Spanned::new(reader.span(name.span()), name.get_ref().to_string());
+                        pairs.push((name, Spanned::new(at, text.to_string())));
+                    }
+                    other => {
+                        let _: Field<()> = reader.wrong_type(key, at, other, wanted, example);
+                    }
+                }
+            }
+            Field::Given(pairs)
         })
     }
 
@@ -166,6 +210,17 @@ impl<'t, 'f> Reader<'t, 'f> {
         }
     }
 
+    /// Words of other programs that an operator may type here: the remedy leads to the key of `table`.
+    pub(super) fn foreign(&mut self, table: &'static str, words: &[(&'static str, &'static str)]) {
+        self.foreign.extend(words.iter().map(|&(theirs, ours)| (theirs, ours, table)));
+    }
+
+    /// The keys asked for so far that are there, each with the place of its value.
+    pub(super) fn typed(&self) -> Vec<(&'static str, Span)> {
+        let place = |&key| Some((key, self.span(self.table.get(key)?.span())));
+        self.known.iter().filter_map(place).collect()
+    }
+
     /// Reports the keys nobody asked for.
     pub(super) fn finish(self) {
         for (key, _) in self.table.iter() {
@@ -174,12 +229,17 @@ impl<'t, 'f> Reader<'t, 'f> {
                 continue;
             }
             let at = Span { file: self.at.file, start: key.span().start, end: key.span().end };
-            let remedy = match nearest(name, self.known.iter().copied()) {
-                Some(known) => {
+            let foreign = self.foreign.iter().find(|(theirs, ..)| *theirs == name);
+            let remedy = match (foreign, nearest(name, self.known.iter().copied())) {
+                (Some((_, ours, table)), _) => {
+                    self.findings.misspelt(self.at, ours);
+                    format!("its name is `{ours}`, in {table}")
+                }
+                (None, Some(known)) => {
                     self.findings.misspelt(self.at, known);
                     format!("did you mean `{known}`?")
                 }
-                None => format!("remove it; the keys known here are {}", self.known.join(", ")),
+                (None, None) => format!("remove it; the keys known here are {}", self.known.join(", ")),
             };
             self.findings.error(at, format!("unknown key {} in {}", quote(name), self.name), remedy);
         }
@@ -197,12 +257,11 @@ impl<'t, 'f> Reader<'t, 'f> {
         }
     }
 
-    /// None where the key is absent, or where the parser put a placeholder for a value it could not read.
+    /// None where the key is absent or its value could not be read.
     fn take(&mut self, key: &'static str) -> Option<(Span, &'t DeValue<'t>)> {
         self.known.push(key);
         let value = self.table.get(key)?;
-        let is_placeholder = value.span() == (0..0);
-        (!is_placeholder).then(|| (self.span(value.span()), value.get_ref()))
+        (!is_placeholder(value.span())).then(|| (self.span(value.span()), value.get_ref()))
     }
 
     fn list(&mut self, key: &str, at: Span, value: &DeValue<'_>, example: &str) -> Field<List> {
@@ -242,9 +301,14 @@ impl<'t, 'f> Reader<'t, 'f> {
         Field::Wrong
     }
 
-    fn span(&self, bytes: std::ops::Range<usize>) -> Span {
+    fn span(&self, bytes: Range<usize>) -> Span {
         Span { file: self.at.file, start: bytes.start, end: bytes.end }
     }
+}
+
+/// The parser puts one where it could not read a value.
+fn is_placeholder(bytes: Range<usize>) -> bool {
+    bytes == (0..0)
 }
 
 fn integer(value: &DeValue<'_>) -> Option<i64> {

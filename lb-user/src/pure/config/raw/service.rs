@@ -1,8 +1,6 @@
-//! `[[service]]` as typed, with its servers and its check.
+//! `[[service]]` as typed, with its servers.
 
-use toml::de::DeValue;
-
-use super::{Field, List, Number, Port, Text, never, reader::Reader};
+use super::{Check, Field, List, Number, Port, Text, reader::Reader};
 use crate::pure::config::error::Spanned;
 
 #[derive(Default)]
@@ -20,6 +18,7 @@ pub struct Service {
     pub no_server: Field<Text>,
     pub allow: Field<List>,
     pub deny: Field<List>,
+    pub life: Life,
     pub servers: Field<Vec<Spanned<Server>>>,
     pub check: Option<Spanned<Check>>,
 }
@@ -32,14 +31,20 @@ pub struct Server {
     pub backup: Field<bool>,
 }
 
+/// How servers come and go beside their checks.
 #[derive(Default)]
-pub struct Check {
-    pub kind: Field<Text>,
-    pub interval: Field<Text>,
-    pub timeout: Field<Text>,
-    pub rise: Field<Number>,
-    pub fall: Field<Number>,
-    pub port: Field<Spanned<Port>>,
+pub struct Life {
+    pub slow_start: Field<Text>,
+    pub panic: Field<Number>,
+    pub damping: Option<Spanned<Damping>>,
+    pub suspect_after: Field<Number>,
+}
+
+#[derive(Default)]
+pub struct Damping {
+    pub changes: Field<Number>,
+    pub within: Field<Text>,
+    pub hold: Field<Text>,
 }
 
 impl Service {
@@ -58,6 +63,7 @@ impl Service {
             no_server: table.text("no_server", "\"reset\""),
             allow: table.text_or_texts("allow", "[\"10.0.0.0/8\"]"),
             deny: table.text_or_texts("deny", "[\"10.0.0.0/8\"]"),
+            life: Life::read(&mut table),
             servers: table.tables(
                 "server",
                 "`server`",
@@ -66,6 +72,7 @@ impl Service {
             ),
             check: table.table("check", "[service.check]", Check::read),
         };
+        table.foreign("[[service]]", &WORDS);
         table.finish();
         service
     }
@@ -84,25 +91,34 @@ impl Server {
     }
 }
 
-impl Check {
-    fn read(mut table: Reader<'_, '_>) -> Check {
-        let check = Check {
-            kind: table.text("type", "\"tcp\""),
-            interval: table.duration("interval", "\"2s\""),
-            timeout: table.duration("timeout", "\"1s\""),
-            rise: table.number("rise", "3"),
-            fall: table.number("fall", "3"),
-            port: table.port("port", "8080"),
-        };
-        table.not_built("through", is_direct);
-        for key in ["uri", "expect", "fast_interval", "down_interval"] {
-            table.not_built(key, never);
+impl Life {
+    fn read(table: &mut Reader<'_, '_>) -> Life {
+        Life {
+            slow_start: table.duration("slow_start", "\"1m\""),
+            panic: table.number("panic", "50"),
+            damping: table.table("damping", "[service.damping]", Damping::read),
+            suspect_after: table.number("suspect_after", "5"),
         }
-        table.finish();
-        check
     }
 }
 
-fn is_direct(value: &DeValue<'_>) -> bool {
-    value.as_str() == Some("direct")
+impl Damping {
+    fn read(mut table: Reader<'_, '_>) -> Damping {
+        let damping = Damping {
+            changes: table.number("changes", "4"),
+            within: table.duration("within", "\"1m\""),
+            hold: table.duration("hold", "\"2m\""),
+        };
+        table.finish();
+        damping
+    }
 }
+
+/// HAProxy's and Keepalived's words.
+const WORDS: [(&str, &str); 5] = [
+    ("slowstart", "slow_start"),
+    ("lb_algo", "balance"),
+    ("lb_kind", "forward"),
+    ("persistence_timeout", "persistence"),
+    ("real_server", "server"),
+];

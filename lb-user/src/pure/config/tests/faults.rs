@@ -316,6 +316,14 @@ secret_file = "/etc/steelyard/secret""#,
 [log]"#,
             "7:8: `offload` is not a value of `mode`",
         ),
+        ("state relative", r#"node = "lb1""#, r#"state = "lb""#, "2:9: `lb` is not an absolute path"),
+        (
+            "watchdog too short",
+            "[log]",
+            r#"watchdog = "10ms"
+[log]"#,
+            "7:12: `watchdog` is out of range: `10ms`",
+        ),
         ("flows too few", "[log]", "flows = 512\n[log]", "7:9: `flows` is out of range: 512"),
         (
             "nat_source loopback",

@@ -10,8 +10,9 @@ use crate::pure::config::{
     Parsed, Source,
     error::{DIAGNOSTICS_MAX, Severity},
     model::{
-        Access, Balance, Check, CheckKind, Cluster, Config, Datapath, Forward, Global, IdleTimeout, Log,
-        NoServer, Protocol, Secret, Server, Service, XdpMode,
+        Access, Admin, Balance, Cluster, Config, Damping, Datapath, Forward, Global, IdleTimeout, Log,
+        NoServer, Notify, Protocol, Secret, Server, Service, XdpMode,
+        check::{Check, CheckKind},
     },
     network::{Family, Network, Ports},
     parse_files,
@@ -21,7 +22,11 @@ use crate::pure::config::{
 fn nothing_means_the_defaults() {
     let parsed = accepted("");
     let expected = Config {
-        global: Global { node: None, admin_socket: "/run/steelyard/admin.sock".into() },
+        global: Global {
+            node: None,
+            admin_socket: "/run/steelyard/admin.sock".into(),
+            state: "/var/lib/steelyard".into(),
+        },
         cluster: Cluster { secret: Secret::Unset },
         datapath: Datapath {
             interfaces: Vec::new(),
@@ -29,8 +34,16 @@ fn nothing_means_the_defaults() {
             flows: limits::FLOWS_DEFAULT,
             nat_source: Vec::new(),
             pin: "/sys/fs/bpf/steelyard".into(),
+            watchdog: None,
         },
         log: Log { level: "info".into() },
+        notify: Notify {
+            command: Vec::new(),
+            webhook: None,
+            mail: None,
+            timeout: Duration::from_secs(10),
+            per_minute: 60,
+        },
         services: Vec::new(),
     };
     assert_eq!(parsed.config, expected);
@@ -54,6 +67,10 @@ fn a_service_fills_in_its_defaults() {
         no_server: NoServer::Reset,
         access: Access::default(),
         check: check(2_000, 1_000),
+        slow_start: None,
+        panic: 0,
+        damping: None,
+        suspect_after: 5,
         servers: vec![server("a", "10.0.5.91:8888", 1), server("b", "10.0.5.92:80", 1)],
     };
     assert_eq!(accepted(&text).config.services, [expected]);
@@ -68,6 +85,7 @@ mode = "native"
 flows = 1_048_576
 nat_source = ["10.0.5.93", "2001:db8::93"]
 pin = "/run/bpf/lb"
+watchdog = "1m"
 [cluster]
 secret_file = "/etc/steelyard/secret"
 [[service]]
@@ -84,6 +102,9 @@ deny = ["10.6.6.6"]
 idle_timeout = "1m30s"
 slots = 512
 no_server = "drop"
+slow_start = "30s"
+panic = 40
+damping = { changes = 3, within = "10m", hold = "5m" }
 server = [
   { name = "a", address = "10.0.5.91:53", weight = 0 },
   { name = "b", address = "2001:db8::91", backup = true },
@@ -118,6 +139,14 @@ check = { type = "none", interval = "500ms", timeout = "250ms", rise = 1, fall =
             deny: vec![host("10.6.6.6")],
         },
         check: Check { kind: CheckKind::None, rise: 1, fall: 255, port: Some(8080), ..check(500, 250) },
+        slow_start: Some(Duration::from_secs(30)),
+        panic: 40,
+        damping: Some(Damping {
+            changes: 3,
+            within: Duration::from_secs(600),
+            hold: Duration::from_secs(300),
+        }),
+        suspect_after: 0,
         servers: vec![
             server("a", "10.0.5.91:53", 0),
             Server { backup: true, ..server("b", "[2001:db8::91]:53", 1) },
@@ -131,6 +160,7 @@ check = { type = "none", interval = "500ms", timeout = "250ms", rise = 1, fall =
         flows: 1_048_576,
         nat_source: vec![IpAddr::from([10, 0, 5, 93]), "2001:db8::93".parse().unwrap()],
         pin: "/run/bpf/lb".into(),
+        watchdog: Some(Duration::from_secs(60)),
     };
     assert_eq!(parsed.config.datapath, datapath);
     assert_eq!(parsed.warnings, []);
@@ -246,6 +276,16 @@ fn warnings() {
             "28:7: `mss` means nothing",
         ),
         ("udp by tcp", format!("{BASE}{}", DNS.replace("both", "udp")), "21:8: service `dns` is udp only"),
+        (
+            "tcp by udp",
+            with("interval = \"2s\"", "type = \"udp\""),
+            "10:8: service `web` is tcp only, and its servers are checked over udp",
+        ),
+        (
+            "a sender without mail",
+            with("[log]", "[notify]\nemail_from = \"lb@example.com\"\n[log]"),
+            "8:14: no mail is sent: `email` is missing",
+        ),
     ];
     for (name, text, expected) in cases {
         let warnings = accepted(&text).warnings;
@@ -310,6 +350,8 @@ fn secrets_are_never_shown() {
             .replace("[global]", "cluster = { secret = \"hush\", x = 1 }\n[global]"),
         with("[cluster]\nsecret = \"hush\"", "").replace("[global]", "cluster.secert = \"hush\"\n[global]"),
         with("[cluster]\nsecret = \"hush\"", "secret = \"hush\""),
+        with("[log]", "[notify]\nwebhook = \"ftp://example.com/hush\"\n[log]"),
+        with("interval = \"2s\"", "type = \"http\"\nheaders = { Authorization = \"hush\\n\" }"),
     ];
     for text in cases {
         let errors = shown(&refused(&text));
@@ -410,13 +452,31 @@ const EXAMPLES: [(&str, &str); 4] = [
     ("gue", include_str!("../../../../../examples/gue.toml")),
 ];
 
-const PIECES: [&str; 38] = [
+const PIECES: [&str; 56] = [
     "[global]",
     "[cluster]",
     "[datapath]",
     "[[service]]",
     "[service.check]",
     "[log]",
+    "[notify]",
+    "type = \"https\"\n",
+    "type = \"udp\"\n",
+    "type = \"dns\"\n",
+    "type = \"script\"\n",
+    "headers",
+    "host",
+    "expect",
+    "expect_regex",
+    "send_hex",
+    "dialogue",
+    "verify",
+    "ca_file",
+    "query",
+    "command",
+    "email",
+    "webhook",
+    "damping",
     "\n",
     "\n",
     "\n",
@@ -452,19 +512,19 @@ const PIECES: [&str; 38] = [
 ];
 
 fn check(interval_ms: u64, timeout_ms: u64) -> Check {
+    let interval = Duration::from_millis(interval_ms);
     Check {
-        kind: CheckKind::Tcp,
-        interval: Duration::from_millis(interval_ms),
+        interval,
+        fast_interval: interval,
+        down_interval: interval,
         timeout: Duration::from_millis(timeout_ms),
-        rise: 3,
-        fall: 3,
-        port: None,
+        ..Check::of(CheckKind::Tcp(Vec::new()))
     }
 }
 
 fn server(name: &str, address: &str, weight: u16) -> Server {
     let address = address.parse().expect("an address with a port");
-    Server { name: name.into(), address, weight, backup: false }
+    Server { name: name.into(), address, weight, backup: false, admin: Admin::Ready }
 }
 
 fn host(address: &str) -> Network {

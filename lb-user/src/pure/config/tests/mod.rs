@@ -1,7 +1,9 @@
 //! What an operator types, against what is reported and what it means.
 
+mod checks;
 mod faults;
 mod meaning;
+mod notify;
 mod precedence;
 mod services;
 mod unbuilt;
@@ -59,9 +61,9 @@ fn with(old: &str, new: &str) -> String {
 }
 
 /// Name, a part of the base, what it becomes, `line:column: message`.
-type Case = (&'static str, &'static str, &'static str, &'static str);
+type Case<'a> = (&'a str, &'a str, &'a str, &'a str);
 
-fn check(cases: &[Case]) {
+fn check(cases: &[Case<'_>]) {
     for (name, old, new, expected) in cases {
         only(name, &with(old, new), expected);
     }

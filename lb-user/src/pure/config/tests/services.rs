@@ -1,6 +1,9 @@
 //! One fault at a time in a `[[service]]`: where it is reported, and how.
 
-use super::check;
+use std::time::Duration;
+
+use super::{accepted, check, only, with};
+use crate::pure::config::model::Damping;
 
 #[test]
 fn addresses() {
@@ -213,5 +216,74 @@ deny = ["10.0.0.1", "10.0.0.1/32"]"#,
             r#""10.0.5.92", backup = 1 }"#,
             "16:49: `backup` must be true or false, not an integer",
         ),
+        (
+            "slow start without unit",
+            "port = 80",
+            "port = 80\nslow_start = 30",
+            "13:14: `slow_start` is a duration and needs a unit",
+        ),
+        (
+            "slow start too short",
+            "port = 80",
+            r#"port = 80
+slow_start = "10ms""#,
+            "13:14: `slow_start` is out of range: `10ms`",
+        ),
+        ("panic above all", "port = 80", "port = 80\npanic = 101", "13:9: `panic` is out of range: 101"),
+        (
+            "damping no table",
+            "port = 80",
+            "port = 80\ndamping = true",
+            "13:11: `damping` must be one table, not true or false",
+        ),
+        (
+            "damping of no change",
+            "port = 80",
+            "port = 80\ndamping = { changes = 0 }",
+            "13:23: `changes` is out of range: 0",
+        ),
+        (
+            "damping too short",
+            "port = 80",
+            r#"port = 80
+damping = { hold = "10ms" }"#,
+            "13:20: `hold` is out of range: `10ms`",
+        ),
+        (
+            "damping, unknown key",
+            "port = 80",
+            r#"port = 80
+damping = { holds = "10s" }"#,
+            "13:13: unknown key `holds` in [service.damping]",
+        ),
+        (
+            "suspects too late",
+            "port = 80",
+            "port = 80\nsuspect_after = 257",
+            "13:17: `suspect_after` is out of range: 257",
+        ),
     ]);
+}
+
+#[test]
+fn suspects_need_replies() {
+    let text = with("\"nat\"", "\"dsr\"\nsuspect_after = 3").replace(":8888", "");
+    only(
+        "dsr",
+        &text,
+        "14:17: `suspect_after` means nothing to `forward = \"dsr\"`: its replies do not pass here",
+    );
+    for (keys, expected) in
+        [("\"dsr\"", 0), ("\"ipip\"\nsuspect_after = 0", 0), ("\"nat\"\nsuspect_after = 3", 3)]
+    {
+        let text = with("\"nat\"", keys).replace(":8888", "");
+        assert_eq!(accepted(&text).config.services[0].suspect_after, expected, "{keys}");
+    }
+}
+
+#[test]
+fn damping_fills_in_its_defaults() {
+    let text = with("port = 80", "port = 80\ndamping = {}");
+    let expected = Damping { changes: 4, within: Duration::from_secs(60), hold: Duration::from_secs(120) };
+    assert_eq!(accepted(&text).config.services[0].damping, Some(expected));
 }

@@ -1,0 +1,31 @@
+//! A program that the daemon runs, with its arguments. No shell reads them.
+
+use super::{PATH_MAX, bounded, checked};
+use crate::pure::config::{
+    error::{Findings, quote},
+    raw::List,
+    value::{self, Fault, fault},
+};
+
+pub(super) fn command(list: List, findings: &mut Findings) -> Option<Vec<String>> {
+    let Some(program) = list.value.first() else {
+        findings.error(list.at, "`command` is empty", "write a program and its arguments, or remove the key");
+        return None;
+    };
+    checked(program, findings, |text| value::path(text, PATH_MAX))?;
+    bounded(&list, "command", WORDS_MAX, findings);
+    list.value.iter().map(|typed| checked(typed, findings, word)).collect()
+}
+
+fn word(text: &str) -> Result<String, Fault> {
+    if text.contains('\0') || text.len() > PATH_MAX {
+        return Err(fault(
+            format!("{} cannot be handed to a program", quote(text)),
+            format!("use at most {PATH_MAX} bytes, none of them zero"),
+        ));
+    }
+    Ok(text.into())
+}
+
+/// The program and its arguments.
+const WORDS_MAX: usize = 64;
