@@ -22,7 +22,7 @@ use super::{
     checks,
     control::{Control, INBOX, PLAN_PAUSE_MIN},
     interfaces::target,
-    keeper,
+    keeper::{self, Keeper},
     notices::Notices,
     orders::{self, Loaded, ORDERS, Order, Orderer, Settings},
     through::Steers,
@@ -186,8 +186,7 @@ impl Daemon {
         }
         let changes = overlay.differences(&file);
         let situation = Arc::new(Mutex::new(Situation { changes, ..Situation::default() }));
-        let (saver, saves) = mpsc::channel(keeper::SAVES);
-        let keeper = tokio::spawn(keeper::keep(kept, saves, Arc::clone(&situation)));
+        let (saver, keeper) = Keeper::start(kept, Arc::clone(&situation));
         let (wanted, watched) = watch::channel(Watched::default());
         let (net_sender, mut net_events) = mpsc::channel(INBOX);
         let follower = tokio::spawn(follow(watched, net_sender));
