@@ -34,19 +34,23 @@ pub(super) fn load(path: &Path) -> Overlay {
         Ok(None) => return Overlay::default(),
         Ok(Some(text)) => text,
         Err(error) => {
-            warn!("what was changed at runtime is not in force: {error}");
+            let aside = file::put_aside(path).map_or_else(|error| error.to_string(), shown);
+            warn!("what was changed at runtime is not in force: {error}; it is kept as {aside}");
             return Overlay::default();
         }
     };
     serde_json::from_str(&text).unwrap_or_else(|error| {
-        let aside = file::put_aside(path);
-        let place = aside.map_or_else(|error| error.to_string(), |aside| aside.display().to_string());
+        let place = file::put_aside(path).map_or_else(|error| error.to_string(), shown);
         warn!(
             "{} is damaged ({error}): what was changed at runtime is not in force; it is kept as {place}",
             path.display()
         );
         Overlay::default()
     })
+}
+
+fn shown(path: PathBuf) -> String {
+    path.display().to_string()
 }
 
 /// Hands overlays to the task that keeps them; the latest takes the place of those that wait.

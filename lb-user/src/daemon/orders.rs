@@ -24,7 +24,7 @@ use crate::{
     pure::{
         config::{
             self, Source,
-            model::{Config, Secret},
+            model::{Admin, Config, Secret},
             network::shown,
         },
         notice::{By, Notice, ServerName},
@@ -222,7 +222,8 @@ impl Control {
         allowed(&tried.plan, limits)?;
         let added = self.interfaces_to_add(&file).await?;
 
-        warnings.extend(tried.plan.breaks.iter().chain(&tried.plan.next_start).cloned());
+        warnings
+            .extend(tried.plan.breaks.iter().chain(&tried.plan.ends).chain(&tried.plan.next_start).cloned());
         let plan = tried.plan.clone();
         let before = std::mem::replace(&mut self.settings.file, file);
         self.settings.secret = secret;
@@ -261,15 +262,20 @@ impl Control {
         if let Some(notice) = notice(&before, service, server, &change) {
             self.notices.tell(&notice);
         }
-        Ok((Changed { done, plan, warnings: Vec::new() }, kept))
+        let warnings = match change {
+            Change::Admin(Admin::Ready) => {
+                self.state.down_though_ready(service, server).into_iter().collect()
+            }
+            _ => Vec::new(),
+        };
+        Ok((Changed { done, plan, warnings }, kept))
     }
 
     /// From here on the tried state is the state. Tells everybody who depends on the configuration.
     fn adopt(&mut self, tried: Tried, overlay: Overlay) -> Receipt {
         self.state = tried.state;
         self.apply(tried.steps);
-        self.tasks.send_replace(self.state.checks().into());
-        self.wanted.send_replace(self.wanted_now());
+        self.tell_tasks();
         let changed = overlay != self.settings.overlay;
         self.settings.overlay = overlay;
         let differences = self.settings.overlay.differences(&self.settings.file);

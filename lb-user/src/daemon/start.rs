@@ -171,6 +171,7 @@ impl Daemon {
             secret: &secret,
             pinned: kernel.tables(),
             ring_slots: kernel.ring_slots(),
+            flows_max: kernel.flows_max(),
             now: Instant::now(),
         })?;
         // What a watchdog has let pass since the last daemon died is forwarded again from here on.
@@ -218,7 +219,10 @@ impl Daemon {
         control.first_look(&mut net_events, Instant::now() + FIRST_LOOK).await;
         control.steer()?;
         control.kernel.attaching()?;
-        attach_all(&mut control, &interfaces)?;
+        if let Err(error) = attach_all(&mut control, &interfaces) {
+            control.kernel.not_attached();
+            return Err(error.into());
+        }
         control.kernel.attached()?;
         let (sender, orders) = mpsc::channel(ORDERS);
         let orderer = Orderer { orders: sender, path };
@@ -287,6 +291,7 @@ impl Control {
     async fn first_look(&mut self, net_events: &mut mpsc::Receiver<NetEvent>, deadline: Instant) {
         let mut missing = self.state.targets();
         while !missing.is_empty() {
+            self.kernel.beat(self.state.patience());
             match timeout_at(deadline.into(), net_events.recv()).await {
                 Ok(Some(NetEvent::Hop(hop))) => {
                     if is_answered(&hop.reach) {
