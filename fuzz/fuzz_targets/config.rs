@@ -30,7 +30,7 @@ fuzz_target!(|text: &str| {
         secret: b"fuzz",
         pinned: Tables::default(),
         ring_slots: slots,
-        now: std::time::Instant::now(),
+        flows_max: 262_144, now: std::time::Instant::now(),
     };
     if let Ok(mut state) = State::new(start) {
         let mut tables = Tables::default();

@@ -74,10 +74,14 @@ pub(super) fn drain(
         return Ok(());
     }
     let started = Instant::now();
-    let first: Status = get(common, "/v1/status")?;
+    let mut first: Status = get(common, "/v1/status")?;
     loop {
         let status: Status = get(common, "/v1/status")?;
         let row: ServerRow = get(common, &server_page(&which.name))?;
+        if status.datapath.sweeps < first.datapath.sweeps {
+            // Another daemon, which counts anew.
+            first = status.clone();
+        }
         // The counts are those of the last sweep: one that began after the drain must have ended.
         let swept = status.datapath.sweeps >= first.datapath.sweeps + 2;
         if swept && row.server.flows == 0 && row.server.slots_base == 0 {
@@ -136,7 +140,7 @@ fn shown(plan: &PlanStatus, paint: Paint) -> String {
     for breaks in &plan.breaks {
         text += &format!("{} {breaks}; a reload needs --force\n", paint.red("breaks connections:"));
     }
-    for later in &plan.next_start {
+    for later in plan.ends.iter().chain(&plan.next_start) {
         text += &format!("{} {later}\n", paint.yellow("warning:"));
     }
     text

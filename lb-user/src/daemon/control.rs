@@ -46,6 +46,8 @@ const EVENTS_PER_PLAN: usize = 256;
 pub(super) const PLAN_PAUSE_MIN: Duration = Duration::from_millis(2);
 /// And as many times as long as the last plan took: planning uses a fifth of a CPU at the most.
 const PLAN_PAUSE: u32 = 4;
+/// And as long before a step that failed is tried again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How long a warning about a full table outlives the last refusal.
 pub(super) const FULL_SHOWN: Duration = Duration::from_secs(30);
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
@@ -105,7 +107,13 @@ impl Control {
                     let hops: Vec<_> = net_batch.drain(..).filter_map(|event| self.handle_net(event)).collect();
                     self.handle_all(hops.into_iter());
                 }
-                Some(order) = orders.recv() => self.carry_out(order).await,
+                Some(order) = orders.recv() => {
+                    // What was found under the configuration that is in force counts under it.
+                    self.handle_all(std::iter::from_fn(|| events.try_recv().ok()).take(INBOX));
+                    self.state.clock(kernel::now());
+                    self.kernel.beat(self.state.patience());
+                    self.carry_out(order).await;
+                }
                 _ = ticks.tick() => {
                     self.kernel.beat(self.state.patience());
                     self.sweep(&mut sweep);
@@ -120,8 +128,9 @@ impl Control {
                 () = at(self.state.deadline()) => self.state.pass(Instant::now()),
                 () = at(due) => {
                     let started = Instant::now();
-                    self.settle();
-                    self.pause = (started.elapsed() * PLAN_PAUSE).max(PLAN_PAUSE_MIN);
+                    let done = self.settle();
+                    let shortest = if done { PLAN_PAUSE_MIN } else { RETRY_PAUSE };
+                    self.pause = (started.elapsed() * PLAN_PAUSE).max(shortest);
                     due = None;
                 }
             }
@@ -149,16 +158,22 @@ impl Control {
     }
 
     /// Plans, applies every step, and publishes when anything changed.
-    pub(super) fn settle(&mut self) {
+    /// Whether every step was carried out.
+    pub(super) fn settle(&mut self) -> bool {
         // A large plan takes longer than a tick.
         self.kernel.beat(self.state.patience());
+        self.state.clock(kernel::now());
         let steps = self.state.plan();
-        self.apply(steps);
+        if steps.iter().any(|step| matches!(step, Step::RemoveServer(_))) {
+            self.tell_tasks();
+        }
+        self.apply(steps)
     }
 
-    pub(super) fn apply(&mut self, steps: Vec<Step>) {
+    /// Whether every step was carried out.
+    pub(super) fn apply(&mut self, steps: Vec<Step>) -> bool {
         if steps.is_empty() {
-            return;
+            return true;
         }
         let mut failure = None;
         for step in steps {
@@ -167,9 +182,17 @@ impl Control {
                 failure = Some(error.to_string());
             }
         }
+        let done = failure.is_none();
         self.trouble("tables", failure);
         self.keep_steering();
         self.publish();
+        done
+    }
+
+    /// Whom to check, and whom to look for.
+    pub(super) fn tell_tasks(&self) {
+        self.tasks.send_replace(self.state.checks().into());
+        self.wanted.send_replace(self.wanted_now());
     }
 
     pub(super) fn wanted_now(&self) -> Watched {

@@ -17,6 +17,10 @@ use crate::{
 impl Control {
     /// An interface that was replaced has lost the program.
     pub(super) fn handle_link(&mut self, link: LinkEvent) {
+        if !self.settings.file.datapath.interfaces.contains(&link.name) {
+            // It waited while a reload left the interface.
+            return;
+        }
         let known = self.attached_index(&link.name);
         let (up, index) = match link.state {
             LinkState::Up { index } => (true, Some(index)),

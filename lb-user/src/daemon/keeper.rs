@@ -7,15 +7,19 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, spawn_blocking},
+    time::timeout,
+};
 use tracing::warn;
 
-use super::{answers::Situation, orders::Save};
+use super::answers::Situation;
 use crate::{io::file, pure::overlay::Overlay};
 
-/// Changes that wait to be kept; only the last of them is written.
-pub(super) const SAVES: usize = 64;
 const RETRY: Duration = Duration::from_secs(30);
+/// Of whoever waits for a change to be kept.
+const PATIENCE: Duration = Duration::from_secs(20);
 const NAME: &str = "changes.json";
 /// Subject of the warning in the status.
 const ABOUT: &str = "changes at runtime";
@@ -30,13 +34,13 @@ pub(super) fn load(path: &Path) -> Overlay {
         Ok(None) => return Overlay::default(),
         Ok(Some(text)) => text,
         Err(error) => {
-            warn!("what was changed at runtime is not in force: {error}");
+            let aside = file::put_aside(path).map_or_else(|error| error.to_string(), shown);
+            warn!("what was changed at runtime is not in force: {error}; it is kept as {aside}");
             return Overlay::default();
         }
     };
     serde_json::from_str(&text).unwrap_or_else(|error| {
-        let aside = file::put_aside(path);
-        let place = aside.map_or_else(|error| error.to_string(), |aside| aside.display().to_string());
+        let place = file::put_aside(path).map_or_else(|error| error.to_string(), shown);
         warn!(
             "{} is damaged ({error}): what was changed at runtime is not in force; it is kept as {place}",
             path.display()
@@ -45,38 +49,92 @@ pub(super) fn load(path: &Path) -> Overlay {
     })
 }
 
-/// Writes every change until the senders are gone.
-pub(super) async fn keep(path: PathBuf, mut saves: mpsc::Receiver<Save>, situation: Arc<Mutex<Situation>>) {
-    let mut batch = Vec::with_capacity(SAVES);
-    let mut unsaved: Option<Overlay> = None;
+fn shown(path: PathBuf) -> String {
+    path.display().to_string()
+}
+
+/// Hands overlays to the task that keeps them; the latest takes the place of those that wait.
+pub(super) struct Keeper {
+    wanted: watch::Sender<Numbered>,
+    kept: watch::Receiver<Kept>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Numbered {
+    number: u64,
+    overlay: Overlay,
+}
+
+/// What became of the overlays up to a number.
+#[derive(Debug, Clone, Default)]
+struct Kept {
+    number: u64,
+    failure: Option<String>,
+}
+
+/// Knows when an overlay is kept.
+pub(super) struct Receipt {
+    number: u64,
+    kept: watch::Receiver<Kept>,
+}
+
+impl Keeper {
+    /// Starts the task, which ends with the keeper.
+    pub(super) fn start(path: PathBuf, situation: Arc<Mutex<Situation>>) -> (Keeper, JoinHandle<()>) {
+        let (wanted, watched) = watch::channel(Numbered::default());
+        let (done, kept) = watch::channel(Kept::default());
+        let task = tokio::spawn(keep(path, watched, done, situation));
+        (Keeper { wanted, kept }, task)
+    }
+
+    pub(super) fn keep(&self, overlay: &Overlay) -> Receipt {
+        let number = self.wanted.borrow().number + 1;
+        self.wanted.send_replace(Numbered { number, overlay: overlay.clone() });
+        Receipt { number, kept: self.kept.clone() }
+    }
+
+    /// For a change that is kept already.
+    pub(super) fn nothing_new(&self) -> Receipt {
+        Receipt { number: 0, kept: self.kept.clone() }
+    }
+}
+
+impl Receipt {
+    /// Whether it is kept; an error says why it is not yet.
+    pub(super) async fn wait(mut self) -> Result<(), String> {
+        let written = self.kept.wait_for(|kept| kept.number >= self.number);
+        match timeout(PATIENCE, written).await {
+            Ok(Ok(kept)) => kept.failure.clone().map_or(Ok(()), Err),
+            Ok(Err(_)) => Err("the daemon is stopping".to_owned()),
+            Err(_) => Err(format!("the disk has not taken it within {} s", PATIENCE.as_secs())),
+        }
+    }
+}
+
+/// Writes every change until the sender is gone; what could not be written, again and again.
+async fn keep(
+    path: PathBuf,
+    mut wanted: watch::Receiver<Numbered>,
+    done: watch::Sender<Kept>,
+    situation: Arc<Mutex<Situation>>,
+) {
     loop {
-        let taken = match unsaved {
-            None => saves.recv_many(&mut batch, SAVES).await,
-            // Nothing new: once more what could not be written.
-            Some(_) => timeout(RETRY, saves.recv_many(&mut batch, SAVES)).await.unwrap_or(usize::MAX),
-        };
-        if taken == 0 {
+        let failed = done.borrow().failure.is_some();
+        let news = if failed { timeout(RETRY, wanted.changed()).await } else { Ok(wanted.changed().await) };
+        if matches!(news, Ok(Err(_))) {
             return;
         }
-        let Some(overlay) = batch.last().map(|save| save.overlay.clone()).or(unsaved.take()) else {
-            continue;
-        };
-        let written = write(&path, &overlay).await;
-        if let Ok(mut situation) = situation.lock() {
-            match &written {
-                Ok(()) => drop(situation.warnings.remove(ABOUT)),
-                Err(error) => {
-                    let text = format!("what was changed at runtime is not kept: {error}");
-                    warn!("{text}");
-                    situation.warnings.insert(ABOUT.to_owned(), text);
-                }
-            }
+        let Numbered { number, overlay } = wanted.borrow_and_update().clone();
+        let failure = write(&path, &overlay).await.err();
+        let warning =
+            failure.as_ref().map(|error| format!("what was changed at runtime is not kept: {error}"));
+        if let Ok(mut situation) = situation.lock()
+            && situation.warn_of(ABOUT, warning.clone())
+            && let Some(warning) = warning
+        {
+            warn!("{warning}");
         }
-        unsaved = written.is_err().then_some(overlay);
-        for reply in batch.drain(..).filter_map(|save| save.reply) {
-            // Whoever asked may be gone.
-            let _ = reply.send(written.clone());
-        }
+        done.send_replace(Kept { number, failure });
     }
 }
 

@@ -9,7 +9,12 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::{control::Control, interfaces::target, start};
+use super::{
+    control::Control,
+    interfaces::target,
+    keeper::{Keeper, Receipt},
+    start,
+};
 use crate::{
     io::{
         admin::{PlanFile, server::Refused},
@@ -19,7 +24,7 @@ use crate::{
     pure::{
         config::{
             self, Source,
-            model::{Config, Secret},
+            model::{Admin, Config, Secret},
             network::shown,
         },
         notice::{By, Notice, ServerName},
@@ -163,14 +168,7 @@ pub(super) struct Settings {
     pub file: Config,
     pub secret: Vec<u8>,
     pub overlay: Overlay,
-    /// To whom the overlay goes to be kept.
-    pub keeper: mpsc::Sender<Save>,
-}
-
-/// An overlay to be kept, and who wants to know whether it was.
-pub(super) struct Save {
-    pub overlay: Overlay,
-    pub reply: Option<oneshot::Sender<Result<(), String>>>,
+    pub keeper: Keeper,
 }
 
 impl Control {
@@ -224,7 +222,8 @@ impl Control {
         allowed(&tried.plan, limits)?;
         let added = self.interfaces_to_add(&file).await?;
 
-        warnings.extend(tried.plan.breaks.iter().chain(&tried.plan.next_start).cloned());
+        warnings
+            .extend(tried.plan.breaks.iter().chain(&tried.plan.ends).chain(&tried.plan.next_start).cloned());
         let plan = tried.plan.clone();
         let before = std::mem::replace(&mut self.settings.file, file);
         self.settings.secret = secret;
@@ -247,12 +246,7 @@ impl Control {
         Ok(Changed { done: "reloaded".to_owned(), plan, warnings })
     }
 
-    fn change(
-        &mut self,
-        service: &str,
-        server: &str,
-        change: Change,
-    ) -> Result<(Changed, oneshot::Receiver<Result<(), String>>), Refused> {
+    fn change(&mut self, service: &str, server: &str, change: Change) -> Result<(Changed, Receipt), Refused> {
         let mut overlay = self.settings.overlay.clone();
         let done = said(service, server, &change);
         let before = self.settings.overlay.apply(&self.settings.file);
@@ -268,30 +262,30 @@ impl Control {
         if let Some(notice) = notice(&before, service, server, &change) {
             self.notices.tell(&notice);
         }
-        Ok((Changed { done, plan, warnings: Vec::new() }, kept))
+        let warnings = match change {
+            Change::Admin(Admin::Ready) => {
+                self.state.down_though_ready(service, server).into_iter().collect()
+            }
+            _ => Vec::new(),
+        };
+        Ok((Changed { done, plan, warnings }, kept))
     }
 
     /// From here on the tried state is the state. Tells everybody who depends on the configuration.
-    fn adopt(&mut self, tried: Tried, overlay: Overlay) -> oneshot::Receiver<Result<(), String>> {
+    fn adopt(&mut self, tried: Tried, overlay: Overlay) -> Receipt {
         self.state = tried.state;
         self.apply(tried.steps);
-        self.tasks.send_replace(self.state.checks().into());
-        self.wanted.send_replace(self.wanted_now());
-        let (reply, kept) = oneshot::channel();
+        self.tell_tasks();
         let changed = overlay != self.settings.overlay;
         self.settings.overlay = overlay;
         let differences = self.settings.overlay.differences(&self.settings.file);
         if let Ok(mut situation) = self.situation.lock() {
             situation.changes = differences;
         }
-        if changed {
-            let save = Save { overlay: self.settings.overlay.clone(), reply: Some(reply) };
-            // A keeper that is that far behind has said so; it gets the next change.
-            let _ = self.settings.keeper.try_send(save);
-        } else {
-            let _ = reply.send(Ok(()));
+        match changed {
+            true => self.settings.keeper.keep(&self.settings.overlay),
+            false => self.settings.keeper.nothing_new(),
         }
-        kept
     }
 
     /// Configured interfaces that are not attached to, once it is sure that they can be.
@@ -308,18 +302,11 @@ impl Control {
     }
 }
 
-async fn answer_when_kept(
-    (mut changed, kept): (Changed, oneshot::Receiver<Result<(), String>>),
-    reply: Reply<Changed>,
-) {
-    let lost = match kept.await {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(error),
-        Err(_) => Some("too many changes wait to be kept".to_owned()),
-    };
-    if let Some(error) = lost {
+async fn answer_when_kept((mut changed, receipt): (Changed, Receipt), reply: Reply<Changed>) {
+    if let Err(error) = receipt.wait().await {
         changed.warnings.push(format!("in force, but a restart would lose it: {error}"));
     }
+    // Whoever asked may be gone.
     let _ = reply.send(Ok(changed));
 }
 

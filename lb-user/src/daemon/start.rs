@@ -22,7 +22,7 @@ use super::{
     checks,
     control::{Control, INBOX, PLAN_PAUSE_MIN},
     interfaces::target,
-    keeper,
+    keeper::{self, Keeper},
     notices::Notices,
     orders::{self, Loaded, ORDERS, Order, Orderer, Settings},
     through::Steers,
@@ -171,6 +171,7 @@ impl Daemon {
             secret: &secret,
             pinned: kernel.tables(),
             ring_slots: kernel.ring_slots(),
+            flows_max: kernel.flows_max(),
             now: Instant::now(),
         })?;
         // What a watchdog has let pass since the last daemon died is forwarded again from here on.
@@ -186,8 +187,7 @@ impl Daemon {
         }
         let changes = overlay.differences(&file);
         let situation = Arc::new(Mutex::new(Situation { changes, ..Situation::default() }));
-        let (saver, saves) = mpsc::channel(keeper::SAVES);
-        let keeper = tokio::spawn(keeper::keep(kept, saves, Arc::clone(&situation)));
+        let (saver, keeper) = Keeper::start(kept, Arc::clone(&situation));
         let (wanted, watched) = watch::channel(Watched::default());
         let (net_sender, mut net_events) = mpsc::channel(INBOX);
         let follower = tokio::spawn(follow(watched, net_sender));
@@ -219,7 +219,10 @@ impl Daemon {
         control.first_look(&mut net_events, Instant::now() + FIRST_LOOK).await;
         control.steer()?;
         control.kernel.attaching()?;
-        attach_all(&mut control, &interfaces)?;
+        if let Err(error) = attach_all(&mut control, &interfaces) {
+            control.kernel.not_attached();
+            return Err(error.into());
+        }
         control.kernel.attached()?;
         let (sender, orders) = mpsc::channel(ORDERS);
         let orderer = Orderer { orders: sender, path };
@@ -288,6 +291,7 @@ impl Control {
     async fn first_look(&mut self, net_events: &mut mpsc::Receiver<NetEvent>, deadline: Instant) {
         let mut missing = self.state.targets();
         while !missing.is_empty() {
+            self.kernel.beat(self.state.patience());
             match timeout_at(deadline.into(), net_events.recv()).await {
                 Ok(Some(NetEvent::Hop(hop))) => {
                     if is_answered(&hop.reach) {

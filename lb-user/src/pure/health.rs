@@ -165,7 +165,7 @@ impl Health {
     pub fn reconfigure(&mut self, terms: Terms) -> Option<Change> {
         let was_usable = self.usable();
         let state = match self.state {
-            State::NoCheck => State::Unchecked,
+            State::NoCheck => State::Up { failures: 0 },
             State::Held { successes, .. } if terms.damping.is_none() => State::Down { successes },
             State::Unchecked | State::Up { .. } | State::Down { .. } | State::Held { .. } => self.state,
         };

@@ -28,8 +28,8 @@ pub struct Place {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlaceError {
     #[error(
-        "no stretch of {needed} slots is free in the pinned ring map of {capacity}: \
-         run `steelyard detach` (it ends the flows that are recorded), then start again"
+        "no stretch of {needed} slots is free in the ring map of {capacity}: restart the daemon, which makes it larger and \
+         keeps the flows; if that does not help, run `steelyard detach` first, which ends them"
     )]
     Ring { needed: u32, capacity: u32 },
     #[error("too many services: no id is free until the flows of removed ones have ended")]
@@ -203,6 +203,7 @@ mod tests {
             secret: b"x",
             pinned: Tables::default(),
             ring_slots: 4_096,
+            flows_max: 262_144,
             now: an_instant(),
         };
         let mut state = State::new(start).expect("room");

@@ -40,14 +40,29 @@ impl State {
         });
         let gone = before.iter().filter(|(name, _)| !after.contains_key(*name));
         let services: Vec<_> = changed.chain(gone.map(|(_, &index)| self.gone(index))).collect();
-        let slots: u64 = services.iter().map(|service| u64::from(service.slots)).sum();
+        // Nobody is moved by a service that is new.
+        let standing = services.iter().filter(|service| service.change != NEW);
+        let slots: u64 = standing.map(|service| u64::from(service.slots)).sum();
         let moved: u64 = services.iter().map(|service| u64::from(service.slots_moved)).sum();
         PlanStatus {
             percent_moved: percent(moved, slots),
             services,
             breaks,
-            next_start: next_start(&self.config, &next.config),
+            ends: self.ends(next),
+            next_start: next_start(&self.at_start, &next.config),
         }
+    }
+
+    /// Services that no longer take the packets they took.
+    fn ends(&self, next: &State) -> Vec<String> {
+        let kept: Vec<_> = next.services.iter().map(|service| service.place.id).collect();
+        let services = self.services.iter().zip(&self.config.services).enumerate();
+        let gone = services.filter(|(_, (state, _))| !kept.contains(&state.place.id));
+        gone.map(|(index, (_, service))| {
+            let flows = self.flows_of(index);
+            format!("the connections of service {} end: nothing takes its address and port ({flows} flows are recorded)", service.name)
+        })
+        .collect()
     }
 
     fn by_name(&self) -> impl Iterator<Item = (&str, usize)> {
@@ -77,7 +92,7 @@ impl State {
         let slots = self.slots_of(index).len() as u32;
         ServicePlan {
             name: service.name.clone(),
-            change: "new".to_owned(),
+            change: NEW.to_owned(),
             slots,
             servers_added: service.servers.iter().map(|server| server.name.clone()).collect(),
             ..ServicePlan::default()
@@ -170,6 +185,8 @@ fn next_start(old: &Config, new: &Config) -> Vec<String> {
     let differing = differs.iter().filter(|(_, differs)| *differs);
     differing.map(|(name, _)| format!("{name} changes at the next start")).collect()
 }
+
+const NEW: &str = "new";
 
 fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 }

@@ -139,7 +139,7 @@ impl State {
                 })
                 .collect(),
             flows: self.flows,
-            flows_max: self.config.datapath.flows.into(),
+            flows_max: self.flows_max.into(),
             sweeps: self.sweeps,
             flows_crowded: self.crowded,
         }

@@ -69,12 +69,18 @@ pub struct Start<'a> {
     pub pinned: Tables,
     /// Slots of the ring map.
     pub ring_slots: u32,
+    /// Records that the flow table has room for.
+    pub flows_max: u32,
     pub now: Instant,
 }
 
 #[derive(Clone)]
 pub struct State {
     pub(super) config: Config,
+    /// What the daemon was started with, without its services.
+    pub(super) at_start: Config,
+    /// Records the flow table has room for.
+    pub(super) flows_max: u32,
     hash_key: HashKey,
     seed: u64,
     /// Of the ring map.
@@ -247,7 +253,7 @@ impl State {
         {
             self.nat_sources.push(hop.source);
         }
-        let reason = way::unreachable(Some(&reach))?;
+        let reason = way::unreachable(Some(&reach)).filter(|_| self.by_address.contains_key(&address))?;
         // A neighbour that nobody has asked for yet is no news; the caller tells who did not answer at all.
         let first = before.is_none() && matches!(reach, Reach::Hop(_));
         let known = before.is_some_and(|before| way::unreachable(Some(&before)) == Some(reason));
@@ -289,6 +295,10 @@ impl State {
                 && let Some(others) = self.by_address.get_mut(&server.address.ip())
             {
                 others.remove(&id);
+                if others.is_empty() {
+                    self.by_address.remove(&server.address.ip());
+                    self.reaches.remove(&server.address.ip());
+                }
             }
             self.ids.release(id);
             self.stale = true;
@@ -428,7 +438,7 @@ impl State {
             port: Be16::new(server.address.port()),
             weight: configured
                 .filter(|_| server.admin() == Admin::Ready)
-                .map_or(0, |(index, position)| self.config.services[index].servers[position].weight),
+                .map_or(0, |(index, position)| self.entry_weight(server, index, position)),
             service: server.service,
             outer_source: self.outer_source(server),
         }

@@ -124,6 +124,9 @@ pub struct PlanStatus {
     pub services: Vec<ServicePlan>,
     /// What ends or moves connections of servers that live, one sentence each: refused unless forced.
     pub breaks: Vec<String>,
+    /// What goes on purpose, and the connections with it.
+    #[serde(default)]
+    pub ends: Vec<String>,
     /// What changes only when the daemon starts again.
     pub next_start: Vec<String>,
 }

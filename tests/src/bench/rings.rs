@@ -68,6 +68,7 @@ pub fn measure(plan: Plan, go_on: &dyn Fn() -> Result<()>) -> Result<Report> {
             secret: b"bench",
             pinned: Tables::default(),
             ring_slots: ring_slots(&parsed),
+            flows_max: 262_144,
             now: Instant::now(),
         };
         State::new(start).map_or(0, |mut state| state.plan().len())

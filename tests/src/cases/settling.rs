@@ -293,8 +293,15 @@ impl Bed {
 
 fn state(text: &str, pinned: Tables) -> State {
     let config = config::parse("test.toml", text).expect("valid").config;
-    State::new(Start { config, secret: b"x", pinned, ring_slots: RING_SLOTS, now: std::time::Instant::now() })
-        .expect("room for all")
+    State::new(Start {
+        config,
+        secret: b"x",
+        pinned,
+        ring_slots: RING_SLOTS,
+        flows_max: 262_144,
+        now: std::time::Instant::now(),
+    })
+    .expect("room for all")
 }
 
 fn config(kind: Kind, in_turn: bool, peers: &[Option<u16>; PEERS]) -> String {

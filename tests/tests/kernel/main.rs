@@ -160,6 +160,7 @@ fn of_every_flow() -> Result<State> {
         secret: b"x",
         pinned,
         ring_slots: RING_SLOTS,
+        flows_max: 262_144,
         now: std::time::Instant::now(),
     })?)
 }

@@ -64,7 +64,7 @@ fn of_many_first_starts_one_wins() -> Result<()> {
 #[test]
 fn the_watchdog_lets_packets_pass_until_a_daemon_is_back() -> Result<()> {
     let (bed, mut config) = bed(Arms::Two, Forward::Nat)?;
-    config.watchdog = Some("3s");
+    config.watchdog = Some("5s");
     let mut steelyard = Steelyard::running(&bed, &config)?;
     let knocks = || knock(&bed.client, bed.service(), Duration::from_millis(500)).map(|(knock, _)| knock);
     ensure!(knocks()? == Knock::Open);

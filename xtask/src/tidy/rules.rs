@@ -94,8 +94,8 @@ const UNSAFE_ISLANDS: &[&str] = &[
     "lb-ebpf/src/bin",
     // Raw BPF system calls and the mmap of map memory.
     "lb-user/src/io/kernel",
-    // A fork between the daemon and a check's script.
-    "lb-user/src/io/probe/script/leash",
+    // A fork between the daemon and a program of the operator's.
+    "lb-user/src/io/process/leash",
     // A program, a checksum offload, socket options and a namespace that no safe wrapper reaches.
     "tests/src/bed/xdp",
     "tests/src/bed/offload",
@@ -317,7 +317,7 @@ mod tests {
             "lb-user/src/io/mod.rs",
             "lb-user/src/io/net/x.rs",
             "lb-user/src/io/testbed.rs",
-            "lb-user/src/io/process.rs",
+            "lb-user/src/io/process/mod.rs",
             "lb-user/src/io/file.rs",
         ];
         assert_eq!(adapters(&paths.into()), ["file", "net"].map(String::from).into());

@@ -13,7 +13,7 @@ use std::path::Path;
 
 use aya::maps::{Map, MapData};
 use lb_common::{
-    flow::{FlowKey, FlowView, NAT_REPLY, NAT_REQUEST},
+    flow::{FIN, FlowKey, FlowView, NAT_REPLY, NAT_REQUEST, OPENING, RST, UNCONFIRMED},
     flow_table::{self, FlowMemory, InsertError, WAYS},
     net::{Family, V4, V6},
 };
@@ -72,6 +72,14 @@ pub(super) fn begin(pins: &Pins, memory: &TableMemory) -> Result<(), LoadError> 
         program.globals().set_moving(true);
     }
     Ok(())
+}
+
+/// Nothing waits any more for a move that was not finished.
+pub(super) fn give_up(pins: &Pins, memory: &TableMemory) {
+    memory.globals().set_moving(false);
+    if let Ok(old) = open(&pins.old_maps()) {
+        old.globals().set_moving(false);
+    }
 }
 
 /// Fetches what the program that was replaced recorded to its end; its maps go.
@@ -224,7 +232,7 @@ where
     flow_table::remove(to, key);
 }
 
-/// Returns how many records were made.
+/// Returns how many records were made. One that was copied before learns what became of it since.
 fn put<F: Family>(to: &TableMemory, key: &FlowKey<F>, view: &FlowView<F>) -> Result<u64, NoRoom>
 where
     TableMemory: FlowMemory<F>,
@@ -236,7 +244,22 @@ where
     };
     match flow_table::insert(to, key, now(), fill) {
         Ok(()) => Ok(1),
-        Err(InsertError::Exists) => Ok(0),
+        Err(InsertError::Exists) => {
+            refresh(to, key, view);
+            Ok(0)
+        }
         Err(InsertError::Full) => Err(NoRoom),
+    }
+}
+
+fn refresh<F: Family>(to: &TableMemory, key: &FlowKey<F>, view: &FlowView<F>)
+where
+    TableMemory: FlowMemory<F>,
+{
+    let Some((standing, known)) = flow_table::read(to, key) else { return };
+    let same = known.server == view.server && known.rewrite == view.rewrite;
+    if same && view.seen.since(known.seen) > 0 {
+        let opened = (OPENING | UNCONFIRMED) & !view.state;
+        standing.flow.touch(view.seen, view.state & (FIN | RST), opened);
     }
 }

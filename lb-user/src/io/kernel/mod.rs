@@ -37,7 +37,7 @@ use aya::{
     programs::{ProgramError, Xdp},
 };
 
-use lb_common::entry::ServerEntry;
+use lb_common::{entry::ServerEntry, flow_table};
 
 pub use self::{
     attach::{AttachError, Attached, Mode, Target},
@@ -108,6 +108,11 @@ impl Kernel {
         migrate::complete(&self.pins, &self.memory)
     }
 
+    /// Instead of `attached`, when that cannot be.
+    pub fn not_attached(&self) {
+        migrate::give_up(&self.pins, &self.memory);
+    }
+
     /// Gives the pins back and leaves the program to its links.
     pub fn into_pins(self) -> Pins {
         self.pins
@@ -175,6 +180,11 @@ impl Kernel {
     /// Slots of the ring map, which an earlier daemon may have made larger or smaller.
     pub fn ring_slots(&self) -> u32 {
         self.memory.ring.len() as u32
+    }
+
+    /// Records the flow table has room for, whatever the configuration says since.
+    pub fn flows_max(&self) -> u32 {
+        flow_table::flows(self.memory.flow_tags4.len() as u32)
     }
 
     pub fn apply(&mut self, step: &Step) -> Result<(), StepError> {

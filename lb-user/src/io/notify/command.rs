@@ -2,11 +2,10 @@
 
 use std::{process::ExitStatus, time::Duration};
 
-use tokio::process::Command;
 use tracing::debug;
 
 use crate::{
-    io::process::{self, ProcessError},
+    io::process::{self, Limits, ProcessError, Program},
     pure::notice::Event,
 };
 
@@ -18,28 +17,28 @@ pub enum CommandError {
     Failed { program: String, status: ExitStatus, said: String },
 }
 
-/// `command` is a program and its arguments; the event is in its environment, which holds nothing else but PATH.
+/// `command` is a program and its arguments; the event is in its environment.
 pub async fn run(command: &[String], event: &Event, limit: Duration) -> Result<(), CommandError> {
-    let Some((program, arguments)) = command.split_first() else { return Ok(()) };
-    let mut command = Command::new(program);
-    command.args(arguments).env_clear().envs(event.environment()).current_dir("/");
-    if let Some(path) = std::env::var_os("PATH") {
-        command.env("PATH", path);
-    }
-    let ended = process::run(command, limit).await?;
-    let said = ended.output.trim_end();
-    debug!("notify command {program} for {}: {}: {said}", event.kind, ended.status);
-    if ended.status.success() {
+    let Some(name) = command.first() else { return Ok(()) };
+    let program = Program { command: command.to_vec(), environment: event.environment().into(), user: None };
+    let mut output = Vec::new();
+    let limits = Limits { time: limit, output: OUTPUT_MAX };
+    let status = process::run(&program, limits, &mut |piece| output.extend_from_slice(piece)).await?;
+    let output = String::from_utf8_lossy(&output);
+    let said = output.trim_end();
+    debug!("notify command {name} for {}: {status}: {said}", event.kind);
+    if status.success() {
         return Ok(());
     }
     let said = match said.lines().last() {
         Some(line) => line.chars().filter(|c| !c.is_control()).take(SAID_MAX).collect(),
         None => "it said nothing".to_owned(),
     };
-    Err(CommandError::Failed { program: program.clone(), status: ended.status, said })
+    Err(CommandError::Failed { program: name.clone(), status, said })
 }
 
 const SAID_MAX: usize = 200;
+const OUTPUT_MAX: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {

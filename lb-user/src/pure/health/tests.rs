@@ -122,8 +122,8 @@ fn a_new_configuration_keeps_what_is_known() {
     let held = flapped(now, damped(1, s(60), s(30)), 1);
     let starts_down = Terms { start: StartState::Down, ..terms(3, 3) };
     let cases = [
-        ("from no check to a check", Health::new(no_check()), terms(3, 3), "unchecked", None),
-        ("the same, down", Health::new(no_check()), starts_down, "unchecked", Some(Change::WentDown)),
+        ("from no check to a check", Health::new(no_check()), terms(3, 3), "up", None),
+        ("the same, though it would start down", Health::new(no_check()), starts_down, "up", None),
         ("from up to no check", after(&[true]), no_check(), "no-check", None),
         ("from down to no check", after(&[false]), no_check(), "no-check", Some(Change::WentUp)),
         ("unchecked, other limits", Health::new(terms(3, 3)), terms(1, 1), "unchecked", None),

@@ -70,6 +70,7 @@ server = [{ name = "a", address = "10.0.5.91:80" }, { name = "b", address = "10.
             secret: b"hush",
             pinned: Tables::default(),
             ring_slots: 1 << 16,
+            flows_max: 262_144,
             now: crate::pure::testing::an_instant(),
         };
         let mut snapshot = State::new(start).unwrap().snapshot();

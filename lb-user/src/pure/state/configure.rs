@@ -15,7 +15,7 @@ use siphasher::sip::SipHasher24;
 
 use super::{Ring, ServerState, ServiceState, Start, State, entries, usable::Usage, way};
 use crate::pure::{
-    config::model::{self, Admin, Config},
+    config::model::{self, Admin, Config, check::CheckKind},
     health::{Health, Terms},
     ids::{ServerIds, ServerKey},
     place::{self, Place, PlaceError},
@@ -26,7 +26,8 @@ use crate::pure::{
 
 impl State {
     pub fn new(start: Start<'_>) -> Result<Self, PlaceError> {
-        let Start { config, secret, pinned, ring_slots, now } = start;
+        let Start { config, secret, pinned, ring_slots, flows_max, now } = start;
+        let at_start = Config { services: Vec::new(), ..config.clone() };
         let mut state = State {
             hash_key: pinned.hash_key,
             seed: 0,
@@ -53,7 +54,9 @@ impl State {
             crowded: false,
             stale: true,
             installed: pinned,
-            config: Config { services: Vec::new(), ..config.clone() },
+            config: at_start.clone(),
+            at_start,
+            flows_max,
         };
         state.adopt_servers();
         state.reconfigure(config, secret)?;
@@ -101,17 +104,32 @@ impl State {
             self.services.push(ServiceState { place, servers, rings, panics });
         }
         self.by_address.clear();
-        for (&id, server) in &mut self.servers {
+        for (&id, server) in &self.servers {
             self.by_address.entry(server.address.ip()).or_default().insert(id);
-            if let Some(index) = server.index {
-                server.health.reconfigure(Terms::of(&self.config.services[index]));
-                server.usage.forget_pace();
-            }
         }
+        self.reaches.retain(|address, _| self.by_address.contains_key(address));
+        self.take_terms();
         // A server that comes back may be recorded again before it goes.
         self.unnamed.clear();
         self.stale = true;
         Ok(())
+    }
+
+    /// Health by the terms of the new configuration; what an agent said ends with its check.
+    fn take_terms(&mut self) {
+        let mut changed = Vec::new();
+        for (&id, server) in &mut self.servers {
+            let Some(index) = server.index else { continue };
+            let service = &self.config.services[index];
+            if !matches!(service.check.kind, CheckKind::Agent { .. }) {
+                server.advice = Advice::default();
+            }
+            changed.extend(server.health.reconfigure(Terms::of(service)).map(|change| (id, change)));
+        }
+        for (id, change) in changed {
+            let notice = self.changed(id, change, "its checks begin or end".to_owned());
+            self.notices.push(notice);
+        }
     }
 
     /// The rings there are, by their place; those of a service whose choice of servers works in another way are to be

@@ -22,6 +22,11 @@ use crate::pure::{
 const SLOTS_PER_ROUND: usize = 1 << 20;
 
 impl State {
+    /// Time passes.
+    pub fn clock(&mut self, now: Ticks) {
+        self.now = now;
+    }
+
     /// Time passes. `refused`: when a flow of a service, given by its id, last went without a record.
     pub fn advance(&mut self, now: Ticks, refused: impl Fn(u32) -> Option<Ticks>) {
         self.now = now;
@@ -123,7 +128,7 @@ impl State {
 
     /// Tells once that a flow table fills, and once that it has room again.
     fn watch_flows(&mut self, fullest: u64) -> Option<Notice> {
-        let max = u64::from(self.config.datapath.flows);
+        let max = u64::from(self.flows_max);
         let crowded = fullest * 100 >= max * if self.crowded { CROWDED_UNTIL } else { CROWDED_FROM };
         let changed = std::mem::replace(&mut self.crowded, crowded) != crowded;
         changed.then_some(match crowded {

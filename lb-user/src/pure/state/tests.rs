@@ -37,8 +37,15 @@ pub(super) fn service(forward: &str, servers: &[(&str, u16)]) -> String {
 pub(super) const THREE: &[(&str, u16)] = &[("10.0.0.1", 1), ("10.0.0.2", 1), ("10.0.0.3", 2)];
 
 pub(super) fn start(config: Config, pinned: Tables) -> State {
-    State::new(Start { config, secret: SECRET, pinned, ring_slots: RING_SLOTS, now: an_instant() })
-        .expect("room for all")
+    State::new(Start {
+        config,
+        secret: SECRET,
+        pinned,
+        ring_slots: RING_SLOTS,
+        flows_max: 262_144,
+        now: an_instant(),
+    })
+    .expect("room for all")
 }
 
 pub(super) fn reach(last: u8) -> Event {
@@ -267,6 +274,7 @@ fn what_a_restart_breaks_is_told() {
         secret: b"other",
         pinned: before.installed,
         ring_slots: RING_SLOTS,
+        flows_max: 262_144,
         now: an_instant(),
     };
     assert_eq!(State::new(start).expect("room for all").breaks().len(), 1);
@@ -388,8 +396,15 @@ fn rings_that_do_not_fit_are_refused() {
 }
 
 fn start_error(config: Config, ring_slots: u32) -> Option<PlaceError> {
-    State::new(Start { config, secret: SECRET, pinned: Tables::default(), ring_slots, now: an_instant() })
-        .err()
+    State::new(Start {
+        config,
+        secret: SECRET,
+        pinned: Tables::default(),
+        ring_slots,
+        flows_max: 262_144,
+        now: an_instant(),
+    })
+    .err()
 }
 
 #[test]

@@ -174,6 +174,7 @@ mod tests {
             secret: b"x",
             pinned: Tables::default(),
             ring_slots: 1 << 20,
+            flows_max: 262_144,
             now: crate::pure::testing::an_instant(),
         };
         let mut state = State::new(start).expect("room for all");

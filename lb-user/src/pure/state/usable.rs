@@ -6,7 +6,7 @@ use lb_common::slot::ServerId;
 
 use super::{ServerState, State};
 use crate::pure::{
-    config::model::Admin,
+    config::model::{Admin, Balance},
     health::Change,
     notice::{By, Notice},
     report::Advice,
@@ -27,11 +27,6 @@ pub(super) struct Usage {
 impl Usage {
     pub(super) fn is_needed(&self) -> bool {
         self.needed
-    }
-
-    /// A check that changed begins at its normal pace.
-    pub(super) fn forget_pace(&mut self) {
-        self.pace = Pace::default();
     }
 }
 
@@ -110,6 +105,29 @@ impl State {
         }
     }
 
+    /// That a server which an operator has given back is down, with why.
+    pub fn down_though_ready(&self, service: &str, server: &str) -> Option<String> {
+        let index = self.config.services.iter().position(|known| known.name == service)?;
+        let position = self.config.services[index].servers.iter().position(|known| known.name == server)?;
+        let known = self.servers.get(&self.services[index].servers[position])?;
+        let usable = known.health.usable();
+        (!usable).then(|| format!("{service}/{server} is {}: {}", known.health.name(), known.detail))
+    }
+
+    /// What the program compares servers by, with `leastconn` by the share they take; 0: it takes nothing new.
+    pub(super) fn entry_weight(&self, server: &ServerState, index: usize, position: usize) -> u16 {
+        let service = &self.config.services[index];
+        let weight = service.servers[position].weight;
+        if service.balance != Balance::LeastConn || weight == 0 {
+            return weight;
+        }
+        let heaviest = service.servers.iter().map(|server| server.weight).max().unwrap_or(0);
+        // In hundredths where they fit.
+        let parts = if heaviest <= u16::MAX / 100 { 100 } else { 1 };
+        let share = u32::from(server.share(self.clock));
+        (u32::from(weight) * parts * share / 100).max(1) as u16
+    }
+
     fn configured_weight(&self, server: &ServerState) -> Option<u16> {
         Some(self.config.services[server.index?].servers[server.position?].weight)
     }
@@ -152,6 +170,9 @@ impl State {
 
     /// Whether each service has so few usable servers that it uses all of them.
     pub(super) fn reconsider(&mut self) {
+        for server in self.servers.values_mut().filter(|server| server.position.is_none()) {
+            server.usage.needed = false;
+        }
         for index in 0..self.services.len() {
             let crowd = self.crowd(index);
             let panics = crowd.panics(self.config.services[index].panic);

@@ -105,7 +105,7 @@ fn datapath(raw: raw::Datapath, findings: &mut Findings) -> Option<Datapath> {
     let pin = raw.pin.or(PIN.into(), |typed| checked(&typed, findings, |text| value::pin(text, PATH_MAX)));
     let watchdog = raw
         .watchdog
-        .or(None, |typed| or_never(&typed, "watchdog", ("3s", WATCHDOG_MIN), ("24h", DAY), findings));
+        .or(None, |typed| or_never(&typed, "watchdog", ("5s", WATCHDOG_MIN), ("24h", DAY), findings));
     Some(Datapath {
         interfaces: interfaces?,
         mode: mode?,
@@ -318,8 +318,8 @@ fn values<T>(list: Vec<Spanned<T>>) -> Vec<T> {
 const ADMIN_SOCKET: &str = "/run/steelyard/admin.sock";
 const STATE: &str = "/var/lib/steelyard";
 /// Shorter than a restart of the daemon would let packets pass at every upgrade.
-/// A restart takes a second or two.
-const WATCHDOG_MIN: Duration = Duration::from_secs(3);
+/// A restart takes a second or two, and waits another for neighbours.
+const WATCHDOG_MIN: Duration = Duration::from_secs(5);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const PIN: &str = "/sys/fs/bpf/steelyard";
 /// sockaddr_un holds 108 bytes, one of them the final NUL.

@@ -22,9 +22,15 @@ fn with_servers(text: &str, change: impl FnOnce(&mut Service)) -> (Instant, Stat
     let now = an_instant();
     let mut config = config(text);
     change(&mut config.services[0]);
-    let mut state =
-        State::new(Start { config, secret: SECRET, pinned: Tables::default(), ring_slots: RING_SLOTS, now })
-            .expect("room for all");
+    let mut state = State::new(Start {
+        config,
+        secret: SECRET,
+        pinned: Tables::default(),
+        ring_slots: RING_SLOTS,
+        flows_max: 262_144,
+        now,
+    })
+    .expect("room for all");
     state.plan();
     (now, state)
 }

@@ -1,14 +1,14 @@
-//! Keeps whatever a script starts together, and ends all of it with the check.
+//! Keeps whatever a program starts together, and ends all of it with the program.
 //!
 //! ```text
-//! daemon ◄── leash (a pair of sockets) ──► keeper ── script ── its children, and theirs
+//! daemon ◄── leash (a pair of sockets) ──► keeper ── program ── its children, and theirs
 //! ```
 //!
-//! The keeper is a fork of the daemon between daemon and script. It is the subreaper of all that the script leaves
-//! behind, so neither a double fork nor setsid(2) leads out of its reach. When the script has ended or the daemon's
-//! end of the leash is gone (the check was dropped, or the daemon died), it kills what is left, says how the script
-//! ended, and goes. A namespace of processes would do without it, but hide the machine's other processes from the
-//! script: `killall -0` is what many of them consist of. Killing by cgroup would need a cgroup of the daemon's own.
+//! The keeper is a fork of the daemon between daemon and program. It is the subreaper of all that the program leaves
+//! behind, so neither a double fork nor setsid(2) leads out of its reach. When the program has ended or the daemon's
+//! end of the leash is gone (the daemon let go of it, or died), it kills what is left, says how the program ended, and
+//! goes. A namespace of processes would do without it, but hide the machine's other processes from the program:
+//! `killall -0` is what many checks consist of. Killing by cgroup would need a cgroup of the daemon's own.
 
 use std::{
     ffi::c_int,
@@ -30,7 +30,7 @@ use nix::{
     unistd::{ForkResult, Gid, Pid, Uid, fork, setgroups, setresgid, setresuid, setsid, write},
 };
 
-/// Who a script runs as.
+/// Who a program runs as.
 #[derive(Debug, Clone)]
 pub(super) struct Identity {
     pub(super) user: Uid,
@@ -52,18 +52,18 @@ pub(super) fn tie(command: &mut Command, identity: Option<Identity>) -> io::Resu
     Ok(daemon)
 }
 
-/// Returns in the process that becomes the script.
+/// Returns in the process that becomes the program.
 #[expect(unsafe_code, reason = "fork")]
 fn split(leash: &OwnedFd, identity: Option<&Identity>) -> io::Result<()> {
     prctl::set_child_subreaper(true)?;
     // SAFETY: this process is a fork, and has one thread; both halves go on as async-signal-safe as before.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => keep(leash, child),
-        ForkResult::Child => become_script(identity),
+        ForkResult::Child => become_program(identity),
     }
 }
 
-fn become_script(identity: Option<&Identity>) -> io::Result<()> {
+fn become_program(identity: Option<&Identity>) -> io::Result<()> {
     setsid()?;
     if let Some(Identity { user, group, groups }) = identity {
         // In this order: without the user, the rest is not allowed.
@@ -78,19 +78,19 @@ fn become_script(identity: Option<&Identity>) -> io::Result<()> {
 
 /// The life of a keeper. It holds on to nothing of the daemon's: an open file would keep its lock.
 #[expect(unsafe_code, reason = "_exit")]
-fn keep(leash: &OwnedFd, script: Pid) -> ! {
+fn keep(leash: &OwnedFd, program: Pid) -> ! {
     // Both may fail without harm: a name for those who look, and nobody to stop the keeper before its time.
-    let _ = prctl::set_name(c"steelyard-check");
+    let _ = prctl::set_name(c"steelyard-keep");
     let _ = SigSet::all().thread_block();
     let end = leash.as_raw_fd();
     close_range(0, end - 1, 0);
     close_range(end + 1, RawFd::MAX, 0);
 
-    wait_for_either(end, script);
+    wait_for_either(end, program);
     // The group goes at once, before it can fork; until it was waited for, nobody else gets the number.
-    let _ = kill(Pid::from_raw(-script.as_raw()), Signal::SIGKILL);
-    let _ = kill(script, Signal::SIGKILL);
-    let status = wait_status(script);
+    let _ = kill(Pid::from_raw(-program.as_raw()), Signal::SIGKILL);
+    let _ = kill(program, Signal::SIGKILL);
+    let status = wait_status(program);
     end_the_rest();
     if let Some(status) = status {
         let _ = write(leash, &status.to_ne_bytes());
@@ -99,11 +99,11 @@ fn keep(leash: &OwnedFd, script: Pid) -> ! {
     unsafe { libc::_exit(0) }
 }
 
-/// Until the script has ended, or the daemon let go.
+/// Until the program has ended, or the daemon let go.
 #[expect(unsafe_code, reason = "pidfd_open and poll")]
-fn wait_for_either(leash: RawFd, script: Pid) {
-    // SAFETY: it takes two numbers, and the script is a child that was not waited for.
-    let ended = unsafe { libc::syscall(libc::SYS_pidfd_open, script.as_raw(), 0) };
+fn wait_for_either(leash: RawFd, program: Pid) {
+    // SAFETY: it takes two numbers, and the program is a child that was not waited for.
+    let ended = unsafe { libc::syscall(libc::SYS_pidfd_open, program.as_raw(), 0) };
     let Ok(ended @ 0..) = RawFd::try_from(ended) else {
         return;
     };
@@ -120,11 +120,11 @@ fn wait_for_either(leash: RawFd, script: Pid) {
 
 /// As wait(2) has it; nix would lose signals that it does not know.
 #[expect(unsafe_code, reason = "waitpid with the status as it is")]
-fn wait_status(script: Pid) -> Option<c_int> {
+fn wait_status(program: Pid) -> Option<c_int> {
     let mut status = 0;
     // SAFETY: the status is a local that outlives the call.
-    let waited = unsafe { libc::waitpid(script.as_raw(), &raw mut status, 0) };
-    (waited == script.as_raw()).then_some(status)
+    let waited = unsafe { libc::waitpid(program.as_raw(), &raw mut status, 0) };
+    (waited == program.as_raw()).then_some(status)
 }
 
 /// Children of what was killed become the keeper's own, and go in the next pass.
@@ -160,7 +160,7 @@ fn kill_children() {
 /// For those just killed to die.
 #[expect(unsafe_code, reason = "poll as a short sleep")]
 fn pause() {
-    // SAFETY: no descriptor is passed.
+    // SAFETY: no deprogramor is passed.
     unsafe { libc::poll(std::ptr::null_mut(), 0, 1) };
 }
 
@@ -169,12 +169,12 @@ fn close_range(first: RawFd, last: RawFd, flags: u32) {
     if first > last {
         return;
     }
-    // SAFETY: it takes numbers. The descriptors belong to this fork, which uses none of them again: the script is
+    // SAFETY: it takes numbers. The deprogramors belong to this fork, which uses none of them again: the program is
     // about to exec, and a keeper never returns to the code that owns them.
     unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
 }
 
-/// The first descriptor that is no standard stream.
+/// The first deprogramor that is no standard stream.
 const STREAMS: RawFd = 3;
 
 /// Of a millisecond at least: who forks faster than that for ten seconds is left to the machine's limits.
