@@ -1,6 +1,6 @@
 //! What another configuration would do, before it is done: a plan of a copy of the state, and its difference in words.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use lb_common::slot::Slot;
 
@@ -71,7 +71,7 @@ impl State {
 
     fn kept(&self, next: &State, old: usize, new: usize) -> ServicePlan {
         let (before, after) = (&self.config.services[old], &next.config.services[new]);
-        let (slots, slots_moved) = moved(&self.slots_of(old), &next.slots_of(new));
+        let (slots, slots_moved) = moved(&self.rings_of(old), &next.rings_of(new));
         let (added, removed, changed) = servers(before, after);
         let same = before == after;
         ServicePlan {
@@ -89,7 +89,7 @@ impl State {
 
     fn appeared(&self, index: usize) -> ServicePlan {
         let service = &self.config.services[index];
-        let slots = self.slots_of(index).len() as u32;
+        let slots = count(&self.rings_of(index));
         ServicePlan {
             name: service.name.clone(),
             change: NEW.to_owned(),
@@ -101,7 +101,7 @@ impl State {
 
     fn gone(&self, index: usize) -> ServicePlan {
         let service = &self.config.services[index];
-        let slots = self.slots_of(index).len() as u32;
+        let slots = count(&self.rings_of(index));
         ServicePlan {
             name: service.name.clone(),
             change: "removed".to_owned(),
@@ -114,13 +114,10 @@ impl State {
         }
     }
 
-    /// The slots of all rings of a service, as they are installed.
-    fn slots_of(&self, index: usize) -> Vec<Slot> {
-        let rings = self.services[index].place.rings.iter();
-        rings
-            .filter_map(|base| self.installed.rings.get(base))
-            .flat_map(|ring| ring.iter().copied())
-            .collect()
+    /// The rings of a service, as they are installed.
+    fn rings_of(&self, index: usize) -> Vec<Arc<Vec<Slot>>> {
+        let bases = self.services[index].place.rings.iter();
+        bases.filter_map(|base| self.installed.rings.get(base).cloned()).collect()
     }
 
     fn flows_of(&self, index: usize) -> u64 {
@@ -131,12 +128,18 @@ impl State {
 }
 
 /// All slots, and those that give new connections to another server; all of them when their number changes.
-fn moved(old: &[Slot], new: &[Slot]) -> (u32, u32) {
-    if old.len() != new.len() {
-        return (new.len() as u32, new.len() as u32);
+fn moved(old: &[Arc<Vec<Slot>>], new: &[Arc<Vec<Slot>>]) -> (u32, u32) {
+    let slots = count(new);
+    if !old.iter().map(|ring| ring.len()).eq(new.iter().map(|ring| ring.len())) {
+        return (slots, slots);
     }
-    let moved = old.iter().zip(new).filter(|(old, new)| old.current() != new.current()).count();
-    (new.len() as u32, moved as u32)
+    let changed = old.iter().zip(new).filter(|(old, new)| !Arc::ptr_eq(old, new));
+    let pairs = changed.flat_map(|(old, new)| old.iter().zip(new.iter()));
+    (slots, pairs.filter(|(old, new)| old.current() != new.current()).count() as u32)
+}
+
+fn count(rings: &[Arc<Vec<Slot>>]) -> u32 {
+    rings.iter().map(|ring| ring.len() as u32).sum()
 }
 
 /// Servers that come, that go, and that change, the last ones with what changes.
