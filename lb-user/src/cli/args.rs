@@ -66,7 +66,8 @@ pub(super) enum Command {
     Plan(Output),
     /// Have the daemon read its configuration again; the same as SIGHUP and SIGUSR2
     ///
-    /// A faulty configuration, or one that may not be, changes nothing.
+    /// A faulty configuration, or one that may not be, changes nothing. A service that is no longer in it ends, and its
+    /// connections with it: `steelyard plan` tells beforehand.
     Reload {
         /// Refuse when more of all slots would move
         #[arg(long, value_name = "PERCENT", value_parser = percent)]

@@ -110,10 +110,22 @@ fn rings(service: &ServiceStatus, paint: Paint) -> String {
 /// The check's last result, behind what keeps packets from the server.
 fn detail(server: &ServerStatus, paint: Paint) -> String {
     match &server.unreachable {
-        Some(reason) => format!("{}; {}", paint.red(&format!("unreachable: {reason}")), server.detail),
-        None => server.detail.clone(),
+        Some(reason) => {
+            format!("{}; {}", paint.red(&format!("unreachable: {reason}")), brief(&server.detail))
+        }
+        None => brief(&server.detail),
     }
 }
+
+/// What fits a row; `server show` has all of it.
+fn brief(detail: &str) -> String {
+    match detail.char_indices().nth(DETAIL_MAX) {
+        Some((end, _)) => format!("{}..", &detail[..end]),
+        None => detail.to_owned(),
+    }
+}
+
+const DETAIL_MAX: usize = 60;
 
 pub(super) fn services(services: &[ServiceStatus], paint: Paint) -> String {
     let mut table = table(&[

@@ -21,32 +21,26 @@ const RETRY: Duration = Duration::from_secs(30);
 /// Of whoever waits for a change to be kept.
 const PATIENCE: Duration = Duration::from_secs(20);
 const NAME: &str = "changes.json";
-/// Subject of the warning in the status.
-const ABOUT: &str = "changes at runtime";
+/// Subject of the warning in the status, until the next change is kept.
+pub(super) const ABOUT: &str = "changes at runtime";
 
 pub(super) fn path(state: &Path) -> PathBuf {
     state.join(NAME)
 }
 
-/// What an earlier daemon kept. One that cannot be read is put aside, and said to be.
-pub(super) fn load(path: &Path) -> Overlay {
-    let text = match file::kept(path) {
-        Ok(None) => return Overlay::default(),
-        Ok(Some(text)) => text,
-        Err(error) => {
-            let aside = file::put_aside(path).map_or_else(|error| error.to_string(), shown);
-            warn!("what was changed at runtime is not in force: {error}; it is kept as {aside}");
-            return Overlay::default();
-        }
+/// What an earlier daemon kept, and what is to be said of it: one that cannot be read is put aside.
+pub(super) fn load(path: &Path) -> (Overlay, Option<String>) {
+    let fault = match file::kept(path) {
+        Ok(None) => return (Overlay::default(), None),
+        Ok(Some(text)) => match serde_json::from_str(&text) {
+            Ok(overlay) => return (overlay, None),
+            Err(error) => format!("{} is damaged ({error})", path.display()),
+        },
+        Err(error) => error.to_string(),
     };
-    serde_json::from_str(&text).unwrap_or_else(|error| {
-        let place = file::put_aside(path).map_or_else(|error| error.to_string(), shown);
-        warn!(
-            "{} is damaged ({error}): what was changed at runtime is not in force; it is kept as {place}",
-            path.display()
-        );
-        Overlay::default()
-    })
+    let aside = file::put_aside(path).map_or_else(|error| error.to_string(), shown);
+    let told = format!("what was changed at runtime is not in force: {fault}; it is kept as {aside}");
+    (Overlay::default(), Some(told))
 }
 
 fn shown(path: PathBuf) -> String {

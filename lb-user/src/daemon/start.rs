@@ -30,7 +30,7 @@ use super::{
 use crate::{
     io::{
         admin::server::{self, BindError, SocketFile},
-        file::FileError,
+        file::{self, FileError, Held},
         kernel::{AttachError, Kernel, LoadError, Pins, PinsError, Sizes, ThroughError, now},
         net::{
             Interface, Net, NetError,
@@ -142,14 +142,21 @@ struct Daemon {
     keeper: tokio::task::JoinHandle<()>,
     /// Removed when the daemon ends.
     _socket: SocketFile,
+    _state: Option<Held>,
 }
 
 impl Daemon {
     async fn build(loaded: Loaded, path: PathBuf, pins: Pins) -> Result<Self, RunError> {
         let Loaded { config: file, secret, .. } = loaded;
         let Parts { net, interfaces, absent, listener, socket } = Parts::new(&file).await?;
+        let state_directory = match file::hold(&file.global.state) {
+            Ok(held) => Some(held),
+            Err(error @ FileError::Held(_)) => return Err(error.into()),
+            // Where nothing can be kept, the first change says so.
+            Err(_) => None,
+        };
         let kept = keeper::path(&file.global.state);
-        let mut overlay = keeper::load(&kept);
+        let (mut overlay, damage) = keeper::load(&kept);
         for pruned in overlay.prune(&file) {
             warn!("{pruned}");
         }
@@ -215,6 +222,7 @@ impl Daemon {
         };
         control.wanted.send_replace(control.wanted_now());
         control.look_around(warnings);
+        control.trouble(keeper::ABOUT, damage);
         control.look_for_sources().await?;
         control.first_look(&mut net_events, Instant::now() + FIRST_LOOK).await;
         control.steer()?;
@@ -238,7 +246,18 @@ impl Daemon {
             listing: Mutex::default(),
         };
         let admin = tokio::spawn(server::serve(listener, answers(sources)));
-        Ok(Daemon { control, net_events, orders, orderer, tasks, follower, admin, keeper, _socket: socket })
+        Ok(Daemon {
+            control,
+            net_events,
+            orders,
+            orderer,
+            tasks,
+            follower,
+            admin,
+            keeper,
+            _socket: socket,
+            _state: state_directory,
+        })
     }
 
     /// Until a signal says stop. A task that ends by itself is a fault: better a restart than half a daemon.

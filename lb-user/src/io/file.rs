@@ -6,6 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
+
 /// A configuration file and its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigText {
@@ -31,6 +36,8 @@ pub enum FileError {
     Kept { path: PathBuf, source: io::Error },
     #[error("cannot write {path}: {source}; make room, or correct [global] state")]
     Keep { path: PathBuf, source: io::Error },
+    #[error("another steelyard keeps its state in {0}: give this one another [global] state")]
+    Held(PathBuf),
 }
 
 /// The text of a file, or of every `*.toml` in a directory in the order of their names.
@@ -73,6 +80,10 @@ pub fn secret(path: &Path) -> Result<Vec<u8>, FileError> {
 /// What `keep` wrote; None: nothing yet.
 pub fn kept(path: &Path) -> Result<Option<String>, FileError> {
     let io = |source| FileError::Kept { path: path.to_owned(), source };
+    let regular = fs::metadata(path).map_or(true, |meta| meta.is_file());
+    if !regular {
+        return Err(io(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")));
+    }
     match read(path) {
         Ok(Some(bytes)) => {
             String::from_utf8(bytes).map(Some).map_err(|_| FileError::NotText { path: path.to_owned() })
@@ -80,6 +91,22 @@ pub fn kept(path: &Path) -> Result<Option<String>, FileError> {
         Ok(None) => Err(FileError::TooLarge { path: path.to_owned() }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(io(error)),
+    }
+}
+
+/// Taken for as long as it lives: nobody else keeps anything in this directory.
+pub struct Held(#[expect(dead_code, reason = "held, not read")] Flock<File>);
+
+/// Makes a directory, and takes it for this process.
+pub fn hold(directory: &Path) -> Result<Held, FileError> {
+    let path = directory.join("lock");
+    let io = |source| FileError::Keep { path: path.clone(), source };
+    fs::create_dir_all(directory).map_err(io)?;
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(io)?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Held(lock)),
+        Err((_, Errno::EWOULDBLOCK)) => Err(FileError::Held(directory.to_owned())),
+        Err((_, errno)) => Err(io(errno.into())),
     }
 }
 

@@ -22,13 +22,11 @@ use super::config::{
 
 /// By the name of the service.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Overlay {
     services: BTreeMap<String, Changes>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Changes {
     #[serde(default)]
     added: Vec<Added>,
@@ -57,7 +55,6 @@ fn one() -> u16 {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Set {
     admin: Option<AdminWord>,
     weight: Option<u16>,
@@ -128,7 +125,10 @@ impl Overlay {
                         own.is_none_or(|own| own.weight != weight).then_some(weight);
                 }
             },
-            Change::Add(added) => changes.add(configured, &now, added)?,
+            Change::Add(added) => {
+                not_a_service(file, configured, &added)?;
+                changes.add(configured, &now, added)?;
+            }
             Change::Remove => {
                 changes.added.retain(|added| added.name != server);
                 changes.servers.remove(server);
@@ -178,6 +178,20 @@ impl Overlay {
     }
 }
 
+/// A server with the address of a service would be sent its own packets.
+fn not_a_service(file: &Config, service: &Service, added: &Added) -> Result<(), ChangeError> {
+    let Ok(server) = added_server(service, added) else { return Ok(()) };
+    let taken =
+        |known: &&Service| known.addresses.iter().any(|network| network.contains(server.address.ip()));
+    match file.services.iter().find(taken) {
+        None => Ok(()),
+        Some(known) => Err(ChangeError::Wrong {
+            message: format!("{} is an address of service {}", server.address.ip(), known.name),
+            remedy: "give the server's own address".to_owned(),
+        }),
+    }
+}
+
 impl Changes {
     fn servers(&self, service: &Service) -> Vec<Server> {
         let kept = service.servers.iter().filter(|server| !self.removed.contains(&server.name)).cloned();
@@ -206,8 +220,11 @@ impl Changes {
         }
         // One of the file that was removed, as it was.
         let own = service.servers.iter().find(|own| own.name == server.name);
-        if own.is_some_and(|own| *own == server) {
+        if let Some(own) = own.filter(|own| Server { weight: own.weight, ..server.clone() } == **own) {
             self.removed.remove(&server.name);
+            let set =
+                Set { weight: (own.weight != server.weight).then_some(server.weight), ..Set::default() };
+            self.servers.insert(server.name, set);
             return Ok(());
         }
         if self.added.len() >= SERVERS_ADDED_MAX {

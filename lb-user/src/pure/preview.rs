@@ -1,6 +1,6 @@
 //! What another configuration would do, before it is done: a plan of a copy of the state, and its difference in words.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use lb_common::slot::Slot;
 
@@ -32,14 +32,15 @@ impl State {
     }
 
     fn compared(&self, next: &State, breaks: Vec<String>) -> PlanStatus {
+        let flows = self.flows_by_service();
         let before: BTreeMap<_, _> = self.by_name().collect();
         let after: BTreeMap<_, _> = next.by_name().collect();
         let changed = after.iter().map(|(name, &index)| match before.get(name) {
-            Some(&old) => self.kept(next, old, index),
+            Some(&old) => self.kept(next, old, index, &flows),
             None => next.appeared(index),
         });
         let gone = before.iter().filter(|(name, _)| !after.contains_key(*name));
-        let services: Vec<_> = changed.chain(gone.map(|(_, &index)| self.gone(index))).collect();
+        let services: Vec<_> = changed.chain(gone.map(|(_, &index)| self.gone(index, &flows))).collect();
         // Nobody is moved by a service that is new.
         let standing = services.iter().filter(|service| service.change != NEW);
         let slots: u64 = standing.map(|service| u64::from(service.slots)).sum();
@@ -48,18 +49,18 @@ impl State {
             percent_moved: percent(moved, slots),
             services,
             breaks,
-            ends: self.ends(next),
+            ends: self.ends(next, &flows),
             next_start: next_start(&self.at_start, &next.config),
         }
     }
 
     /// Services that no longer take the packets they took.
-    fn ends(&self, next: &State) -> Vec<String> {
+    fn ends(&self, next: &State, flows: &Flows) -> Vec<String> {
         let kept: Vec<_> = next.services.iter().map(|service| service.place.id).collect();
         let services = self.services.iter().zip(&self.config.services).enumerate();
         let gone = services.filter(|(_, (state, _))| !kept.contains(&state.place.id));
         gone.map(|(index, (_, service))| {
-            let flows = self.flows_of(index);
+            let flows = self.flows_of(index, flows);
             format!("the connections of service {} end: nothing takes its address and port ({flows} flows are recorded)", service.name)
         })
         .collect()
@@ -69,9 +70,9 @@ impl State {
         self.config.services.iter().enumerate().map(|(index, service)| (service.name.as_str(), index))
     }
 
-    fn kept(&self, next: &State, old: usize, new: usize) -> ServicePlan {
+    fn kept(&self, next: &State, old: usize, new: usize, flows: &Flows) -> ServicePlan {
         let (before, after) = (&self.config.services[old], &next.config.services[new]);
-        let (slots, slots_moved) = moved(&self.slots_of(old), &next.slots_of(new));
+        let (slots, slots_moved) = moved(&self.rings_of(old), &next.rings_of(new));
         let (added, removed, changed) = servers(before, after);
         let same = before == after;
         ServicePlan {
@@ -80,7 +81,7 @@ impl State {
             slots,
             slots_moved,
             percent_moved: percent(slots_moved.into(), slots.into()),
-            flows: self.flows_of(old),
+            flows: self.flows_of(old, flows),
             servers_added: added,
             servers_removed: removed,
             servers_changed: changed,
@@ -89,7 +90,7 @@ impl State {
 
     fn appeared(&self, index: usize) -> ServicePlan {
         let service = &self.config.services[index];
-        let slots = self.slots_of(index).len() as u32;
+        let slots = count(&self.rings_of(index));
         ServicePlan {
             name: service.name.clone(),
             change: NEW.to_owned(),
@@ -99,44 +100,57 @@ impl State {
         }
     }
 
-    fn gone(&self, index: usize) -> ServicePlan {
+    fn gone(&self, index: usize, flows: &Flows) -> ServicePlan {
         let service = &self.config.services[index];
-        let slots = self.slots_of(index).len() as u32;
+        let slots = count(&self.rings_of(index));
         ServicePlan {
             name: service.name.clone(),
             change: "removed".to_owned(),
             slots,
             slots_moved: slots,
             percent_moved: 100.0,
-            flows: self.flows_of(index),
+            flows: self.flows_of(index, flows),
             servers_removed: service.servers.iter().map(|server| server.name.clone()).collect(),
             ..ServicePlan::default()
         }
     }
 
-    /// The slots of all rings of a service, as they are installed.
-    fn slots_of(&self, index: usize) -> Vec<Slot> {
-        let rings = self.services[index].place.rings.iter();
-        rings
-            .filter_map(|base| self.installed.rings.get(base))
-            .flat_map(|ring| ring.iter().copied())
-            .collect()
+    /// The rings of a service, as they are installed.
+    fn rings_of(&self, index: usize) -> Vec<Arc<Vec<Slot>>> {
+        let bases = self.services[index].place.rings.iter();
+        bases.filter_map(|base| self.installed.rings.get(base).cloned()).collect()
     }
 
-    fn flows_of(&self, index: usize) -> u64 {
-        let service = self.services[index].place.id;
-        let servers = self.servers.iter().filter(|(_, server)| server.service == service);
-        servers.filter_map(|(id, _)| self.records.get(id)).sum()
+    /// Recorded ones, by service id.
+    fn flows_by_service(&self) -> Flows {
+        let mut flows = Flows::new();
+        for (id, server) in &self.servers {
+            *flows.entry(server.service).or_default() += self.records.get(id).copied().unwrap_or(0);
+        }
+        flows
+    }
+
+    fn flows_of(&self, index: usize, flows: &Flows) -> u64 {
+        flows.get(&self.services[index].place.id).copied().unwrap_or(0)
     }
 }
 
+/// By service id.
+type Flows = BTreeMap<u32, u64>;
+
 /// All slots, and those that give new connections to another server; all of them when their number changes.
-fn moved(old: &[Slot], new: &[Slot]) -> (u32, u32) {
-    if old.len() != new.len() {
-        return (new.len() as u32, new.len() as u32);
+fn moved(old: &[Arc<Vec<Slot>>], new: &[Arc<Vec<Slot>>]) -> (u32, u32) {
+    let slots = count(new);
+    if !old.iter().map(|ring| ring.len()).eq(new.iter().map(|ring| ring.len())) {
+        return (slots, slots);
     }
-    let moved = old.iter().zip(new).filter(|(old, new)| old.current() != new.current()).count();
-    (new.len() as u32, moved as u32)
+    let changed = old.iter().zip(new).filter(|(old, new)| !Arc::ptr_eq(old, new));
+    let pairs = changed.flat_map(|(old, new)| old.iter().zip(new.iter()));
+    (slots, pairs.filter(|(old, new)| old.current() != new.current()).count() as u32)
+}
+
+fn count(rings: &[Arc<Vec<Slot>>]) -> u32 {
+    rings.iter().map(|ring| ring.len() as u32).sum()
 }
 
 /// Servers that come, that go, and that change, the last ones with what changes.

@@ -21,8 +21,8 @@ fn a_killed_server_leaves_within_its_checks_time_and_returns() -> Result<()> {
         let start = Instant::now();
         bed.servers[0].kill();
         steelyard.wait("web1 to leave the ring", |status| is_down(status, "web", "web1"))?;
-        // `fall` checks in a row, the first up to an interval away, and time for the command line to look.
-        let limit = Duration::from_millis(u64::from(INTERVAL_MS * (FALL + 1))) + Duration::from_secs(1);
+        // `fall` checks in a row, the first up to an interval away, and time for a machine that does more than this.
+        let limit = Duration::from_millis(u64::from(INTERVAL_MS * (FALL + 1))) + Duration::from_secs(4);
         ensure!(start.elapsed() < limit, "{layout:?}: it took {:?}", start.elapsed());
 
         let without = Requests::new(bed.service(), 300).tcp(&bed.client)?;

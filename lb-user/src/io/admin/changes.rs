@@ -36,6 +36,10 @@ type Body<T> = Result<Json<T>, JsonRejection>;
 
 async fn plan(State(answers): State<Arc<Answers>>, body: Body<PlanRequest>) -> Response {
     match taken(body) {
+        Ok(PlanRequest { files }) if files.is_empty() => refuse(
+            StatusCode::BAD_REQUEST,
+            "no files to plan with: send at least one, with its name and text",
+        ),
         Ok(PlanRequest { files }) => reply((answers.plan)(files).await),
         Err(refusal) => refusal,
     }
@@ -43,6 +47,9 @@ async fn plan(State(answers): State<Arc<Answers>>, body: Body<PlanRequest>) -> R
 
 async fn reload(State(answers): State<Arc<Answers>>, body: Body<ReloadRequest>) -> Response {
     match taken(body) {
+        Ok(ReloadRequest { max_moved: Some(max), .. }) if !(0.0..=100.0).contains(&max) => {
+            refuse(StatusCode::BAD_REQUEST, "max_moved is a share in percent: send 0 to 100, or leave it out")
+        }
         Ok(request) => reply((answers.reload)(request).await),
         Err(refusal) => refusal,
     }
@@ -91,7 +98,13 @@ async fn set(
 
 #[expect(clippy::result_large_err, reason = "the error is the response that is sent")]
 fn taken<T: DeserializeOwned>(body: Body<T>) -> Result<T, Response> {
-    body.map(|Json(body)| body).map_err(|rejection| refuse(StatusCode::BAD_REQUEST, &rejection.body_text()))
+    body.map(|Json(body)| body).map_err(|rejection| {
+        let error = format!(
+            "{}: send JSON as docs/api.md shows it, with content-type application/json",
+            rejection.body_text()
+        );
+        refuse(rejection.status(), &error)
+    })
 }
 
 fn reply<T: Serialize>(done: Result<T, Refused>) -> Response {

@@ -47,7 +47,7 @@ struct Progress {
 pub struct Round {
     /// Records that stay.
     pub records: u64,
-    /// How many name each server.
+    /// The flows of each server they name.
     pub named: BTreeMap<ServerId, u64>,
     /// Connections of each server that nobody has ended yet.
     pub open: BTreeMap<ServerId, Open>,
@@ -154,7 +154,9 @@ impl Round {
 
     fn add(&mut self, owner: &Owner) {
         self.records += 1;
-        *self.named.entry(ServerId(owner.server)).or_default() += 1;
+        // A pair is one flow; also a half alone names its server.
+        let flows = u64::from(owner.state & NAT_REPLY == 0);
+        *self.named.entry(ServerId(owner.server)).or_default() += flows;
         let open = self.open.entry(ServerId(owner.server)).or_default();
         match owner.state {
             state if state & (NAT_REPLY | FIN | RST) != 0 => {}

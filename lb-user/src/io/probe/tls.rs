@@ -109,6 +109,11 @@ fn certificate_reason(error: &CertificateError) -> String {
             };
             format!("its certificate is not for {}, but for {names}", quote(&expected.to_str()))
         }
+        // Rustls has no word of its own for it.
+        other if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            "its certificate is an authority's own, which no server may show: issue one for it, or set `verify = \"none\"`"
+                .to_owned()
+        }
         other => format!("its certificate cannot be accepted: {other}"),
     }
 }

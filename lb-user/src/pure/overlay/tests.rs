@@ -50,7 +50,7 @@ type Case<'a> = (&'a str, &'a [(&'a str, Change)], &'a [&'a str], &'a [&'a str])
 fn changes_and_what_they_leave() {
     let a = "a 10.0.0.1:80 3 ready";
     let b = "b 10.0.0.2:80 1 ready";
-    let cases: [Case<'_>; 8] = [
+    let cases: [Case<'_>; 9] = [
         ("nothing", &[], &[a, b], &[]),
         (
             "drained and weighed",
@@ -88,6 +88,12 @@ fn changes_and_what_they_leave() {
             &["web/b was added at 10.0.0.9", "web/b was removed"],
         ),
         (
+            "removed and added with another weight",
+            &[("b", Change::Remove), ("b", added("b", "10.0.0.2"))],
+            &[a, "b 10.0.0.2:80 2 ready"],
+            &["web/b: weight 2 (the file says weight 1)"],
+        ),
+        (
             "removed and added as it was",
             &[
                 ("b", Change::Remove),
@@ -123,6 +129,12 @@ fn what_cannot_be_is_refused() {
             "c",
             added("c", "10.0.0.2"),
             "service web has a server 10.0.0.2:80 (b) already: choose another address",
+        ),
+        (
+            "web",
+            "c",
+            added("c", "192.0.2.10"),
+            "192.0.2.10 is an address of service web: give the server's own address",
         ),
         (
             "dns",

@@ -238,11 +238,15 @@ fn count(slots: &[Slot]) -> SlotCounts {
     }
 }
 
-/// Sorted first: to find a server in the map for each of so many slots takes longer than to build the ring.
-fn tally(servers: impl Iterator<Item = ServerId>) -> BTreeMap<ServerId, u32> {
-    let mut servers: Vec<_> = servers.collect();
-    servers.sort_unstable();
-    servers.chunk_by(|one, next| one == next).map(|run| (run[0], run.len() as u32)).collect()
+/// The ids of one service lie close together, and none is above `SERVERS_MAX`: an array counts them many times faster
+/// than a map.
+fn tally(servers: impl Iterator<Item = ServerId> + Clone) -> BTreeMap<ServerId, u32> {
+    let ids = || servers.clone().map(|id| id.0);
+    let (Some(first), Some(last)) = (ids().min(), ids().max()) else { return BTreeMap::new() };
+    let mut counts = vec![0; (last - first) as usize + 1];
+    ids().for_each(|id| counts[(id - first) as usize] += 1);
+    let named = (first..).zip(counts).filter(|&(_, count)| count > 0);
+    named.map(|(id, count)| (ServerId(id), count)).collect()
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ impl State {
     pub(in crate::pure) fn progress(&self, server: &ServerState) -> Option<String> {
         let suspect = server.usage.suspect.then(|| "suspect".to_owned());
         let share = server.share(self.clock);
-        let part = (server.lives() && share < 100).then(|| format!("takes {share} % of its share"));
+        let part = (server.usable() && share < 100).then(|| format!("takes {share} % of its share"));
         let parts: Vec<_> = suspect.into_iter().chain(server.health.detail(self.clock)).chain(part).collect();
         (!parts.is_empty()).then(|| parts.join(", "))
     }
