@@ -19,6 +19,7 @@ pub mod datagrams;
 pub mod decap;
 mod exec;
 mod icmp;
+pub mod interrupt;
 pub mod janitor;
 pub mod layout;
 pub mod namespace;

@@ -19,6 +19,7 @@ mod interrupt;
 mod machine;
 mod measure;
 mod packet;
+mod program;
 mod reference;
 mod report;
 mod rig;
@@ -31,5 +32,6 @@ pub use self::{
     cpu::pin,
     interrupt::{end_when_asked, go_on},
     measure::{Measured, Plan, measure},
-    report::{Report, save},
+    program::{ended, save, show, tell},
+    report::Report,
 };

@@ -1,12 +1,8 @@
 //! The table for people, in Markdown, and the file for programs.
 
-use std::{
-    fmt::{self, Display},
-    fs,
-    path::Path,
-};
+use std::fmt::{self, Display};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 
 use super::{
@@ -54,15 +50,6 @@ impl Report {
     pub fn missed(&self) -> impl Iterator<Item = &Line> {
         self.cases.iter().filter(|line| line.verdict == MISSED)
     }
-}
-
-/// Writes a report as JSON, into a directory that is made when it is missing.
-pub fn save(report: &impl Serialize, path: &Path) -> Result<()> {
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    }
-    let text = serde_json::to_string_pretty(report)? + "\n";
-    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 impl Display for Report {

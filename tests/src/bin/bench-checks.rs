@@ -1,16 +1,12 @@
 //! `cargo xtask bench checks`: prints the table, writes what was seen as JSON.
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::Parser;
 use lb_tests::bench::{
     checks::{Plan, measure},
-    end_when_asked, go_on, save,
+    end_when_asked, ended, go_on, tell,
 };
 
 /// What it takes to check thousands of servers, and how punctual their checks are.
@@ -30,22 +26,12 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    ended(run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
     end_when_asked()?;
     let Arguments { servers, interval_ms, seconds, .. } = *arguments;
     let report = measure(Plan { servers, interval_ms, seconds }, &go_on)?;
-    save(&report, &arguments.json)?;
-    match write!(io::stdout().lock(), "{report}") {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        printed => Ok(printed?),
-    }
+    tell(&report, &arguments.json)
 }

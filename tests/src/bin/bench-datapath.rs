@@ -1,14 +1,10 @@
 //! `cargo xtask bench datapath`: prints the table, writes the rounds as JSON.
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::Parser;
-use lb_tests::bench::{Case, Plan, Report, cases, end_when_asked, go_on, measure, pin, save};
+use lb_tests::bench::{Case, Plan, Report, cases, end_when_asked, ended, go_on, measure, pin, save, show};
 
 /// Nanoseconds of CPU per packet through the XDP program, net of one that only passes.
 #[derive(Parser)]
@@ -31,13 +27,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    ended(run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
@@ -48,20 +38,11 @@ fn run(arguments: &Arguments) -> Result<()> {
         report.add(case, measure(case, plan, &go_on)?);
     }
     save(&report, &arguments.json)?;
-    match print(&report) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        printed => Ok(printed?),
-    }
-}
-
-fn print(report: &Report) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    write!(out, "{report}")?;
-    for line in report.missed() {
+    let missed = report.missed().map(|line| {
         let (must, net) = (line.must_ns.unwrap_or_default(), line.measured.net_ns);
-        writeln!(out, "MISSED by {:.0} ns: {}, {} flows", net - must, line.name, line.flows)?;
-    }
-    Ok(())
+        format!("MISSED by {:.0} ns: {}, {} flows\n", net - must, line.name, line.flows)
+    });
+    show(&(report.to_string() + &missed.collect::<String>()))
 }
 
 fn wanted(arguments: &Arguments, case: &Case) -> bool {

@@ -1,17 +1,13 @@
 //! `cargo xtask bench rings`: prints the table, writes the times as JSON.
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::Parser;
 use lb_tests::bench::{
-    end_when_asked, go_on,
+    end_when_asked, ended, go_on,
     rings::{Plan, measure},
-    save,
+    tell,
 };
 
 /// The time to build rings, and to load a large configuration.
@@ -26,21 +22,11 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    ended(run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
     end_when_asked()?;
     let report = measure(Plan { rounds: arguments.rounds }, &go_on)?;
-    save(&report, &arguments.json)?;
-    match write!(io::stdout().lock(), "{report}") {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        printed => Ok(printed?),
-    }
+    tell(&report, &arguments.json)
 }

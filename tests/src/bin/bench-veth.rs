@@ -1,15 +1,11 @@
 //! `cargo xtask bench veth`: prints the table, writes the rounds as JSON.
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Result, ensure};
 use clap::Parser;
 use lb_tests::bench::{
-    end_when_asked, go_on, save,
+    end_when_asked, ended, go_on, tell,
     veth::{Plan, measure},
 };
 
@@ -31,13 +27,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    ended(run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
@@ -45,9 +35,5 @@ fn run(arguments: &Arguments) -> Result<()> {
     end_when_asked()?;
     let plan = Plan { rounds: arguments.rounds, frames_per_round: arguments.frames, flows: arguments.flows };
     let report = measure(plan, &go_on)?;
-    save(&report, &arguments.json)?;
-    match write!(io::stdout().lock(), "{report}") {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        printed => Ok(printed?),
-    }
+    tell(&report, &arguments.json)
 }

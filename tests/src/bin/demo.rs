@@ -3,45 +3,30 @@
 use std::{
     env,
     io::{self, IsTerminal, Stdout, Write, stdout},
-    process::{self, ExitCode},
-    sync::{
-        atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, sync_channel},
-    },
-    thread,
-    time::{Duration, Instant},
+    process::ExitCode,
+    time::Instant,
 };
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::bed::{
-    Arms, Bed, Config, Forward, Layout, Steelyard,
-    client::{Histogram, Load, Requests, Session},
-    config::{FALL, INTERVAL_MS},
-    janitor,
-    steelyard::{all_up, is_down, server},
+use lb_tests::{
+    bed::{
+        Arms, Bed, Config, Forward, Layout, Steelyard,
+        client::{Histogram, Load, Requests, Session},
+        config::{FALL, INTERVAL_MS},
+        interrupt,
+        steelyard::{all_up, is_down, server},
+    },
+    bench::ended,
 };
-use nix::sys::signal::{SigSet, Signal};
 
 fn main() -> ExitCode {
-    let (ended, end) = sync_channel(1);
-    if let Err(error) = clean_up_when_interrupted(end) {
-        eprintln!("error: cannot watch for Ctrl-C: {error}");
-        return ExitCode::FAILURE;
-    }
+    let watch = match interrupt::watch() {
+        Ok(watch) => watch,
+        Err(error) => return ended(Err(error)),
+    };
     let told = run(&mut Page::new());
-    // The watcher lives as long as the process, so this reaches it or fills its buffer.
-    let _ = ended.try_send(());
-    while INTERRUPTED.load(Ordering::SeqCst) {
-        thread::park();
-    }
-    match told {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    watch.finish();
+    ended(told.or_else(|error| if is_closed_pipe(&error) { Ok(()) } else { Err(error) }))
 }
 
 fn run(page: &mut Page) -> Result<()> {
@@ -219,28 +204,8 @@ fn seconds(start: Instant) -> String {
     format!("{:.2} s", start.elapsed().as_secs_f64())
 }
 
-/// Signals are taken by one thread, which removes everything of this process and ends it; children get them
-/// unblocked. It sweeps twice: what the demonstration was just making appears after the first time.
-fn clean_up_when_interrupted(end: Receiver<()>) -> Result<()> {
-    let mut signals = SigSet::empty();
-    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|signal| signals.add(signal));
-    signals.thread_block()?;
-    thread::spawn(move || {
-        if signals.wait().is_ok() {
-            INTERRUPTED.store(true, Ordering::SeqCst);
-            eprintln!("interrupted: removing namespaces, maps and programs");
-            janitor::sweep_own();
-            // Too late or not, the second sweep is the last.
-            let _ = end.recv_timeout(END);
-            janitor::sweep_own();
-            process::exit(130);
-        }
-    });
-    Ok(())
-}
-
 fn is_news(error: &anyhow::Error) -> bool {
-    !is_closed_pipe(error) && !INTERRUPTED.load(Ordering::SeqCst)
+    !is_closed_pipe(error) && !interrupt::came()
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
@@ -273,9 +238,6 @@ impl Page {
     }
 }
 
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-
-const END: Duration = Duration::from_secs(5);
 const WEIGHTS: [u16; 3] = [3, 2, 1];
 const SESSIONS: usize = 100;
 const REQUESTS: u32 = 2_000;

@@ -1,19 +1,20 @@
 //! `cargo xtask soak`: prints what each change cost, writes it as JSON; fails when a connection broke.
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Context, Result};
-use clap::{Parser, ValueEnum};
+use anyhow::{Result, ensure};
+use clap::Parser;
 use lb_tests::{
-    bed::Forward,
-    soak::{self, Plan},
+    bed::{Forward, interrupt},
+    bench::{ended, tell},
+    soak::{self, Deaths, Plan},
 };
 
 /// Many connections that stay open while servers, weights, configurations, daemons and programs change.
 #[derive(Parser)]
 struct Arguments {
-    #[arg(long, value_enum, default_value = "dsr")]
-    forward: Mode,
+    #[arg(long, value_parser = forward, default_value = "dsr")]
+    forward: Forward,
     /// TCP connections, kept from the first step to the last.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(10..=25_000))]
     connections: u32,
@@ -33,69 +34,35 @@ struct Arguments {
     json: PathBuf,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Mode {
-    Nat,
-    Gateway,
-    Dsr,
-    Ipip,
-    Gue,
+fn forward(name: &str) -> Result<Forward, String> {
+    let known = Forward::ALL.into_iter().find(|forward| forward.name() == name);
+    known.ok_or_else(|| format!("known are {}", Forward::ALL.map(Forward::name).join(", ")))
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let arguments = Arguments::parse();
+    ended(interrupt::watch().and_then(|watch| {
+        let done = run(&arguments);
+        watch.finish();
+        done
+    }))
 }
 
-/// Whether everything held.
-fn run(arguments: &Arguments) -> Result<bool> {
-    let forward = match arguments.forward {
-        Mode::Nat => Forward::Nat,
-        Mode::Gateway => Forward::Gateway,
-        Mode::Dsr => Forward::Dsr,
-        Mode::Ipip => Forward::Ipip,
-        Mode::Gue => Forward::Gue,
-    };
+fn run(arguments: &Arguments) -> Result<()> {
     if arguments.death {
-        return deaths(forward, arguments);
+        let deaths = Deaths::of(arguments.forward)?;
+        tell(&deaths, &arguments.json)?;
+        ensure!(deaths.in_time(), "a dead server got new connections for longer than its checks take");
+        return Ok(());
     }
     let report = soak::run(Plan {
-        forward,
+        forward: arguments.forward,
         connections: arguments.connections as usize,
         active: arguments.active.unwrap_or(arguments.connections) as usize,
         datagram_flows: arguments.datagrams as usize,
         flows: arguments.flows,
     })?;
-    print!("{report}");
-    save(&report, arguments)?;
-    Ok(report.broken() == 0)
-}
-
-fn deaths(forward: Forward, arguments: &Arguments) -> Result<bool> {
-    let deaths = [false, true]
-        .map(|silent| soak::time_to_the_last(forward, silent))
-        .into_iter()
-        .collect::<Result<Vec<_>>>()?;
-    for death in &deaths {
-        println!(
-            "{} {}: the last connection to a dead server began {:.0} ms after its death (limit {:.0} ms); {} of {} went there",
-            death.forward, death.kind, death.last_ms, death.limit_ms, death.lost, death.tried
-        );
-    }
-    save(&deaths, arguments)?;
-    Ok(deaths.iter().all(|death| death.last_ms <= death.limit_ms))
-}
-
-fn save(report: &impl serde::Serialize, arguments: &Arguments) -> Result<()> {
-    if let Some(directory) = arguments.json.parent() {
-        fs::create_dir_all(directory)?;
-    }
-    let text = serde_json::to_string_pretty(report)?;
-    fs::write(&arguments.json, text).with_context(|| format!("writing {}", arguments.json.display()))
+    tell(&report, &arguments.json)?;
+    ensure!(report.broken() == 0, "{} connections broke", report.broken());
+    Ok(())
 }

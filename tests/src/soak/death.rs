@@ -1,6 +1,7 @@
 //! How long a dead server still gets new connections.
 
 use std::{
+    fmt,
     net::SocketAddr,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -32,11 +33,39 @@ pub struct Death {
     pub tried: usize,
 }
 
+/// Of a server whose process is gone, and of one whose link is.
+#[derive(Debug, Clone, Serialize)]
+pub struct Deaths(Vec<Death>);
+
+impl Deaths {
+    pub fn of(forward: Forward) -> Result<Deaths> {
+        let deaths = [false, true].into_iter().map(|silent| time_to_the_last(forward, silent));
+        deaths.collect::<Result<_>>().map(Deaths)
+    }
+
+    pub fn in_time(&self) -> bool {
+        self.0.iter().all(|death| death.last_ms <= death.limit_ms)
+    }
+}
+
+impl fmt::Display for Deaths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|death| {
+            writeln!(
+                f,
+                "{} {}: the last connection to a dead server began {:.0} ms after its death (limit {:.0} ms); {} of {} \
+                 went there",
+                death.forward, death.kind, death.last_ms, death.limit_ms, death.lost, death.tried
+            )
+        })
+    }
+}
+
 /// Kills one of three servers while new connections come at a steady pace.
 pub fn time_to_the_last(forward: Forward, silent: bool) -> Result<Death> {
     let bed = Bed::new(Layout::new(Arms::Two, forward))?;
     let config = Config::of(&bed);
-    let steelyard = Steelyard::running(&bed, &config)?;
+    let mut steelyard = Steelyard::running(&bed, &config)?;
     let stop = AtomicBool::new(false);
     let (died, tries) = thread::scope(|scope| -> Result<_> {
         let trying = scope.spawn(|| try_on(&bed, bed.service(), &stop));
@@ -55,6 +84,7 @@ pub fn time_to_the_last(forward: Forward, silent: bool) -> Result<Death> {
     ensure!(tries.len() > 50, "only {} connections were tried", tries.len());
     let lost: Vec<_> = tries.iter().filter(|(at, open)| !open && *at >= died).map(|(at, _)| *at).collect();
     let last = lost.iter().max().context("no connection went to the dead server")?;
+    steelyard.show_log = false;
     let limit = INTERVAL_MS * FALL + INTERVAL_MS + 100;
     Ok(Death {
         forward: forward.name().to_owned(),

@@ -14,7 +14,7 @@ mod steps;
 
 pub use self::{
     crowd::{Asked, Crowd},
-    death::{Death, time_to_the_last},
+    death::{Death, Deaths, time_to_the_last},
     report::{Report, Row},
     steps::{Plan, run},
 };

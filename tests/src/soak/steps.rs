@@ -53,6 +53,7 @@ pub fn run(plan: Plan) -> Result<Report> {
     }
     soak.active = usize::MAX;
     soak.step("everybody speaks", |_| Ok(()))?;
+    soak.steelyard.show_log = soak.report.broken() > 0;
     Ok(soak.report)
 }
 

@@ -4,32 +4,19 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::bed::{
-    Arms, Bed, Forward, Layout, Steelyard,
+    Arms, Forward, Layout, Steelyard,
     client::{Load, Requests, Session},
     steelyard::{all_up, server},
 };
 
-use super::{bed, bed_of};
-
-fn open_sessions(bed: &Bed, count: usize) -> Result<Vec<Session>> {
-    let open = || Session::open(&bed.client, bed.service());
-    (0..count).map(|_| open()).collect::<Result<_>>().context("opening sessions")
-}
-
-fn all_keep_their_server(sessions: &mut [Session], except: Option<&str>) -> Result<()> {
-    for session in sessions.iter_mut().filter(|session| Some(session.server.as_str()) != except) {
-        let answered = session.who().with_context(|| format!("asking {}", session.server))?;
-        ensure!(answered == session.server, "{answered} answered for {}", session.server);
-    }
-    Ok(())
-}
+use super::{bed, bed_of, keep_their_servers, sessions};
 
 #[test]
 fn a_drained_server_keeps_its_connections_and_gets_no_new_ones() -> Result<()> {
     for forward in [Forward::Nat, Forward::Dsr] {
         let (bed, config) = bed(Arms::One, forward)?;
         let steelyard = Steelyard::running(&bed, &config)?;
-        let mut sessions = open_sessions(&bed, 30)?;
+        let mut open = sessions(&bed, 30)?;
         steelyard.done(&["server", "drain", "web/web1"])?;
         let status = steelyard.status()?;
         let web1 = server(&status, "web", "web1").context("web1")?;
@@ -38,9 +25,9 @@ fn a_drained_server_keeps_its_connections_and_gets_no_new_ones() -> Result<()> {
         let new = Requests::new(bed.service(), 200).tcp(&bed.client)?;
         new.all_answered()?;
         ensure!(new.of("web1") == 0, "{forward:?}: {new:?}");
-        all_keep_their_server(&mut sessions, None)?;
+        keep_their_servers(&mut open, None)?;
         steelyard.done(&["server", "enable", "web/web1"])?;
-        all_keep_their_server(&mut sessions, None)?;
+        keep_their_servers(&mut open, None)?;
         let again = Requests::new(bed.service(), 200).tcp(&bed.client)?;
         ensure!(again.of("web1") > 30, "{forward:?}: {again:?}");
         ensure!(steelyard.status()?.changes.is_empty());
@@ -53,11 +40,11 @@ fn a_drain_waits_for_the_last_connection() -> Result<()> {
     let (bed, mut config) = bed(Arms::One, Forward::Nat)?;
     config.services[0].idle_timeout = Some("2s");
     let steelyard = Steelyard::running(&bed, &config)?;
-    let sessions = open_sessions(&bed, 10)?;
-    ensure!(sessions.iter().any(|session| session.server == "web1"));
+    let open = sessions(&bed, 10)?;
+    ensure!(open.iter().any(|session| session.server == "web1"));
     let short = steelyard.cli(&["server", "drain", "web/web1", "--wait", "--timeout", "1s"])?;
     ensure!(short.code == Some(1) && short.stderr.contains("recorded flows"), "{short:?}");
-    drop(sessions);
+    drop(open);
     let text = steelyard.done(&["server", "drain", "web/web1", "--wait"])?;
     ensure!(text.contains("drained after"), "{text}");
     Ok(())
@@ -67,15 +54,15 @@ fn a_drain_waits_for_the_last_connection() -> Result<()> {
 fn a_disabled_server_is_cut_and_comes_back() -> Result<()> {
     let (bed, config) = bed(Arms::Two, Forward::Dsr)?;
     let steelyard = Steelyard::running(&bed, &config)?;
-    let mut sessions = open_sessions(&bed, 30)?;
+    let mut open = sessions(&bed, 30)?;
     steelyard.done(&["server", "disable", "web/web2"])?;
-    all_keep_their_server(&mut sessions, Some("web2"))?;
+    keep_their_servers(&mut open, Some("web2"))?;
     let without = Requests::new(bed.service(), 200).tcp(&bed.client)?;
     without.all_answered()?;
     ensure!(without.of("web2") == 0, "{without:?}");
     steelyard.done(&["server", "enable", "web/web2"])?;
     steelyard.wait("web2 to take connections", all_up)?;
-    all_keep_their_server(&mut sessions, Some("web2"))
+    keep_their_servers(&mut open, Some("web2"))
 }
 
 #[test]
@@ -84,18 +71,18 @@ fn servers_are_weighed_added_and_removed_under_load() -> Result<()> {
         let (bed, mut config) = bed_of(Layout::new(Arms::Two, forward))?;
         let third = config.services[0].servers.remove(2);
         let steelyard = Steelyard::running(&bed, &config)?;
-        let mut sessions = open_sessions(&bed, 30)?;
+        let mut open = sessions(&bed, 30)?;
         let load = Load::start(&bed.client, bed.service(), 2);
         steelyard.done(&["server", "weight", "web/web1", "3"])?;
         let address = third.address.to_string();
         steelyard.done(&["server", "add", "web/web3", &address])?;
         steelyard.wait("web3 to be up", all_up)?;
-        all_keep_their_server(&mut sessions, None)?;
+        keep_their_servers(&mut open, None)?;
         let new = Requests::new(bed.service(), 500).tcp(&bed.client)?;
         new.all_answered()?;
         ensure!((new.share("web1") - 0.6).abs() < 0.1 && new.of("web3") > 50, "{new:?}");
         steelyard.done(&["server", "remove", "web/web2"])?;
-        all_keep_their_server(&mut sessions, None)?;
+        keep_their_servers(&mut open, None)?;
         let without = Requests::new(bed.service(), 200).tcp(&bed.client)?;
         ensure!(without.of("web2") == 0, "{without:?}");
         load.stop()?.all_answered()?;
@@ -179,13 +166,13 @@ fn wrong_changes_are_refused_with_the_next_step() -> Result<()> {
 fn an_undone_drain_moves_nobody() -> Result<()> {
     let (bed, config) = bed(Arms::One, Forward::Dsr)?;
     let steelyard = Steelyard::running(&bed, &config)?;
-    let mut idle = open_sessions(&bed, 40)?;
+    let mut idle = sessions(&bed, 40)?;
     for _ in 0..3 {
         steelyard.done(&["server", "drain", "web/web1"])?;
         let _between = Session::open(&bed.client, bed.service())?;
         steelyard.done(&["server", "enable", "web/web1"])?;
     }
-    all_keep_their_server(&mut idle, None)?;
+    keep_their_servers(&mut idle, None)?;
     steelyard.wait("a sweep", |status| status.datapath.sweeps > 2)?;
-    all_keep_their_server(&mut idle, None)
+    keep_their_servers(&mut idle, None)
 }

@@ -35,11 +35,12 @@ mod upgrade;
 mod view;
 mod wildcard;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use lb_tests::bed::{
     Arms, Bed, Config,
     Family::{self, V4, V6},
     Forward, Layout, Steelyard,
+    client::Session,
 };
 
 /// A forward mode with the families it carries.
@@ -103,6 +104,21 @@ fn bed_of(layout: Layout) -> Result<(Bed, Config)> {
     let bed = Bed::new(layout)?;
     let config = Config::of(&bed);
     Ok((bed, config))
+}
+
+/// Connections that stay open.
+fn sessions(bed: &Bed, count: usize) -> Result<Vec<Session>> {
+    let open = || Session::open(&bed.client, bed.service());
+    (0..count).map(|_| open()).collect::<Result<_>>().context("opening sessions")
+}
+
+/// Asks all of them but those of one server, which may be gone.
+fn keep_their_servers(sessions: &mut [Session], except: Option<&str>) -> Result<()> {
+    for session in sessions.iter_mut().filter(|session| Some(session.server.as_str()) != except) {
+        let answered = session.who().with_context(|| format!("asking {}", session.server))?;
+        ensure!(answered == session.server, "{answered} answered for {}", session.server);
+    }
+    Ok(())
 }
 
 /// Packets that the program has sent on, both ways.

@@ -4,26 +4,14 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::bed::{
-    Arms, Bed, Forward, Steelyard,
-    client::{Load, Requests, Session},
+    Arms, Forward, Steelyard,
+    client::{Load, Requests},
     steelyard::{all_up, server, service_of},
 };
 use lb_user::pure::status::PlanStatus;
 use nix::sys::signal::Signal;
 
-use super::bed;
-
-fn sessions(bed: &Bed, count: usize) -> Result<Vec<Session>> {
-    (0..count).map(|_| Session::open(&bed.client, bed.service())).collect()
-}
-
-fn all_answer(sessions: &mut [Session]) -> Result<()> {
-    for session in sessions {
-        let answered = session.who().with_context(|| format!("asking {}", session.server))?;
-        ensure!(answered == session.server, "{answered} answered for {}", session.server);
-    }
-    Ok(())
-}
+use super::{bed, keep_their_servers, sessions};
 
 #[test]
 fn a_reload_moves_no_connection() -> Result<()> {
@@ -37,13 +25,13 @@ fn a_reload_moves_no_connection() -> Result<()> {
         config.services[0].servers.push(third);
         steelyard.reload(&config)?;
         steelyard.wait("web3 to be up", all_up)?;
-        all_answer(&mut open)?;
+        keep_their_servers(&mut open, None)?;
         config.services[0].servers[0].weight = 5;
         steelyard.reload(&config)?;
-        all_answer(&mut open)?;
+        keep_their_servers(&mut open, None)?;
         config.services[0].servers.remove(1);
         steelyard.reload(&config)?;
-        all_answer(&mut open)?;
+        keep_their_servers(&mut open, None)?;
         let new = Requests::new(bed.service(), 300).tcp(&bed.client)?;
         new.all_answered()?;
         ensure!(new.of("web2") == 0 && new.of("web3") > 10, "{forward:?}: {new:?}");
@@ -63,13 +51,13 @@ fn services_come_and_go_by_a_reload() -> Result<()> {
     let mut target = bed.service();
     target.set_port(8_081);
     Requests::new(target, 50).tcp(&bed.client)?.all_answered()?;
-    all_answer(&mut open)?;
+    keep_their_servers(&mut open, None)?;
     config.services.remove(1);
     steelyard.reload(&config)?;
     ensure!(service_of(&steelyard.status()?, "other").is_none());
     let gone = Requests::new(target, 3).tcp(&bed.client)?;
     ensure!(gone.answered() == 0, "{gone:?}");
-    all_answer(&mut open)
+    keep_their_servers(&mut open, None)
 }
 
 #[test]
@@ -115,7 +103,7 @@ fn a_faulty_file_changes_nothing() -> Result<()> {
     steelyard.signal(Signal::SIGHUP)?;
     config.services[0].servers[0].weight = 2;
     steelyard.wait("the refusal in the log", |_| steelyard.log().contains("was not reloaded"))?;
-    all_answer(&mut open)?;
+    keep_their_servers(&mut open, None)?;
     Requests::new(bed.service(), 50).tcp(&bed.client)?.all_answered()
 }
 

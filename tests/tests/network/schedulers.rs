@@ -9,7 +9,7 @@ use lb_tests::bed::{
     poll,
 };
 
-use super::{bed, bed_of, each_forward};
+use super::{bed, bed_of, each_forward, sessions};
 
 #[test]
 fn round_robin_keeps_to_the_weights_closely() -> Result<()> {
@@ -41,13 +41,13 @@ fn round_robin_keeps_connections_whole() -> Result<()> {
         let (bed, mut config) = bed_of(mode.layout(Arms::Two))?;
         config.services[0].balance = Some("roundrobin");
         let _steelyard = Steelyard::running(&bed, &config)?;
-        let mut sessions = open(&bed, 12).with_context(|| mode.name)?;
-        for session in &mut sessions {
+        let mut open = sessions(&bed, 12).with_context(|| mode.name)?;
+        for session in &mut open {
             session.upload(500_000).with_context(|| mode.name)?;
             session.download(500_000).with_context(|| mode.name)?;
             ensure!(session.who()? == session.server, "{}", mode.name);
         }
-        let counts = count(&sessions);
+        let counts = count(&open);
         ensure!(counts.values().all(|count| (3..=5).contains(count)), "{}: {counts:?}", mode.name);
     }
     Ok(())
@@ -59,13 +59,13 @@ fn least_connections_fills_the_emptiest_server() -> Result<()> {
         let (bed, mut config) = bed_of(mode.layout(Arms::One))?;
         config.services[0].balance = Some("leastconn");
         let _steelyard = Steelyard::running(&bed, &config)?;
-        let mut sessions = open(&bed, 30).with_context(|| mode.name)?;
-        let counts = count(&sessions);
+        let mut open = sessions(&bed, 30).with_context(|| mode.name)?;
+        let counts = count(&open);
         let even = counts.len() == 3 && counts.values().all(|count| (8..=12).contains(count));
         ensure!(even, "{}: {counts:?}", mode.name);
-        sessions.retain(|session| session.server != "web2");
+        open.retain(|session| session.server != "web2");
         poll("new connections to the server that has none", CLOSING, || {
-            let fresh = open(&bed, 5).ok()?;
+            let fresh = sessions(&bed, 5).ok()?;
             fresh.iter().all(|session| session.server == "web2").then_some(())
         })
         .with_context(|| mode.name)?;
@@ -81,8 +81,8 @@ fn least_connections_respects_weights() -> Result<()> {
     web.balance = Some("leastconn");
     web.servers[0].weight = 2;
     let _steelyard = Steelyard::running(&bed, &config)?;
-    let sessions = open(&bed, 40)?;
-    let counts = count(&sessions);
+    let open = sessions(&bed, 40)?;
+    let counts = count(&open);
     for (server, expected) in [("web1", 20_usize), ("web2", 10), ("web3", 10)] {
         let found = counts.get(server).copied().unwrap_or(0);
         ensure!(found.abs_diff(expected) <= 3, "{counts:?}");
@@ -109,10 +109,6 @@ fn source_looks_at_the_address_alone() -> Result<()> {
         ensure!(servers.len() == 3, "{}: 30 clients have {servers:?}", mode.name);
     }
     Ok(())
-}
-
-fn open(bed: &Bed, count: usize) -> Result<Vec<Session>> {
-    (0..count).map(|_| Session::open(&bed.client, bed.service())).collect()
 }
 
 fn count(sessions: &[Session]) -> BTreeMap<&str, usize> {

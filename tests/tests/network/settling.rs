@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use lb_tests::bed::{
     Arms, Bed, Config, Forward, Steelyard,
     client::{Requests, Session},
@@ -11,17 +11,17 @@ use lb_tests::bed::{
 };
 use lb_user::pure::status::Status;
 
-use super::bed;
+use super::{bed, keep_their_servers, sessions};
 
 #[test]
 fn slots_settle_as_their_last_connections_end() -> Result<()> {
     let (bed, config) = short_lived(Forward::Dsr)?;
     let steelyard = Steelyard::running(&bed, &config)?;
-    let mut sessions = open(&bed)?;
+    let mut open = sessions(&bed, 40)?;
     add_web3(&bed, &steelyard)?;
     // Nobody is silent for T: whoever lives is recorded, and holds its own slot alone.
-    asked_until(&steelyard, &mut sessions, |unsettled, count| (1..=count).contains(&unsettled))?;
-    drop(sessions);
+    asked_until(&steelyard, &mut open, |unsettled, count| (1..=count).contains(&unsettled))?;
+    drop(open);
     ensure!(steelyard.counter("slots_lookup")? > 0);
     steelyard.wait("every slot to settle", |status| unsettled(status) == 0)?;
     ensure!(steelyard.counter("slots_lookup")? == 0);
@@ -38,9 +38,9 @@ fn slots_settle_as_their_last_connections_end() -> Result<()> {
 fn slots_of_pairs_settle_while_their_connections_stay() -> Result<()> {
     let (bed, config) = short_lived(Forward::Gateway)?;
     let steelyard = Steelyard::running(&bed, &config)?;
-    let mut sessions = open(&bed)?;
+    let mut open = sessions(&bed, 40)?;
     add_web3(&bed, &steelyard)?;
-    asked_until(&steelyard, &mut sessions, |unsettled, _| unsettled == 0)
+    asked_until(&steelyard, &mut open, |unsettled, _| unsettled == 0)
 }
 
 /// The third server is to be added.
@@ -49,10 +49,6 @@ fn short_lived(forward: Forward) -> Result<(Bed, Config)> {
     config.services[0].idle_timeout = Some("3s");
     config.services[0].servers.truncate(2);
     Ok((bed, config))
-}
-
-fn open(bed: &Bed) -> Result<Vec<Session>> {
-    (0..40).map(|_| Session::open(&bed.client, bed.service())).collect()
 }
 
 fn add_web3(bed: &Bed, steelyard: &Steelyard<'_>) -> Result<()> {
@@ -71,21 +67,13 @@ fn asked_until(
 ) -> Result<()> {
     let count = sessions.len();
     poll("the slots of silent connections to settle", Duration::from_secs(30), || {
-        let asked = keep(sessions).and_then(|()| steelyard.status());
+        let asked = keep_their_servers(sessions, None).and_then(|()| steelyard.status());
         match asked {
             Ok(status) => wanted(unsettled(&status), count).then_some(Ok(())),
             Err(error) => Some(Err(error)),
         }
     })??;
-    keep(sessions)
-}
-
-fn keep(sessions: &mut [Session]) -> Result<()> {
-    for session in sessions {
-        let answered = session.who().with_context(|| format!("asking {}", session.server))?;
-        ensure!(answered == session.server, "{answered} answered for {}", session.server);
-    }
-    Ok(())
+    keep_their_servers(sessions, None)
 }
 
 fn unsettled(status: &Status) -> usize {
