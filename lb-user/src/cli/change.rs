@@ -152,4 +152,5 @@ fn servers(service: &ServicePlan) -> String {
     added.chain(removed).chain(service.servers_changed.iter().cloned()).collect::<Vec<_>>().join("; ")
 }
 
+/// The daemon counts at the end of each sweep, half a second apart: looking more often shows nothing new.
 const POLL: Duration = Duration::from_millis(500);

@@ -51,7 +51,8 @@ pub(super) enum Order {
         service: String,
         server: String,
         change: Change,
-        reply: Reply<Changed>,
+        /// With what tells when it is kept.
+        reply: Reply<(Changed, Receipt)>,
     },
     /// A reload found no configuration that it could read: whoever asked knows, and the others are to.
     Unread {
@@ -96,13 +97,12 @@ impl Orderer {
         server: String,
         change: Change,
     ) -> Result<Changed, Refused> {
-        self.give(|reply| Order::Change { service, server, change, reply }).await
-    }
-
-    /// Whoever sends a signal is answered by a notice.
-    pub(super) fn reload_by_signal(&self) {
-        let orderer = self.clone();
-        tokio::spawn(async move { orderer.reload(Limits::default()).await });
+        let (mut changed, receipt) =
+            self.give(|reply| Order::Change { service, server, change, reply }).await?;
+        if let Err(error) = receipt.wait().await {
+            changed.warnings.push(format!("in force, but a restart would lose it: {error}"));
+        }
+        Ok(changed)
     }
 
     async fn give<T>(&self, order: impl FnOnce(Reply<T>) -> Order) -> Result<T, Refused> {
@@ -191,14 +191,7 @@ impl Control {
                 self.notices.tell(&Notice::ReloadRefused { detail });
             }
             Order::Change { service, server, change, reply } => {
-                let saved = match self.change(&service, &server, change) {
-                    Ok(done) => done,
-                    Err(refused) => {
-                        let _ = reply.send(Err(refused));
-                        return;
-                    }
-                };
-                tokio::spawn(answer_when_kept(saved, reply));
+                let _ = reply.send(self.change(&service, &server, change));
             }
         }
     }
@@ -300,14 +293,6 @@ impl Control {
         }
         Ok(added)
     }
-}
-
-async fn answer_when_kept((mut changed, receipt): (Changed, Receipt), reply: Reply<Changed>) {
-    if let Err(error) = receipt.wait().await {
-        changed.warnings.push(format!("in force, but a restart would lose it: {error}"));
-    }
-    // Whoever asked may be gone.
-    let _ = reply.send(Ok(changed));
 }
 
 /// Whether a plan stays within what was allowed.

@@ -8,6 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::{
+    FutureExt,
+    future::{Fuse, FusedFuture},
+};
 use lb_common::limits::{NAT_PORT_FIRST, NAT_PORT_LAST};
 use tokio::{
     select,
@@ -24,7 +28,7 @@ use super::{
     interfaces::target,
     keeper::{self, Keeper},
     notices::Notices,
-    orders::{self, Loaded, ORDERS, Order, Orderer, Settings},
+    orders::{self, Limits, Loaded, ORDERS, Order, Orderer, Settings},
     through::Steers,
 };
 use crate::{
@@ -267,6 +271,9 @@ impl Daemon {
         let mut checking = tokio::spawn(checks::run(self.tasks.clone(), mailbox, inbox));
         let control = self.control.run(&mut events, &mut self.net_events, &mut self.orders);
         let mut control = std::pin::pin!(control);
+        // One reload by signal at a time; those that come meanwhile are one more.
+        let mut reload = Fuse::terminated();
+        let mut again = false;
         let task = loop {
             select! {
                 wish = signals.next() => match wish {
@@ -274,13 +281,19 @@ impl Daemon {
                         checking.abort();
                         return Ok(());
                     }
-                    Wish::Reload => self.orderer.reload_by_signal(),
+                    Wish::Reload => again = true,
                 },
+                // Whoever sent the signal is answered by a notice.
+                _ = &mut reload => {}
                 () = &mut control => break "control",
                 _ = &mut checking => break "health checks",
                 _ = &mut self.follower => break "netlink",
                 _ = &mut self.admin => break "admin socket",
                 _ = &mut self.keeper => break "keeper",
+            }
+            if again && reload.is_terminated() {
+                again = false;
+                reload = self.orderer.reload(Limits::default()).boxed().fuse();
             }
         };
         checking.abort();

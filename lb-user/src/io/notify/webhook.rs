@@ -150,6 +150,7 @@ impl Target {
 const HTTP: u16 = 80;
 const HTTPS: u16 = 443;
 /// Whoever is just starting again gets a moment.
+/// What was restarting may be there by then.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 const ANSWER_MAX: usize = 64 << 10;
 

@@ -102,7 +102,7 @@ mod tests {
     use lb_common::slot::{ServerId, Slot};
 
     use super::*;
-    use crate::pure::{config, state::Start};
+    use crate::pure::{config, state::tests::start};
 
     const SERVICE: &str = "[datapath]\ninterfaces = [\"eth0\"]\n[cluster]\nsecret = \"test\"\n\
         [[service]]\nname = \"web\"\naddress = [\"192.0.2.10\", \"2001:db8::/64\"]\nport = 80\nforward = \"ipip\"\n\
@@ -111,15 +111,7 @@ mod tests {
 
     fn state() -> State {
         let config = config::parse("test.toml", SERVICE).expect("valid").config;
-        let start = Start {
-            config,
-            secret: b"x",
-            pinned: Tables::default(),
-            ring_slots: 1 << 20,
-            flows_max: 262_144,
-            now: crate::pure::testing::an_instant(),
-        };
-        let mut state = State::new(start).expect("room for all");
+        let mut state = start(config, Tables::default());
         state.attach(2);
         state.plan();
         state

@@ -155,7 +155,7 @@ mod tests {
         config,
         hop::{NextHop, Reach, Tags},
         plan::Tables,
-        state::{Event, Start},
+        state::{Event, tests::start},
     };
 
     const SERVERS: [&str; 2] = ["10.0.0.1", "fd00::1"];
@@ -169,15 +169,7 @@ mod tests {
             list.join(", ")
         );
         let config = config::parse("test.toml", &text).expect("a valid configuration").config;
-        let start = Start {
-            config,
-            secret: b"x",
-            pinned: Tables::default(),
-            ring_slots: 1 << 20,
-            flows_max: 262_144,
-            now: crate::pure::testing::an_instant(),
-        };
-        let mut state = State::new(start).expect("room for all");
+        let mut state = start(config, Tables::default());
         for (interface, server) in (2..).zip(SERVERS) {
             let address: IpAddr = server.parse().expect("an address");
             let hop = NextHop {
