@@ -1,26 +1,14 @@
 //! An interrupted measurement ends between two calls, so that nothing is left behind.
 
-use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, bail};
-use nix::sys::signal::{SigSet, Signal};
+use anyhow::{Result, bail};
 
-/// Takes the signals that end a program, for the whole process: call it before any thread starts.
+use crate::bed::interrupt::on_signal;
+
+/// Takes the signals that end a program.
 pub fn end_when_asked() -> Result<()> {
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        signals.add(signal);
-    }
-    signals.thread_block().context("cannot block signals")?;
-    thread::spawn(move || {
-        if signals.wait().is_ok() {
-            ENDED.store(true, Ordering::Relaxed);
-        }
-    });
-    Ok(())
+    on_signal(|| ENDED.store(true, Ordering::Relaxed))
 }
 
 /// An error once a signal came.

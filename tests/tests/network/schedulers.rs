@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::bed::{
-    Arms, Bed, Forward, Steelyard,
+    Arms, Forward, Steelyard,
     client::{Requests, Session, tcp_from},
     poll,
 };
