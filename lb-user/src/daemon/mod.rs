@@ -20,5 +20,7 @@ mod notices;
 mod orders;
 mod start;
 mod through;
+#[expect(dead_code, reason = "skeleton of today")]
+mod vrrp;
 
 pub use self::start::{Options, RunError, run};

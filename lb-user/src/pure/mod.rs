@@ -30,3 +30,4 @@ pub mod status;
 pub mod suspect;
 #[cfg(test)]
 mod testing;
+pub mod vrrp;

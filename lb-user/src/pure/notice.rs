@@ -25,7 +25,7 @@ pub use self::{
     outbox::{Delivery, Limit, Outbox},
     services::Services,
 };
-use super::config::model::Admin;
+use super::{config::model::Admin, vrrp::happening::Happening};
 
 /// Something an operator should read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,6 +125,8 @@ pub enum Notice {
         detail: String,
     },
     Stopping,
+    /// Of the virtual routers.
+    Vrrp(Happening),
     /// So many could not be told one by one.
     Suppressed {
         count: u64,
@@ -223,6 +225,7 @@ impl Display for Notice {
             Notice::Healed { detail } => write!(f, "the kernel's tables were put right: {detail}"),
             Notice::Started { detail } => write!(f, "ready: {detail}"),
             Notice::Stopping => f.write_str("stopping"),
+            Notice::Vrrp(happening) => write!(f, "{happening}"),
             Notice::Suppressed { count } => write!(f, "and {count} more: see `steelyard status`"),
             Notice::Lagged { count } => {
                 write!(f, "events that passed too fast for this reader: {count}; see `steelyard events`")

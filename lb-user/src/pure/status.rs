@@ -2,9 +2,16 @@
 //!
 //! Not the model: fields are added here, never renamed, and hold plain values with their units.
 
+mod vrrp;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::vrrp::{
+    GroupStatus, PeerStatus, RouterCounters, RouterStatus, SenderStatus, TimersStatus, TrackedStatus,
+    VrrpStatus,
+};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {

@@ -4,6 +4,7 @@
 //! `raw` and `error`.
 
 pub mod check;
+pub mod vrrp;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -11,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use self::check::Check;
+use self::{check::Check, vrrp::Vrrp};
 use super::network::{Family, Network, Ports};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,7 @@ pub struct Config {
     /// In the order of the file; names are unique. Where two could take the same packet, one is more specific:
     /// the longer prefix wins, then the narrower range of ports.
     pub services: Vec<Service>,
+    pub vrrp: Vrrp,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +62,14 @@ pub struct Mail {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cluster {
     pub secret: Secret,
+    /// The other nodes; empty: this node stands alone, or beside others' routers only.
+    pub peers: Vec<IpAddr>,
+    /// UDP, of heartbeats; what is replicated comes on the next one.
+    pub port: u16,
+    /// Between two heartbeats.
+    pub heartbeat: Duration,
+    /// Without a heartbeat for so long a peer is gone.
+    pub patience: Duration,
 }
 
 /// Seeds the flow hash; the same on every node of a cluster.

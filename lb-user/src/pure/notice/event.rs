@@ -5,7 +5,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{Notice, ServerName};
-use crate::pure::status::EventStatus;
+use crate::pure::{
+    status::EventStatus,
+    vrrp::{happening::Happening, node::State},
+};
 
 /// A notice as it is told. Texts hold no control characters and are at most `TEXT_MAX` characters long: a server's
 /// answer may be in them.
@@ -74,6 +77,7 @@ impl Notice {
             Notice::Healed { .. } => ("drift-healed", Warning),
             Notice::Started { .. } => ("started", Info),
             Notice::Stopping => ("stopping", Info),
+            Notice::Vrrp(happening) => vrrp_kind(happening),
             Notice::Suppressed { .. } => ("suppressed", Warning),
             Notice::Lagged { .. } => ("lagged", Warning),
         }
@@ -122,7 +126,56 @@ impl Notice {
             Notice::Suppressed { count } | Notice::Lagged { count } => {
                 About::default().because(&count.to_string())
             }
+            Notice::Vrrp(happening) => about_vrrp(happening),
             Notice::Stopping => About::default(),
+        }
+    }
+}
+
+fn vrrp_kind(happening: &Happening) -> (&'static str, Level) {
+    use Level::{Info, Warning};
+    match happening {
+        Happening::Became { to: State::Fault, .. } => ("vrrp-fault", Warning),
+        Happening::Became { to: State::Active, .. } => ("vrrp-active", Info),
+        Happening::Became { to: State::Backup, .. } => ("vrrp-backup", Info),
+        Happening::Became { to: State::Initialize, .. } => ("vrrp-initialize", Info),
+        Happening::GroupBecame { .. } => ("vrrp-group", Info),
+        Happening::Ended { .. } | Happening::GroupEnded { .. } => ("vrrp-ended", Info),
+        Happening::Priority { .. } => ("vrrp-priority", Info),
+        Happening::LowerPriority { .. } => ("vrrp-two-active", Warning),
+        Happening::Mismatch { .. } => ("vrrp-mismatch", Warning),
+        Happening::Agreement { .. } => ("vrrp-agreement", Info),
+        Happening::Conflict { .. } => ("vrrp-conflict", Warning),
+        Happening::Restored { .. } => ("vrrp-restored", Warning),
+        Happening::Overslept { .. } => ("vrrp-overslept", Warning),
+        Happening::PeerLost { .. } => ("peer-lost", Warning),
+        Happening::PeerFound { .. } => ("peer-found", Info),
+        Happening::HandOver { .. } => ("vrrp-hand-over", Info),
+        Happening::Failed { .. } => ("vrrp-failed", Warning),
+    }
+}
+
+fn about_vrrp(happening: &Happening) -> About {
+    match happening {
+        Happening::Became { from, to, why, .. } => {
+            About::default().moved(from.name(), to.name()).because(why)
+        }
+        Happening::GroupBecame { to, .. } => About { to: Some(to.name().to_owned()), ..About::default() },
+        Happening::Priority { from, to, why, .. } => About::default().moved(from, to).because(why),
+        Happening::LowerPriority { peer, .. }
+        | Happening::Agreement { peer, .. }
+        | Happening::PeerLost { peer }
+        | Happening::PeerFound { peer } => About { address: Some(peer.to_string()), ..About::default() },
+        Happening::Mismatch { peer, detail, .. } => {
+            About { address: Some(peer.to_string()), ..About::default() }.because(detail)
+        }
+        Happening::Conflict { address, .. } => {
+            About { address: Some(address.to_string()), ..About::default() }
+        }
+        Happening::HandOver { detail, .. } => About::default().because(detail),
+        Happening::Failed { what, .. } | Happening::Restored { what, .. } => About::default().because(what),
+        Happening::Ended { .. } | Happening::GroupEnded { .. } | Happening::Overslept { .. } => {
+            About::default()
         }
     }
 }

@@ -26,7 +26,7 @@ pub(in crate::pure) use self::server::added_server;
 use super::{
     address,
     error::{Findings, Span, Spanned, nearest, quote},
-    model::{Cluster, Config, Datapath, Global, Log, Secret, XdpMode},
+    model::{Cluster, Config, Datapath, Global, Log, Secret, XdpMode, vrrp::Vrrp},
     raw::{self, Field, List, Number, Raw, Text},
     value::{self, Fault, fault},
 };
@@ -61,6 +61,7 @@ pub(super) fn config(raw: Raw, findings: &mut Findings) -> Option<Config> {
         log: log?,
         notify: notify?,
         services: services?,
+        vrrp: Vrrp::default(),
     })
 }
 
@@ -85,7 +86,7 @@ fn cluster(raw: raw::Cluster, findings: &mut Findings) -> Option<Cluster> {
         Either::First(secret) => Secret::Inline(secret.value),
         Either::Second(file) => Secret::File(checked(&file, findings, |text| value::path(text, PATH_MAX))?),
     };
-    Some(Cluster { secret })
+    Some(Cluster { secret, peers: Vec::new(), port: PORT, heartbeat: HEARTBEAT, patience: PATIENCE })
 }
 
 fn datapath(raw: raw::Datapath, findings: &mut Findings) -> Option<Datapath> {
@@ -315,6 +316,9 @@ fn values<T>(list: Vec<Spanned<T>>) -> Vec<T> {
     list.into_iter().map(|entry| entry.value).collect()
 }
 
+const PORT: u16 = 8848;
+const HEARTBEAT: Duration = Duration::from_millis(25);
+const PATIENCE: Duration = Duration::from_millis(100);
 const ADMIN_SOCKET: &str = "/run/steelyard/admin.sock";
 const STATE: &str = "/var/lib/steelyard";
 /// Shorter than a restart of the daemon would let packets pass at every upgrade.

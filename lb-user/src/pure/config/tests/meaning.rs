@@ -13,6 +13,7 @@ use crate::pure::config::{
         Access, Admin, Balance, Cluster, Config, Damping, Datapath, Forward, Global, IdleTimeout, Log,
         NoServer, Notify, Protocol, Secret, Server, Service, XdpMode,
         check::{Check, CheckKind},
+        vrrp::Vrrp,
     },
     network::{Family, Network, Ports},
     parse_files,
@@ -27,7 +28,13 @@ fn nothing_means_the_defaults() {
             admin_socket: "/run/steelyard/admin.sock".into(),
             state: "/var/lib/steelyard".into(),
         },
-        cluster: Cluster { secret: Secret::Unset },
+        cluster: Cluster {
+            secret: Secret::Unset,
+            peers: Vec::new(),
+            port: 8848,
+            heartbeat: Duration::from_millis(25),
+            patience: Duration::from_millis(100),
+        },
         datapath: Datapath {
             interfaces: Vec::new(),
             mode: XdpMode::Auto,
@@ -45,6 +52,7 @@ fn nothing_means_the_defaults() {
             per_minute: 60,
         },
         services: Vec::new(),
+        vrrp: Vrrp::default(),
     };
     assert_eq!(parsed.config, expected);
     assert_eq!(parsed.warnings, []);

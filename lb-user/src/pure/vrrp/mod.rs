@@ -1,0 +1,14 @@
+//! Virtual routers: who owns the addresses (RFC 9568, RFC 3768).
+//!
+//! ```text
+//! packet ─► receive (every check of the RFCs) ─┐
+//! links, trackers, orders, peers ──────────────┼─► Node ─► Router, Group, Announcer ─► Action
+//! time ────────────────────────────────────────┘             │
+//!                                                            └─► status, Happening (what is told)
+//! ```
+//!
+//! Must not know sockets, netlink or threads: `daemon::vrrp` feeds it and carries out what it wants.
+
+pub mod advert;
+pub mod happening;
+pub mod node;
