@@ -449,6 +449,10 @@ async fn interfaces(net: &Net, names: &[String]) -> Result<(Vec<Interface>, BTre
 pub(super) async fn warnings(net: &Net, config: &Config) -> BTreeMap<String, String> {
     let mut warnings = BTreeMap::new();
     for &source in &config.datapath.nat_source {
+        // It is here while a virtual router has it here, and is not missed elsewhere.
+        if config.vrrp.moves(source) {
+            continue;
+        }
         if !matches!(net.resolve(source).await, Ok(Reach::Local)) {
             let text = format!(
                 "nat_source {source} is not an address of this machine: replies come back only if it is routed here"

@@ -8,6 +8,7 @@
 //! A peer that does not keep up is dropped: it connects again and hears everything anew.
 
 mod hear;
+mod hold;
 mod tell;
 
 use std::{net::IpAddr, sync::Arc};
