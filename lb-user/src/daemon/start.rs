@@ -29,6 +29,7 @@ use super::{
     keeper::{self, Keeper},
     notices::Notices,
     orders::{self, Limits, Loaded, ORDERS, Order, Orderer, Settings},
+    replica::{self, Peers, Sessions},
     through::Steers,
 };
 use crate::{
@@ -141,6 +142,8 @@ struct Daemon {
     /// For orders that signals give.
     orderer: Orderer,
     tasks: watch::Receiver<Arc<Vec<CheckTask>>>,
+    /// Of the nodes beside this one.
+    cluster: watch::Receiver<replica::Cluster>,
     follower: tokio::task::JoinHandle<()>,
     admin: tokio::task::JoinHandle<std::io::Result<()>>,
     keeper: tokio::task::JoinHandle<()>,
@@ -206,6 +209,7 @@ impl Daemon {
         let stream = notices.stream();
         let (publisher, snapshot) = watch::channel(Arc::new(state.snapshot()));
         let (checks, tasks) = watch::channel(Arc::new(state.checks()));
+        let (cluster_sender, cluster) = watch::channel(replica::Cluster::default());
         let mut control = Control {
             kernel,
             state,
@@ -223,6 +227,9 @@ impl Daemon {
             pause: PLAN_PAUSE_MIN,
             steers: Steers::default(),
             rooms: BTreeMap::new(),
+            sessions: Sessions::default(),
+            peers: Peers::default(),
+            cluster: cluster_sender,
         };
         control.wanted.send_replace(control.wanted_now());
         control.look_around(warnings);
@@ -256,6 +263,7 @@ impl Daemon {
             orders,
             orderer,
             tasks,
+            cluster,
             follower,
             admin,
             keeper,
@@ -269,7 +277,11 @@ impl Daemon {
         let (inbox, mut events) = mpsc::channel(INBOX);
         let mailbox = Arc::clone(&self.control.orders);
         let mut checking = tokio::spawn(checks::run(self.tasks.clone(), mailbox, inbox));
-        let control = self.control.run(&mut events, &mut self.net_events, &mut self.orders);
+        let (joining, mut joined) = mpsc::channel(replica::JOINED);
+        let (hearing, mut heard) = mpsc::channel(replica::HEARD);
+        let mut replicating = tokio::spawn(replica::run(self.cluster.clone(), joining, hearing));
+        let peers = (&mut joined, &mut heard);
+        let control = self.control.run(&mut events, &mut self.net_events, &mut self.orders, peers);
         let mut control = std::pin::pin!(control);
         // One reload by signal at a time; those that come meanwhile are one more.
         let mut reload = Fuse::terminated();
@@ -279,6 +291,7 @@ impl Daemon {
                 wish = signals.next() => match wish {
                     Wish::Stop => {
                         checking.abort();
+                        replicating.abort();
                         return Ok(());
                     }
                     Wish::Reload => again = true,
@@ -287,6 +300,7 @@ impl Daemon {
                 _ = &mut reload => {}
                 () = &mut control => break "control",
                 _ = &mut checking => break "health checks",
+                _ = &mut replicating => break "replication",
                 _ = &mut self.follower => break "netlink",
                 _ = &mut self.admin => break "admin socket",
                 _ = &mut self.keeper => break "keeper",
@@ -297,6 +311,7 @@ impl Daemon {
             }
         };
         checking.abort();
+        replicating.abort();
         Err(RunError::Task(task))
     }
 
@@ -434,6 +449,10 @@ async fn interfaces(net: &Net, names: &[String]) -> Result<(Vec<Interface>, BTre
 pub(super) async fn warnings(net: &Net, config: &Config) -> BTreeMap<String, String> {
     let mut warnings = BTreeMap::new();
     for &source in &config.datapath.nat_source {
+        // It is here while a virtual router has it here, and is not missed elsewhere.
+        if config.vrrp.moves(source) {
+            continue;
+        }
         if !matches!(net.resolve(source).await, Ok(Reach::Local)) {
             let text = format!(
                 "nat_source {source} is not an address of this machine: replies come back only if it is routed here"
@@ -467,7 +486,7 @@ pub(super) fn require_privileges() -> Result<(), RunError> {
 
 const CAP_NET_ADMIN: u64 = 1 << 12;
 
-fn host_name() -> String {
+pub(super) fn host_name() -> String {
     let name = nix::unistd::gethostname();
     name.map_or_else(|_| "unnamed".to_owned(), |name| name.to_string_lossy().into_owned())
 }

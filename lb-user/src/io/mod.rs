@@ -8,5 +8,6 @@ pub mod net;
 pub mod notify;
 pub mod probe;
 pub mod process;
+pub mod replica;
 #[cfg(test)]
 mod testbed;

@@ -20,6 +20,7 @@ pub mod place;
 pub mod plan;
 pub mod preview;
 pub mod record;
+pub mod replica;
 pub mod report;
 pub mod ring;
 pub mod schedule;
