@@ -10,3 +10,5 @@ pub mod probe;
 pub mod process;
 #[cfg(test)]
 mod testbed;
+#[expect(dead_code, reason = "the thread comes next")]
+pub mod vrrp;
