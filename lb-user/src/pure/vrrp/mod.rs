@@ -12,6 +12,7 @@
 pub mod advert;
 mod checksum;
 pub mod codec;
+pub mod flood;
 pub mod frame;
 pub mod happening;
 pub mod hmac;
