@@ -10,5 +10,4 @@ pub mod probe;
 pub mod process;
 #[cfg(test)]
 mod testbed;
-#[expect(dead_code, reason = "the thread comes next")]
 pub mod vrrp;

@@ -1,12 +1,16 @@
-//! Virtual routers and the kernel: their addresses, routes, rules and devices, and the links that they stand on.
+//! Virtual routers and the kernel: the sockets of adverts, frames and heartbeats, the addresses, routes and rules of
+//! routers, and the links that they stand on.
 //!
-//! Owns the netlink sockets of the thread of the virtual routers, which are synchronous: the kernel answers a request
-//! before the request's system call returns. Must not know elections.
+//! Its netlink sockets are synchronous: the kernel answers a request before the request's system call returns. Must
+//! not know elections.
 
 pub mod addresses;
+mod filter;
+pub mod frames;
 mod item;
 pub mod links;
 mod netlink;
+pub mod socket;
 #[cfg(test)]
 mod tests;
 

@@ -10,5 +10,11 @@
 //! Must not know sockets, netlink or threads: `daemon::vrrp` feeds it and carries out what it wants.
 
 pub mod advert;
+mod checksum;
+pub mod codec;
+pub mod flood;
+pub mod frame;
 pub mod happening;
+pub mod hmac;
 pub mod node;
+pub mod receive;

@@ -177,6 +177,8 @@ pub enum Action {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sockets {
     pub interface: u32,
+    /// What others send is not heard, but for samples.
+    pub vrid: u8,
     /// Of the adverts.
     pub source: IpAddr,
     /// The group to join; None: unicast.
