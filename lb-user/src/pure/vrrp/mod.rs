@@ -12,3 +12,4 @@
 pub mod advert;
 pub mod happening;
 pub mod node;
+pub mod pulse;

@@ -1,0 +1,3 @@
+//! Virtual routers and the outside world.
+
+pub mod pulse;
