@@ -10,6 +10,7 @@ pub mod frames;
 mod item;
 pub mod links;
 mod netlink;
+pub mod pulse;
 pub mod socket;
 #[cfg(test)]
 mod tests;

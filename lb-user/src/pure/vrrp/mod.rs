@@ -18,3 +18,4 @@ pub mod happening;
 pub mod hmac;
 pub mod node;
 pub mod receive;
+pub mod pulse;
