@@ -11,6 +11,7 @@ mod item;
 pub mod links;
 mod netlink;
 pub mod pulse;
+pub mod realtime;
 pub mod socket;
 #[cfg(test)]
 mod tests;

@@ -17,5 +17,5 @@ pub mod frame;
 pub mod happening;
 pub mod hmac;
 pub mod node;
-pub mod receive;
 pub mod pulse;
+pub mod receive;

@@ -162,6 +162,7 @@ pub enum Action {
     /// An Ethernet frame: gratuitous ARP, unsolicited neighbour advertisement, or a probe.
     Frame {
         router: RouterId,
+        interface: u32,
         bytes: Vec<u8>,
     },
     /// To a node of the cluster.
@@ -234,6 +235,11 @@ impl Node {
     /// When `Input::Pass` is due at the latest.
     pub fn deadline(&self) -> Option<Instant> {
         None
+    }
+
+    /// As it is configured; None: it has left.
+    pub fn router(&self, id: RouterId) -> Option<&Router> {
+        self.routers.get(&id)
     }
 
     /// What operators see.
