@@ -23,6 +23,7 @@ use super::{
     replica::{self, Heard, Joined, Peers, Sessions},
     start::host_name,
     through::Steers,
+    vrrp::Desk,
 };
 use crate::{
     io::{
@@ -37,6 +38,7 @@ use crate::{
         plan::Step,
         snapshot::Snapshot,
         state::{CheckTask, Event, State},
+        vrrp::happening::Happening,
     },
 };
 
@@ -55,6 +57,16 @@ pub(super) const FULL_SHOWN: Duration = Duration::from_secs(30);
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// The sweep's share of an interval, to which its last pass adds: 4 % of a CPU at the most.
 const SWEEP_TIME: Duration = Duration::from_millis(16);
+
+/// What control takes in.
+pub(super) struct Inbox<'a> {
+    pub events: &'a mut mpsc::Receiver<Event>,
+    pub net_events: &'a mut mpsc::Receiver<NetEvent>,
+    pub orders: &'a mut mpsc::Receiver<Order>,
+    pub happenings: &'a mut mpsc::Receiver<Happening>,
+    pub joined: &'a mut mpsc::Receiver<Joined>,
+    pub heard: &'a mut mpsc::Receiver<Heard>,
+}
 
 pub(super) struct Control {
     pub kernel: Kernel,
@@ -84,16 +96,14 @@ pub(super) struct Control {
     /// Nodes that tell of theirs.
     pub peers: Peers,
     pub cluster: watch::Sender<replica::Cluster>,
+    pub vrrp: Desk,
 }
 
 impl Control {
     /// Plans and applies until the senders of events are gone. Cancel safe between events.
     pub(super) async fn run(
         &mut self,
-        events: &mut mpsc::Receiver<Event>,
-        net_events: &mut mpsc::Receiver<NetEvent>,
-        orders: &mut mpsc::Receiver<Order>,
-        (joined, heard): (&mut mpsc::Receiver<Joined>, &mut mpsc::Receiver<Heard>),
+        Inbox { events, net_events, orders, happenings, joined, heard }: Inbox<'_>,
     ) {
         let mut sweep = Sweep::default();
         let mut patrol = Patrol::default();
@@ -115,6 +125,7 @@ impl Control {
                     let hops: Vec<_> = net_batch.drain(..).filter_map(|event| self.handle_net(event)).collect();
                     self.handle_all(hops.into_iter());
                 }
+                Some(happening) = happenings.recv() => self.happened(happening),
                 Some(order) = orders.recv() => {
                     // What was found under the configuration that is in force counts under it.
                     self.handle_all(std::iter::from_fn(|| events.try_recv().ok()).take(INBOX));
@@ -134,6 +145,7 @@ impl Control {
                     self.tell_cluster();
                     self.follow_steering().await;
                     self.publish();
+                    self.watch_vrrp();
                     self.notices.tick();
                 }
                 () = at(self.state.deadline()) => self.state.pass(Instant::now()),
@@ -166,6 +178,7 @@ impl Control {
             self.notices.tell(&notice);
         }
         self.orders.post(self.state.take_orders());
+        self.follow_vrrp();
     }
 
     /// Plans, applies every step, and publishes when anything changed.

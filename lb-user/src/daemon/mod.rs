@@ -21,7 +21,6 @@ mod orders;
 mod replica;
 mod start;
 mod through;
-#[expect(dead_code, reason = "skeleton of today")]
 mod vrrp;
 
 pub use self::start::{Options, RunError, run};

@@ -24,13 +24,14 @@ use tracing::{info, warn};
 use super::{
     answers::{Situation, Sources, answers},
     checks,
-    control::{Control, INBOX, PLAN_PAUSE_MIN},
+    control::{Control, INBOX, Inbox, PLAN_PAUSE_MIN},
     interfaces::target,
     keeper::{self, Keeper},
     notices::Notices,
     orders::{self, Limits, Loaded, ORDERS, Order, Orderer, Settings},
     replica::{self, Peers, Sessions},
     through::Steers,
+    vrrp::{self, Routers, ThreadError},
 };
 use crate::{
     io::{
@@ -77,6 +78,10 @@ pub enum RunError {
     Attach(#[from] AttachError),
     #[error(transparent)]
     Through(#[from] ThroughError),
+    #[error(transparent)]
+    Vrrp(#[from] vrrp::StartError),
+    #[error("the thread of the virtual routers ended: {0}; start again, and report it if it comes back")]
+    Routers(#[source] ThreadError),
     #[error(
         "may not load bpf programs or change interfaces: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
     )]
@@ -119,7 +124,7 @@ async fn serve(options: Options) -> Result<(), RunError> {
             let detail = concat!("steelyard ", env!("CARGO_PKG_VERSION")).to_owned();
             daemon.control.notices.tell(&Notice::Started { detail });
             let ended = daemon.run(&mut signals).await;
-            daemon.stop(options.detach).await.and(ended)
+            daemon.stop(options.detach, &mut signals).await.and(ended)
         }
         Ok(None) => {
             Pins::open(&pin)?.remove_unused()?;
@@ -147,6 +152,7 @@ struct Daemon {
     follower: tokio::task::JoinHandle<()>,
     admin: tokio::task::JoinHandle<std::io::Result<()>>,
     keeper: tokio::task::JoinHandle<()>,
+    routers: Routers,
     /// Removed when the daemon ends.
     _socket: SocketFile,
     _state: Option<Held>,
@@ -210,6 +216,7 @@ impl Daemon {
         let (publisher, snapshot) = watch::channel(Arc::new(state.snapshot()));
         let (checks, tasks) = watch::channel(Arc::new(state.checks()));
         let (cluster_sender, cluster) = watch::channel(replica::Cluster::default());
+        let (routers, desk) = Routers::start(&file.vrrp)?;
         let mut control = Control {
             kernel,
             state,
@@ -230,6 +237,7 @@ impl Daemon {
             sessions: Sessions::default(),
             peers: Peers::default(),
             cluster: cluster_sender,
+            vrrp: desk,
         };
         control.wanted.send_replace(control.wanted_now());
         control.look_around(warnings);
@@ -243,6 +251,7 @@ impl Daemon {
             return Err(error.into());
         }
         control.kernel.attached()?;
+        control.configure_vrrp();
         let (sender, orders) = mpsc::channel(ORDERS);
         let orderer = Orderer { orders: sender, path };
         let sources = Sources {
@@ -267,6 +276,7 @@ impl Daemon {
             follower,
             admin,
             keeper,
+            routers,
             _socket: socket,
             _state: state_directory,
         })
@@ -280,8 +290,15 @@ impl Daemon {
         let (joining, mut joined) = mpsc::channel(replica::JOINED);
         let (hearing, mut heard) = mpsc::channel(replica::HEARD);
         let mut replicating = tokio::spawn(replica::run(self.cluster.clone(), joining, hearing));
-        let peers = (&mut joined, &mut heard);
-        let control = self.control.run(&mut events, &mut self.net_events, &mut self.orders, peers);
+        let Routers { happenings, ended, .. } = &mut self.routers;
+        let control = self.control.run(Inbox {
+            events: &mut events,
+            net_events: &mut self.net_events,
+            orders: &mut self.orders,
+            happenings,
+            joined: &mut joined,
+            heard: &mut heard,
+        });
         let mut control = std::pin::pin!(control);
         // One reload by signal at a time; those that come meanwhile are one more.
         let mut reload = Fuse::terminated();
@@ -304,6 +321,14 @@ impl Daemon {
                 _ = &mut self.follower => break "netlink",
                 _ = &mut self.admin => break "admin socket",
                 _ = &mut self.keeper => break "keeper",
+                ended = &mut *ended => match ended {
+                    Ok(Err(error)) => {
+                        checking.abort();
+                        return Err(RunError::Routers(error));
+                    }
+                    // It never ends by itself, and tells nothing when it panicked.
+                    Ok(Ok(())) | Err(_) => break "virtual routers",
+                },
             }
             if again && reload.is_terminated() {
                 again = false;
@@ -316,8 +341,14 @@ impl Daemon {
     }
 
     /// Forwarding goes on by the pinned state, unless it is to be detached.
-    async fn stop(mut self, detach: bool) -> Result<(), RunError> {
+    async fn stop(mut self, detach: bool, signals: &mut Signals) -> Result<(), RunError> {
         self.control.notices.tell(&Notice::Stopping);
+        // Others take over while the rest ends here.
+        select! {
+            () = self.routers.stop(|happening| self.control.happened(happening)) => {}
+            // A second signal stops now.
+            () = signals.stop() => {}
+        }
         self.control.notices.close().await;
         self.follower.abort();
         self.admin.abort();

@@ -11,3 +11,4 @@ pub mod process;
 pub mod replica;
 #[cfg(test)]
 mod testbed;
+pub mod vrrp;

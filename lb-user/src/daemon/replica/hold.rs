@@ -1,6 +1,6 @@
 //! Which services' addresses are here, as the virtual routers' thread tells.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use crate::{
     daemon::control::Control,
@@ -9,8 +9,9 @@ use crate::{
 
 impl Control {
     /// Connections of services whose addresses are elsewhere are followed, those of the others told of.
-    pub(in crate::daemon) fn hold(&mut self, status: &VrrpStatus) {
-        self.state.hold(holdings(&self.settings.file.vrrp, status));
+    pub(in crate::daemon) fn hold(&mut self) {
+        let status = Arc::clone(&self.vrrp.handle.status.borrow());
+        self.state.hold(holdings(&self.settings.file.vrrp, &status));
     }
 }
 

@@ -36,7 +36,7 @@ use crate::pure::{
     config::{
         model::{
             Cluster,
-            vrrp::{Address, Route, Rule, Tracked, Vrrp},
+            vrrp::{Address, Route, Router as Config, Rule, Tracked, Vrrp},
         },
         network::Family,
     },
@@ -281,6 +281,11 @@ impl Node {
     /// When `Input::Pass` is due at the latest.
     pub fn deadline(&self) -> Option<Instant> {
         self.timers.first().map(|&(at, _)| at)
+    }
+
+    /// As it is configured; None: it has left.
+    pub fn router(&self, id: RouterId) -> Option<&Config> {
+        self.instances.get(&id).map(|instance| &instance.config)
     }
 
     /// What operators see.
