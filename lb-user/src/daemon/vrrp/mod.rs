@@ -7,6 +7,9 @@
 //!
 //! Nothing that could delay an advert runs on the thread: no file, no log, no name, no lock that others hold for long.
 
+mod told;
+mod trackers;
+
 use std::{
     io,
     sync::{

@@ -10,5 +10,10 @@
 //! Must not know sockets, netlink or threads: `daemon::vrrp` feeds it and carries out what it wants.
 
 pub mod advert;
+pub mod file;
 pub mod happening;
+pub mod hooks;
 pub mod node;
+pub mod process;
+pub mod script;
+pub mod served;
