@@ -138,12 +138,15 @@ mod tests {
         assert_eq!(look(id), None);
     }
 
-    /// Where the kernel announces nothing, there is nothing to test: loud in the log of the test.
+    /// In a namespace where the kernel announces nothing, there is nothing to test.
     #[tokio::test]
     async fn the_kernel_announces_what_begins_and_ends() {
         let mut listener = match Listener::open().await {
             Ok(listener) => listener,
-            Err(error) => return eprintln!("SKIPPED: {error}"),
+            Err(error) => {
+                assert!(std::env::var_os("CI").is_none(), "{error}");
+                return eprintln!("SKIPPED: {error}");
+            }
         };
         let mut child = cat();
         let id = child.id();

@@ -2,7 +2,11 @@
 
 use std::{pin::pin, time::Instant};
 
-use tokio::{select, sync::watch, time::sleep_until};
+use tokio::{
+    select,
+    sync::watch,
+    time::{sleep, sleep_until},
+};
 
 use super::{Reporter, is_over};
 use crate::{
@@ -54,8 +58,8 @@ async fn run(what: &Tracked, script: &Script, reporter: &Reporter) -> Ran {
             reporter.late(what, None);
             ran
         }
-        () = tokio::time::sleep(interval) => {
-            let fault = format!("takes longer than its interval of {interval:?}, and runs less often: raise `interval`");
+        () = sleep(interval), if interval < script.timeout => {
+            let fault = format!("takes longer than its interval of {interval:?} and runs less often: raise it");
             reporter.late(what, Some(fault));
             run.await
         }
