@@ -12,4 +12,5 @@ pub mod process;
 pub mod replica;
 #[cfg(test)]
 mod testbed;
+pub mod track;
 pub mod vrrp;

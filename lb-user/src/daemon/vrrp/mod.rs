@@ -10,6 +10,8 @@
 mod desk;
 mod failover;
 mod thread;
+mod told;
+mod trackers;
 mod wires;
 
 use std::{
