@@ -8,6 +8,7 @@
 //!
 //! Nothing that is not signed is believed. Must not know what a router does about a peer that is lost.
 
+pub mod handover;
 mod peer;
 #[cfg(test)]
 mod tests;
