@@ -252,7 +252,7 @@ fn the_best_of_those_that_could_succeeds() {
         net.nodes[1].set_roster(now, vec![first]);
         net.nodes[2].set_roster(now, vec![second]);
         net.run(Duration::from_millis(10));
-        let successor = net.nodes[0].successor(key).map(|(peer, _)| peer);
+        let successor = net.nodes[0].successor(&[key]).map(|(peer, _)| peer);
         (successor, net.nodes[0].is_better_claimed(key, 100))
     };
     let (one, two) = (Some(address(1)), Some(address(2)));
