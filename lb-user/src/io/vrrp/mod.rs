@@ -3,3 +3,5 @@
 mod filter;
 pub mod frames;
 pub mod socket;
+#[cfg(test)]
+mod testing;

@@ -12,6 +12,8 @@
 pub mod advert;
 mod checksum;
 pub mod codec;
+#[cfg(test)]
+mod fixture;
 pub mod flood;
 pub mod frame;
 pub mod happening;
