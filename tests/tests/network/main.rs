@@ -33,6 +33,8 @@ mod through;
 mod unusable;
 mod upgrade;
 mod view;
+mod vrrp_frr;
+mod vrrp_keepalived;
 mod wildcard;
 
 use anyhow::{Context, Result, ensure};
