@@ -10,3 +10,4 @@ pub mod probe;
 pub mod process;
 #[cfg(test)]
 mod testbed;
+pub mod vrrp;

@@ -150,6 +150,8 @@ fn vrrp_kind(happening: &Happening) -> (&'static str, Level) {
         Happening::Overslept { .. } => ("vrrp-overslept", Warning),
         Happening::PeerLost { .. } => ("peer-lost", Warning),
         Happening::PeerFound { .. } => ("peer-found", Info),
+        Happening::PeerLeft { .. } => ("peer-stopped", Info),
+        Happening::PeerRefused { .. } => ("peer-refused", Warning),
         Happening::HandOver { .. } => ("vrrp-hand-over", Info),
         Happening::Failed { .. } => ("vrrp-failed", Warning),
     }
@@ -165,8 +167,9 @@ fn about_vrrp(happening: &Happening) -> About {
         Happening::LowerPriority { peer, .. }
         | Happening::Agreement { peer, .. }
         | Happening::PeerLost { peer }
-        | Happening::PeerFound { peer } => About { address: Some(peer.to_string()), ..About::default() },
-        Happening::Mismatch { peer, detail, .. } => {
+        | Happening::PeerFound { peer }
+        | Happening::PeerLeft { peer } => About { address: Some(peer.to_string()), ..About::default() },
+        Happening::Mismatch { peer, detail, .. } | Happening::PeerRefused { peer, detail } => {
             About { address: Some(peer.to_string()), ..About::default() }.because(detail)
         }
         Happening::Conflict { address, .. } => {

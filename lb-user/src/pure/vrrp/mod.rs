@@ -10,5 +10,19 @@
 //! Must not know sockets, netlink or threads: `daemon::vrrp` feeds it and carries out what it wants.
 
 pub mod advert;
+pub mod announce;
+mod checksum;
+pub mod codec;
+pub mod conflict;
+pub mod flood;
+pub mod frame;
+pub mod group;
 pub mod happening;
+pub mod hmac;
+pub mod mismatch;
 pub mod node;
+pub mod pulse;
+pub mod receive;
+pub mod router;
+pub mod timer;
+pub mod tracking;
