@@ -11,3 +11,4 @@ pub mod process;
 #[cfg(test)]
 mod testbed;
 pub mod track;
+pub mod vrrp;

@@ -159,6 +159,8 @@ fn vrrp_kind(happening: &Happening) -> (&'static str, Level) {
         Happening::Overslept { .. } => ("vrrp-overslept", Warning),
         Happening::PeerLost { .. } => ("peer-lost", Warning),
         Happening::PeerFound { .. } => ("peer-found", Info),
+        Happening::PeerLeft { .. } => ("peer-stopped", Info),
+        Happening::PeerRefused { .. } => ("peer-refused", Warning),
         Happening::HandOver { .. } => ("vrrp-hand-over", Info),
         Happening::Failed { .. } => ("vrrp-failed", Warning),
     }
@@ -184,8 +186,11 @@ fn about_vrrp(happening: &Happening) -> About {
         }
         Happening::Restored { router, what } | Happening::Failed { router, what } => of(router).because(what),
         Happening::Overslept { router, late_ms } => of(router).because(&format!("{late_ms} ms late")),
-        Happening::PeerLost { peer } | Happening::PeerFound { peer } => {
+        Happening::PeerLost { peer } | Happening::PeerFound { peer } | Happening::PeerLeft { peer } => {
             About { address: Some(peer.to_string()), ..About::default() }
+        }
+        Happening::PeerRefused { peer, detail } => {
+            About { address: Some(peer.to_string()), ..About::default() }.because(detail)
         }
         Happening::HandOver { router, to, detail } => {
             About { address: to.map(|to| to.to_string()), ..of(router) }.because(detail)

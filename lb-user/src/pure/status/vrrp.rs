@@ -127,8 +127,11 @@ pub struct PeerStatus {
     pub address: String,
     /// Empty until it was heard.
     pub node: String,
-    /// alive | silent | unknown
+    /// alive | silent | stopped | refused | unknown
     pub state: String,
     /// Since its last heartbeat, in milliseconds.
     pub age_ms: Option<u64>,
+    /// Why its heartbeats are refused.
+    #[serde(default)]
+    pub detail: Option<String>,
 }

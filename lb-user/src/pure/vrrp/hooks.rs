@@ -137,6 +137,8 @@ impl Teller {
             | Happening::Overslept { .. }
             | Happening::PeerLost { .. }
             | Happening::PeerFound { .. }
+            | Happening::PeerLeft { .. }
+            | Happening::PeerRefused { .. }
             | Happening::HandOver { .. }
             | Happening::Failed { .. } => None,
         }

@@ -1,0 +1,23 @@
+//! The order of what one input leads to: every advert before anything that takes time, and what is told last.
+
+use super::{Action, Happening};
+
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    pub(super) open: Vec<Action>,
+    pub(super) send: Vec<Action>,
+    pub(super) install: Vec<Action>,
+    pub(super) frame: Vec<Action>,
+    pub(super) close: Vec<Action>,
+    pub(super) told: Vec<Happening>,
+}
+
+impl Outbox {
+    pub(super) fn flush(&mut self, actions: &mut Vec<Action>) {
+        let Outbox { open, send, install, frame, close, told } = self;
+        for part in [open, send, install, frame, close] {
+            actions.append(part);
+        }
+        actions.extend(told.drain(..).map(Action::Happened));
+    }
+}
