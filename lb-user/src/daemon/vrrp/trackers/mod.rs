@@ -38,7 +38,7 @@ use crate::{
     },
 };
 
-pub(in crate::daemon) struct Trackers {
+pub(super) struct Trackers {
     reporter: Reporter,
     scripts: BTreeMap<String, watch::Sender<Script>>,
     files: BTreeMap<String, watch::Sender<TrackFile>>,
@@ -48,10 +48,10 @@ pub(in crate::daemon) struct Trackers {
 }
 
 /// Notices of trackers that wait for control; what does not fit is in the log.
-pub(in crate::daemon) const NOTICES: usize = 256;
+pub(super) const NOTICES: usize = 256;
 
 impl Trackers {
-    pub(in crate::daemon) fn new(
+    pub(super) fn new(
         thread: Handle,
         situation: Arc<Mutex<Situation>>,
         notices: mpsc::Sender<Notice>,
@@ -67,7 +67,7 @@ impl Trackers {
     }
 
     /// At the start, and after the thread was told of another configuration: it hears again what is known.
-    pub(in crate::daemon) fn configure(&mut self, vrrp: &Vrrp) {
+    pub(super) fn configure(&mut self, vrrp: &Vrrp) {
         let tracked: BTreeSet<_> = tracked(vrrp).into_iter().cloned().collect();
         self.reporter.keep(&tracked);
         let is_tracked = |what: Tracked| tracked.contains(&what);
@@ -95,13 +95,13 @@ impl Trackers {
     }
 
     /// Now and then: what the thread did not take is said again.
-    pub(in crate::daemon) fn tick(&mut self) {
+    pub(super) fn tick(&mut self) {
         self.reporter.retry();
         while self.tasks.try_join_next().is_some() {}
     }
 
     /// A run that has begun may end, for so long: the script may be what stops the daemon.
-    pub(in crate::daemon) async fn close(self, patience: Duration) {
+    pub(super) async fn close(self, patience: Duration) {
         let Trackers { scripts, files, processes, mut tasks, .. } = self;
         drop((scripts, files, processes));
         let ended = async { while tasks.join_next().await.is_some() {} };

@@ -37,7 +37,7 @@ use crate::{
     },
 };
 
-pub(in crate::daemon) struct Told {
+pub(super) struct Notifier {
     teller: Teller,
     queues: Arc<Queues>,
     settings: watch::Sender<Settings>,
@@ -45,7 +45,7 @@ pub(in crate::daemon) struct Told {
     tasks: [(&'static str, JoinHandle<()>); 2],
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Settings {
     fifos: Vec<PathBuf>,
     /// Of one program.
@@ -70,25 +70,24 @@ struct Waiting {
     closed: bool,
 }
 
-impl Told {
-    pub(in crate::daemon) fn start(
-        vrrp: &Vrrp,
-        timeout: Duration,
-        situation: &Arc<Mutex<Situation>>,
-    ) -> Told {
+impl Notifier {
+    /// With nobody to tell until it is configured.
+    pub(super) fn start(situation: &Arc<Mutex<Situation>>) -> Notifier {
         let queues = Arc::new(Queues::default());
-        let (settings, watched) = watch::channel(Settings { fifos: Vec::new(), timeout });
+        let (settings, watched) = watch::channel(Settings::default());
         let hooks = hooks::run(Arc::clone(&queues), watched.clone(), Arc::clone(situation));
         let fifos = fifos::run(Arc::clone(&queues), watched, Arc::clone(situation));
-        let tasks = [("hooks", tokio::spawn(hooks)), ("fifos", tokio::spawn(fifos))];
-        let situation = Arc::clone(situation);
-        let mut told = Told { teller: Teller::default(), queues, settings, situation, tasks };
-        told.configure(vrrp, timeout);
-        told
+        Notifier {
+            teller: Teller::default(),
+            queues,
+            settings,
+            situation: Arc::clone(situation),
+            tasks: [("hooks", tokio::spawn(hooks)), ("fifos", tokio::spawn(fifos))],
+        }
     }
 
     /// For what is told from now on.
-    pub(in crate::daemon) fn configure(&mut self, vrrp: &Vrrp, timeout: Duration) {
+    pub(super) fn configure(&mut self, vrrp: &Vrrp, timeout: Duration) {
         self.teller.configure(vrrp);
         let wanted = Settings { fifos: vrrp.fifos.clone(), timeout };
         self.settings.send_if_modified(|settings| {
@@ -99,7 +98,7 @@ impl Told {
     }
 
     /// Whether it is to be mailed, too.
-    pub(in crate::daemon) fn tell(&mut self, happening: &Happening) -> bool {
+    pub(super) fn tell(&mut self, happening: &Happening) -> bool {
         let is_mailed = self.teller.is_mailed(happening);
         let Some(telling) = self.teller.tell(happening) else { return is_mailed };
         let mut waiting = self.queues.lock();
@@ -129,7 +128,7 @@ impl Told {
     }
 
     /// Waits for what was told, but not for long: programs that still run then are ended.
-    pub(in crate::daemon) async fn close(self, patience: Duration) {
+    pub(super) async fn close(self, patience: Duration) {
         let deadline = Instant::now() + patience;
         self.queues.lock().closed = true;
         self.queues.programs.notify_one();

@@ -28,9 +28,11 @@ fn vrrp(groups: &[(&str, Hooks)]) -> Vrrp {
     Vrrp { groups: groups.iter().map(group).collect(), ..Vrrp::default() }
 }
 
-fn started(vrrp: &Vrrp, timeout: Duration) -> (Told, Arc<Mutex<Situation>>) {
+fn started(vrrp: &Vrrp, timeout: Duration) -> (Notifier, Arc<Mutex<Situation>>) {
     let situation = Arc::new(Mutex::new(Situation::default()));
-    (Told::start(vrrp, timeout, &situation), situation)
+    let mut notifier = Notifier::start(&situation);
+    notifier.configure(vrrp, timeout);
+    (notifier, situation)
 }
 
 fn became(group: &str, to: State) -> Happening {
@@ -61,12 +63,12 @@ async fn programs_of_one_run_in_order_and_the_stop_waits_for_the_last() {
     let any = format!("case $3 in MASTER) sleep 0.3;; esac; echo \"$@\" >> {}", file.display());
     let stop = format!("sleep 0.1; echo stop >> {}", file.display());
     let hooks = Hooks { any: shell(&any), stop: shell(&stop), ..Hooks::default() };
-    let (mut told, situation) = started(&vrrp(&[("G1", hooks)]), PATIENCE);
+    let (mut notifier, situation) = started(&vrrp(&[("G1", hooks)]), PATIENCE);
     for to in [State::Active, State::Backup, State::Fault] {
-        assert!(!told.tell(&became("G1", to)));
+        assert!(!notifier.tell(&became("G1", to)));
     }
-    told.tell(&Happening::GroupEnded { group: "G1".to_owned(), how: End::Stopped });
-    told.close(PATIENCE).await;
+    notifier.tell(&Happening::GroupEnded { group: "G1".to_owned(), how: End::Stopped });
+    notifier.close(PATIENCE).await;
     let expected = ["GROUP G1 MASTER 0", "GROUP G1 BACKUP 0", "GROUP G1 FAULT 0", "stop", "GROUP G1 STOP 0"];
     assert_eq!(lines(&file), expected);
     assert!(situation.lock().unwrap().warnings.is_empty());
@@ -78,18 +80,18 @@ async fn a_program_that_hangs_delays_no_other_router_and_is_loud() {
     let file = folder.path().join("log");
     let hang = Hooks { any: shell("sleep 600"), ..Hooks::default() };
     let quick = Hooks { any: shell(&format!("echo \"$@\" >> {}", file.display())), ..Hooks::default() };
-    let (mut told, situation) = started(&vrrp(&[("slow", hang), ("quick", quick)]), PATIENCE);
+    let (mut notifier, situation) = started(&vrrp(&[("slow", hang), ("quick", quick)]), PATIENCE);
     for number in 0..100 {
         let to = if number % 2 == 0 { State::Active } else { State::Backup };
-        told.tell(&became("slow", to));
+        notifier.tell(&became("slow", to));
     }
-    told.tell(&became("quick", State::Active));
+    notifier.tell(&became("quick", State::Active));
     until("the other one was told", || lines(&file) == ["GROUP quick MASTER 0"]).await;
     let text = warning(&situation, "hooks of group slow");
     assert!(text.contains("slower than its changes of state"), "{text}");
     // The program is ended with the daemon.
     let begun = Instant::now();
-    told.close(Duration::from_millis(100)).await;
+    notifier.close(Duration::from_millis(100)).await;
     assert!(begun.elapsed() < PATIENCE / 2);
 }
 
@@ -101,17 +103,17 @@ async fn a_program_that_fails_is_in_the_status_until_one_works() {
         backup: shell("exit 0"),
         ..Hooks::default()
     };
-    let (mut told, situation) = started(&vrrp(&[("G1", hooks)]), Duration::from_millis(200));
+    let (mut notifier, situation) = started(&vrrp(&[("G1", hooks)]), Duration::from_millis(200));
     for (to, expected) in [
         (State::Active, "\"GROUP \"G1\" MASTER 0\": /bin/sh failed with exit status: 3: no cloud"),
         (State::Fault, "did not end within 200ms and was killed"),
     ] {
-        told.tell(&became("G1", to));
+        notifier.tell(&became("G1", to));
         until(expected, || warning(&situation, "hooks of group G1").contains(expected)).await;
     }
-    told.tell(&became("G1", State::Backup));
+    notifier.tell(&became("G1", State::Backup));
     until("it works", || situation.lock().unwrap().warnings.is_empty()).await;
-    told.close(PATIENCE).await;
+    notifier.close(PATIENCE).await;
 }
 
 fn read(path: &Path) -> String {
@@ -130,9 +132,9 @@ async fn fifos_get_every_line_in_order_until_they_are_full() {
         let fifos = fifos.iter().map(|path| path.to_path_buf()).collect();
         Vrrp { fifos, ..vrrp(&[("G1", Hooks { mail: true, ..Hooks::default() })]) }
     };
-    let (mut told, situation) = started(&model(&[&one, &two]), PATIENCE);
-    assert!(told.tell(&became("G1", State::Backup)));
-    told.tell(&became("G1", State::Active));
+    let (mut notifier, situation) = started(&model(&[&one, &two]), PATIENCE);
+    assert!(notifier.tell(&became("G1", State::Backup)));
+    notifier.tell(&became("G1", State::Active));
     let expected = "GROUP \"G1\" BACKUP 0\nGROUP \"G1\" MASTER 0\n";
     for path in [&one, &two] {
         let mut text = String::new();
@@ -142,17 +144,17 @@ async fn fifos_get_every_line_in_order_until_they_are_full() {
         })
         .await;
     }
-    told.configure(&model(&[&one]), PATIENCE);
+    notifier.configure(&model(&[&one]), PATIENCE);
     let about = format!("fifo {}", one.display());
     // A pipe holds 64 KiB.
     until("it is full", || {
-        told.tell(&became("G1", State::Fault));
+        notifier.tell(&became("G1", State::Fault));
         warning(&situation, &about).contains("is full: start its reader")
     })
     .await;
     assert_eq!(warning(&situation, &format!("fifo {}", two.display())), "");
     while !read(&one).is_empty() {}
-    told.tell(&became("G1", State::Active));
+    notifier.tell(&became("G1", State::Active));
     until("it takes lines again", || warning(&situation, &about).is_empty()).await;
-    told.close(PATIENCE).await;
+    notifier.close(PATIENCE).await;
 }
