@@ -22,5 +22,7 @@ pub mod mismatch;
 pub mod node;
 pub mod receive;
 pub mod router;
+#[cfg(test)]
+mod testing;
 pub mod timer;
 pub mod tracking;

@@ -36,7 +36,7 @@ use crate::pure::{
     config::{
         model::{
             Cluster,
-            vrrp::{Address, Route, Rule, Tracked, Vrrp},
+            vrrp::{Address, Route, Router as Config, Rule, Tracked, Vrrp},
         },
         network::Family,
     },
@@ -286,6 +286,11 @@ impl Node {
     /// What operators see.
     pub fn status(&self, now: Instant) -> VrrpStatus {
         status::of(self, now)
+    }
+
+    /// As configured.
+    pub fn router(&self, id: RouterId) -> Option<&Config> {
+        self.instances.get(&id).map(|instance| &instance.config)
     }
 
     /// A node of the cluster is dead: those that it was Active for need not wait.
@@ -559,3 +564,6 @@ impl Node {
 
 /// Of one router in one pass: its election, its group's, its announcement, and one to spare.
 const TURNS: usize = 4;
+
+#[cfg(test)]
+mod tests;
