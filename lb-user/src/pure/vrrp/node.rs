@@ -293,6 +293,11 @@ impl Node {
         status::of(self, now)
     }
 
+    /// As configured.
+    pub fn router(&self, id: RouterId) -> Option<&Config> {
+        self.instances.get(&id).map(|instance| &instance.config)
+    }
+
     /// A node of the cluster is dead: those that it was Active for need not wait.
     pub fn peer_lost(&mut self, now: Instant, peer: IpAddr) {
         for id in self.ids() {
@@ -564,3 +569,6 @@ impl Node {
 
 /// Of one router in one pass: its election, its group's, its announcement, and one to spare.
 const TURNS: usize = 4;
+
+#[cfg(test)]
+mod tests;
