@@ -93,9 +93,8 @@ impl HandOvers {
         self.asking.contains_key(&id)
     }
 
-    /// Whether any router is to end for good.
-    pub fn is_stopping(&self) -> bool {
-        self.leaving.values().any(|leaving| leaving.cause == Cause::Stop)
+    pub fn is_anybody_leaving(&self) -> bool {
+        !self.leaving.is_empty()
     }
 
     /// Something graver came in between.
