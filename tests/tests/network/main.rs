@@ -34,6 +34,7 @@ mod unusable;
 mod upgrade;
 mod view;
 mod vrrp;
+mod vrrp_wire;
 mod wildcard;
 
 use anyhow::{Context, Result, ensure};
