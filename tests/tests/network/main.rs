@@ -37,6 +37,7 @@ mod vrrp;
 mod vrrp_flows;
 mod vrrp_frr;
 mod vrrp_keepalived;
+mod vrrp_wire;
 mod wildcard;
 
 use anyhow::{Context, Result, ensure};
