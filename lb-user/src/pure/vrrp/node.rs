@@ -39,7 +39,7 @@ use crate::pure::{
     config::{
         model::{
             Cluster,
-            vrrp::{Address, Route, Rule, Tracked, Vrrp},
+            vrrp::{Address, Route, Router as Config, Rule, Tracked, Vrrp},
         },
         network::Family,
     },
@@ -304,6 +304,11 @@ impl Node {
     /// What operators see.
     pub fn status(&self, now: Instant) -> VrrpStatus {
         status::of(self, now)
+    }
+
+    /// As configured.
+    pub fn router(&self, id: RouterId) -> Option<&Config> {
+        self.instances.get(&id).map(|instance| &instance.config)
     }
 
     /// Lets somebody else be Active, with its group, and does not preempt it.
@@ -633,3 +638,6 @@ impl Node {
 
 /// Of one router in one pass: its election, its group's, its announcement, and one to spare.
 const TURNS: usize = 4;
+
+#[cfg(test)]
+mod tests;
