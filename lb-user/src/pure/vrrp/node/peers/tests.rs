@@ -73,13 +73,9 @@ impl Net {
             none: vec![0; routers],
             several: vec![0; routers],
         };
+        let member = || Member { node: None, holds: vec![false; routers], is_gone: false, stopped: false };
+        net.nodes = priorities.iter().map(|_| member()).collect();
         for index in 0..priorities.len() {
-            net.nodes.push(Member {
-                node: None,
-                holds: vec![false; routers],
-                is_gone: false,
-                stopped: false,
-            });
             net.start(index, priorities, index as u64 + 1);
         }
         net

@@ -11,7 +11,6 @@ use crate::pure::vrrp::{
 #[derive(Debug, Clone)]
 struct Case {
     version: Version,
-    family: Family,
     nodes: Vec<Config>,
     lost_of_256: u64,
     /// Of an interval, in percent.
@@ -49,7 +48,6 @@ fn a_case() -> impl Strategy<Value = Case> {
         (nodes, 0..200_u64, 0..150_u32, events, any::<u64>()).prop_map(
             move |(nodes, lost_of_256, delay, events, random)| Case {
                 version,
-                family,
                 nodes,
                 lost_of_256,
                 delay,
