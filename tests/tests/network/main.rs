@@ -38,6 +38,7 @@ mod vrrp_flows;
 mod vrrp_frr;
 mod vrrp_keepalived;
 mod vrrp_wire;
+mod vrrp_view;
 mod wildcard;
 
 use anyhow::{Context, Result, ensure};
