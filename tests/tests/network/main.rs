@@ -39,6 +39,7 @@ mod vrrp_frr;
 mod vrrp_keepalived;
 mod vrrp_wire;
 mod vrrp_view;
+mod vrrp_track;
 mod wildcard;
 
 use anyhow::{Context, Result, ensure};
