@@ -35,6 +35,7 @@ mod upgrade;
 mod view;
 mod vrrp_frr;
 mod vrrp_keepalived;
+mod vrrp;
 mod wildcard;
 
 use anyhow::{Context, Result, ensure};

@@ -8,7 +8,7 @@
 //! Nothing here waits but `wait`, and each step of the loop is bounded, so that no flood delays a timer.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     io,
     os::fd::AsFd,
     sync::{
@@ -70,6 +70,8 @@ pub(super) struct Thread {
     told: Told,
     status: Publisher,
     failovers: FailOvers,
+    /// Interfaces that are gone, and the routers that had something on them.
+    bereft: BTreeMap<String, BTreeSet<RouterId>>,
     /// Of the last that the node has seen.
     clock: Option<Instant>,
     /// Since when it ran without a pause.
@@ -115,6 +117,7 @@ impl Thread {
             told: parts.told,
             status: Publisher { sender: parts.status, last: None, is_stale: true },
             failovers: FailOvers::default(),
+            bereft: BTreeMap::new(),
             clock: None,
             busy: None,
             is_stopped: false,
@@ -282,6 +285,7 @@ impl Thread {
             match order {
                 Order::Configure(settings) => {
                     let interfaces = interfaces(&settings.vrrp);
+                    self.bereft.retain(|name, _| interfaces.contains(name));
                     for change in self.links.follow(interfaces)? {
                         self.handle_change(change);
                     }
@@ -321,11 +325,18 @@ impl Thread {
 
     fn handle_change(&mut self, change: Change) {
         match change {
-            Change::Link(link) => self.handle(Input::Link(link)),
+            Change::Link(link) => {
+                let back = self.bereft.remove(&link.name).unwrap_or_default();
+                self.handle(Input::Link(link));
+                for router in back {
+                    self.handle(Input::Removed { router });
+                }
+            }
             Change::Gone { name, index } => {
                 if let Some(index) = index {
-                    self.addresses.forget_interface(index);
                     self.wires.forget_interface(index);
+                    let bereft = self.addresses.forget_interface(index);
+                    self.bereft.entry(name.clone()).or_default().extend(bereft);
                 }
                 self.handle(Input::LinkGone { name });
             }

@@ -110,7 +110,11 @@ impl Wires {
         }
     }
 
+    /// To an interface that is gone nothing is sent.
     pub(super) fn send_frame(&mut self, interface: u32, frame: &[u8]) -> Result<(), String> {
+        if name(interface).is_none() {
+            return Ok(());
+        }
         let family = if frame.get(12..14) == Some(&ARP) { Family::V4 } else { Family::V6 };
         self.frames_of((interface, family))?.send(frame).map_err(|error| error.to_string())
     }

@@ -155,12 +155,15 @@ impl Addresses {
         self.held.values().flatten().any(|held| !matches!(held.item, Item::Address { .. }))
     }
 
-    /// An interface is gone, and what was on it.
-    pub fn forget_interface(&mut self, index: u32) {
-        for held in self.held.values_mut() {
-            held.retain(|held| !held.item.is_on(index));
-        }
+    /// An interface is gone, and what was on it. Names the routers that had something there.
+    pub fn forget_interface(&mut self, index: u32) -> Vec<RouterId> {
         self.promoting.retain(|known| *known != index);
+        let held = self.held.iter_mut();
+        let bereft = held.filter_map(|(&router, held)| {
+            let gone = held.extract_if(.., |held| held.item.is_on(index)).count();
+            (gone > 0).then_some(router)
+        });
+        bereft.collect()
     }
 
     /// Takes everything away, at the end of the thread.

@@ -36,7 +36,7 @@ use crate::pure::{
     config::{
         model::{
             Cluster,
-            vrrp::{Address, Route, Rule, Tracked, Vrrp},
+            vrrp::{Address, Route, Router, Rule, Tracked, Vrrp},
         },
         network::Family,
     },
@@ -284,7 +284,7 @@ impl Node {
     }
 
     /// As it is configured; None: it has left.
-    pub fn router(&self, id: RouterId) -> Option<&Config> {
+    pub fn router(&self, id: RouterId) -> Option<&Router> {
         self.instances.get(&id).map(|instance| &instance.config)
     }
 
