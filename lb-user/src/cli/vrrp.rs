@@ -155,7 +155,12 @@ fn senders(router: &RouterStatus, paint: Paint) -> String {
     }
     let mut table = table(&["  sender", "prio", "version", "every", "heard", "adverts", "addresses"]);
     for sender in &router.senders {
-        let verdict = if sender.refused.is_some() { paint.red("refused") } else { paint.green("taken") };
+        let verdict = match sender.refused.as_deref() {
+            None => paint.green("taken"),
+            // Whether they are taken nevertheless is the operator's choice (`address_check`).
+            Some("addresses") => paint.yellow("differ"),
+            Some(_) => paint.red("refused"),
+        };
         table.add_row([
             Cell::new(format!("  {}", sender.address)),
             right(sender.priority),
@@ -170,13 +175,12 @@ fn senders(router: &RouterStatus, paint: Paint) -> String {
     format!("\nheard\n{}{}", finish(&table), whys.collect::<String>())
 }
 
-/// Why the last advert was refused, and what differs though it was taken.
+/// What differs in its adverts.
 fn why(sender: &SenderStatus) -> Option<String> {
-    let text = match (&sender.refused, &sender.detail) {
-        (Some(refused), Some(detail)) => format!("refused ({refused}): {detail}"),
-        (Some(refused), None) => format!("refused ({refused})"),
-        (None, Some(detail)) => format!("differs: {detail}"),
-        (None, None) => return None,
+    let refused = sender.refused.as_ref()?;
+    let text = match &sender.detail {
+        Some(detail) => format!("{refused}: {detail}"),
+        None => refused.clone(),
     };
     Some(wrapped_at(&format!("  {}", sender.address), &text, SENDER_WIDTH))
 }
@@ -368,8 +372,8 @@ refused    version 12
 heard
   SENDER     PRIO  VERSION  EVERY  HEARD      ADVERTS  ADDRESSES
   10.0.5.92    90        2     1s  320ms ago  refused  10.0.5.96
-  10.0.5.92  refused (version): it speaks version 2, and this router version 3;
-             set the same on both
+  10.0.5.92  version: it speaks version 2, and this router version 3; set the
+             same on both
 
   TRACKED        STATE  EFFECT
   script chk_lb  down   weight -20

@@ -66,7 +66,7 @@ pub(super) struct Sources {
     pub dry: Mutex<Option<Dry>>,
     /// Held by whoever lists flows: one at a time.
     pub listing: Mutex<()>,
-    pub vrrp: Option<Handle>,
+    pub vrrp: Handle,
 }
 
 /// Beside the counters, and no counter: how many slots look records up now.
@@ -127,9 +127,8 @@ pub(super) fn answers(sources: Sources) -> Answers {
     }
 }
 
-async fn fail_over(handle: Option<Handle>, router: String) -> Result<String, Refused> {
+async fn fail_over(handle: Handle, router: String) -> Result<String, Refused> {
     let fault = |error: &str| Refused::Fault(error.to_owned());
-    let handle = handle.ok_or_else(|| fault("there are no virtual routers: add a [[vrrp]]"))?;
     let (reply, answer) = oneshot::channel();
     handle.order(vrrp::Order::FailOver { router, reply }).map_err(|error| fault(&error.to_string()))?;
     match timeout(FAIL_OVER_MAX, answer).await {
@@ -179,7 +178,7 @@ impl Sources {
     }
 
     fn vrrp(&self) -> Arc<VrrpStatus> {
-        self.vrrp.as_ref().map(|handle| Arc::clone(&handle.status.borrow())).unwrap_or_default()
+        Arc::clone(&self.vrrp.status.borrow())
     }
 
     fn situation(&self) -> Situation {

@@ -259,7 +259,7 @@ impl Daemon {
             orderer: orderer.clone(),
             dry: Mutex::default(),
             listing: Mutex::default(),
-            vrrp: None,
+            vrrp: control.vrrp.handle.clone(),
         };
         let admin = tokio::spawn(server::serve(listener, answers(sources)));
         Ok(Daemon {

@@ -129,6 +129,11 @@ pub fn live(vrrp: &Vrrp, status: &VrrpStatus) -> Vec<String> {
     found
 }
 
+/// Whether its adverts decide: other addresses alone are told of, and taken.
+fn counts(sender: &SenderStatus) -> bool {
+    matches!(sender.refused.as_deref(), None | Some("addresses"))
+}
+
 /// What is said of the sender, in the words that follow its address.
 fn differences(router: &Router, sender: &SenderStatus) -> impl Iterator<Item = String> {
     let version = (sender.version != 0 && sender.version != router.version.number()).then(|| {
@@ -148,7 +153,7 @@ fn differences(router: &Router, sender: &SenderStatus) -> impl Iterator<Item = S
     });
     let ours: BTreeSet<String> = router.addresses.iter().map(|address| address.address.to_string()).collect();
     let theirs: BTreeSet<String> = sender.addresses.iter().cloned().collect();
-    let addresses = (ours != theirs && (sender.refused.is_none() || !theirs.is_empty())).then(|| {
+    let addresses = (ours != theirs && (counts(sender) || !theirs.is_empty())).then(|| {
         let list = |one: &BTreeSet<String>, other: &BTreeSet<String>| {
             let names: Vec<_> = one.difference(other).take(NAMES_SHOWN).cloned().collect();
             if names.is_empty() { "none".to_owned() } else { names.join(" ") }
@@ -159,7 +164,7 @@ fn differences(router: &Router, sender: &SenderStatus) -> impl Iterator<Item = S
             list(&ours, &theirs)
         )
     });
-    let tie = (sender.refused.is_none() && sender.priority == router.priority).then(|| {
+    let tie = (counts(sender) && sender.priority == router.priority).then(|| {
         format!("has priority {}, too: the higher address wins; give them different ones", sender.priority)
     });
     [version, interval, addresses, tie].into_iter().flatten()
@@ -167,7 +172,7 @@ fn differences(router: &Router, sender: &SenderStatus) -> impl Iterator<Item = S
 
 /// Weights that cannot move the addresses to a rival that was heard.
 fn stuck(router: &Router, live: &RouterStatus) -> impl Iterator<Item = String> {
-    let heard = live.senders.iter().filter(|sender| sender.refused.is_none() && sender.priority > 0);
+    let heard = live.senders.iter().filter(|sender| counts(sender) && sender.priority > 0);
     let rival = heard.max_by_key(|sender| sender.priority).filter(|_| !router.is_owner());
     let best = router.track.iter().filter_map(|track| change(track)).map(|change| change.max(0)).sum::<i32>();
     let best = (i32::from(router.priority) + best).min(254);
@@ -218,7 +223,7 @@ pub fn troubles(status: &VrrpStatus) -> Vec<String> {
             if let Some(refused) = &sender.refused {
                 let detail = sender.detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
                 found.push(format!(
-                    "{}: adverts of {} are refused ({refused}){detail}; both nodes may hold the addresses",
+                    "{}: {} does not agree ({refused}){detail}; both nodes may hold the addresses",
                     router.name, sender.address
                 ));
             }

@@ -36,6 +36,7 @@ mod view;
 mod vrrp_frr;
 mod vrrp_keepalived;
 mod vrrp;
+mod vrrp_view;
 mod wildcard;
 
 use anyhow::{Context, Result, ensure};
