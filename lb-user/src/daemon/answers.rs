@@ -42,6 +42,8 @@ pub(super) struct Situation {
     pub changes: Vec<String>,
     /// Of the programs that steer checks; empty while there are none.
     pub checks: Counters,
+    /// The last results of what virtual routers track, in words: "script chk", "exit code 1".
+    pub tracked: BTreeMap<String, String>,
 }
 
 impl Situation {
