@@ -130,6 +130,10 @@ impl Peer {
         self.presence == Presence::Alive
     }
 
+    pub(super) fn is_deaf(&self, now: Instant, long: Duration) -> bool {
+        self.deaf_since.is_some_and(|since| now >= since + long)
+    }
+
     /// What it says of its router of this name.
     pub(super) fn entry(&self, key: Key) -> Option<Entry> {
         key.counterpart(self.roster.iter().map(|entry| (entry.key, *entry)))
