@@ -40,6 +40,10 @@ mod vrrp_keepalived;
 mod vrrp_wire;
 mod vrrp_view;
 mod vrrp_track;
+mod vrrp_frr;
+mod vrrp_keepalived;
+mod vrrp;
+mod vrrp_view;
 mod wildcard;
 
 use anyhow::{Context, Result, ensure};
