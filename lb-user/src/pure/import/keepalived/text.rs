@@ -130,7 +130,7 @@ impl Reader<'_, '_> {
         }
         let left = self.room.checked_sub(text.len() + LINE_COST);
         if left.is_none() && self.room > 0 {
-            let message = "definitions, sequences and lists make more than 16 MiB of text here";
+            let message = "definitions, sequences and lists make more than 4 MiB of text here";
             self.findings.error(place.at, message, "let them make less");
         }
         self.room = left.unwrap_or(0);
@@ -343,6 +343,6 @@ const ROUNDS_MAX: usize = 65_536;
 /// Bytes of one line after its replacements.
 const REPLACED_MAX: usize = 1 << 18;
 /// Bytes that may be made of definitions, sequences and lists.
-const ROOM: usize = 16 << 20;
+const ROOM: usize = 4 << 20;
 /// A line costs time, even an empty one.
 const LINE_COST: usize = 64;

@@ -180,9 +180,9 @@ fn what_is_replaced_is_bounded() {
         (0..40).map(|n| format!("$A{n}= \\\n${{A{}}} \\\n${{A{}}}\n", n + 1, n + 1)).collect();
     let bombs = [
         format!("{doubling}$A40=x\n${{A0}}\n"),
-        "~SEQ(A, 65000) ~SEQ(B, 65000) ~SEQ(C, 65000) x\n".to_owned(),
+        "~SEQ(A, 3000) ~SEQ(B, 3000) ~SEQ(C, 3000) x\n".to_owned(),
         "{".repeat(100_000),
-        format!("$L={}\n{}", "x".repeat(100_000), "~SEQ(N, 65000) $L\n".repeat(10)),
+        format!("$L={}\n{}", "x".repeat(20_000), "~SEQ(N, 300) $L\n"),
     ];
     for bomb in bombs {
         // It ends, and whatever is wrong with it is told.
