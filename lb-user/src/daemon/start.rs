@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -36,7 +35,7 @@ use super::{
 use crate::{
     io::{
         admin::server::{self, BindError, SocketFile},
-        file::{self, FileError, Held},
+        file::{self, FileError, Held, Inputs},
         host,
         kernel::{AttachError, Kernel, LoadError, Pins, PinsError, Sizes, ThroughError, now},
         net::{
@@ -55,9 +54,9 @@ use crate::{
 };
 
 pub struct Options {
-    /// As it stands in the files at `path`, which a reload reads again.
+    /// As it stands in the files of `inputs`, which a reload reads again.
     pub config: Config,
-    pub path: PathBuf,
+    pub inputs: Inputs,
     /// Take XDP and the pinned state away when the daemon stops.
     pub detach: bool,
 }
@@ -117,7 +116,7 @@ async fn serve(options: Options) -> Result<(), RunError> {
     let pin = options.config.datapath.pin.clone();
     let pins = Pins::open(&pin)?;
     let built = select! {
-        built = Daemon::build(loaded, options.path, pins) => built.map(Some),
+        built = Daemon::build(loaded, options.inputs, pins) => built.map(Some),
         // Nothing is attached before the last await of the build.
         () = signals.stop() => Ok(None),
     };
@@ -161,7 +160,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    async fn build(loaded: Loaded, path: PathBuf, pins: Pins) -> Result<Self, RunError> {
+    async fn build(loaded: Loaded, inputs: Inputs, pins: Pins) -> Result<Self, RunError> {
         let Loaded { config: file, secret, .. } = loaded;
         let Parts { net, interfaces, absent, listener, socket } = Parts::new(&file).await?;
         let state_directory = match file::hold(&file.global.state) {
@@ -255,7 +254,7 @@ impl Daemon {
         control.kernel.attached()?;
         control.configure_vrrp();
         let (sender, orders) = mpsc::channel(ORDERS);
-        let orderer = Orderer { orders: sender, path };
+        let orderer = Orderer { orders: sender, inputs };
         let sources = Sources {
             node,
             started: Instant::now(),

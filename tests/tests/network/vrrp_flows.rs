@@ -3,13 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::bed::{
-    Family::V4,
-    Pair, Steelyard,
-    client::Session,
-    pair::INTERFACE,
-    poll,
-};
+use lb_tests::bed::{Family::V4, Pair, Steelyard, client::Session, pair::INTERFACE, poll};
 
 /// `dsr`, whose slots do not settle while the test runs; `nat`, whose flows are all recorded; both with an address
 /// that moves, and so does the source of `nat`.
