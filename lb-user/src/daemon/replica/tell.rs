@@ -161,11 +161,6 @@ impl Sessions {
         self.sessions.push(Session { peer, sender, stage: Stage::New });
     }
 
-    /// Whom this node tells.
-    pub(in crate::daemon) fn peers(&self) -> BTreeSet<IpAddr> {
-        self.sessions.iter().map(|session| session.peer).collect()
-    }
-
     /// Before a round begins: what it is to collect.
     pub(in crate::daemon) fn begin(&mut self, sweep: &mut Sweep, state: &State) {
         if !sweep.is_between_rounds() {

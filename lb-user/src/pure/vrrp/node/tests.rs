@@ -134,6 +134,8 @@ fn said(actions: &[Action]) -> String {
                 Happening::Overslept { .. } => "overslept".to_owned(),
                 Happening::PeerLost { .. } => "lost".to_owned(),
                 Happening::PeerFound { .. } => "found".to_owned(),
+                Happening::PeerLeft { .. } => "left".to_owned(),
+                Happening::PeerRefused { .. } => "refused".to_owned(),
                 Happening::HandOver { .. } => "hand-over".to_owned(),
                 Happening::Failed { .. } => "failed".to_owned(),
             },
