@@ -35,6 +35,7 @@ mod upgrade;
 mod view;
 mod vrrp;
 mod vrrp_view;
+mod vrrp_wire;
 mod wildcard;
 
 use anyhow::{Context, Result, ensure};

@@ -14,6 +14,8 @@ pub mod announce;
 mod checksum;
 pub mod codec;
 pub mod conflict;
+#[cfg(test)]
+mod fixture;
 pub mod flood;
 pub mod frame;
 pub mod group;
