@@ -26,5 +26,7 @@ pub mod node;
 pub mod pulse;
 pub mod receive;
 pub mod router;
+#[cfg(test)]
+mod testing;
 pub mod timer;
 pub mod tracking;
