@@ -35,6 +35,9 @@ enum CliError {
     Config(Vec<Diagnostic>),
     #[error("error: {0}")]
     File(FileError),
+    /// Of a virtual router.
+    #[error("error: {0}")]
+    Secret(String),
     #[error("error: {0}")]
     Run(RunError),
     #[error("error: {0}")]
@@ -89,6 +92,7 @@ impl CliError {
         match self {
             CliError::Config(_)
             | CliError::File(_)
+            | CliError::Secret(_)
             | CliError::Run(RunError::File(_))
             | CliError::Client(ClientError::Faulty(_))
             | CliError::Decap(DecapError::TooMany(_)) => USAGE,

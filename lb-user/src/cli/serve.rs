@@ -19,7 +19,7 @@ pub(super) const CONFIG: &str = "/etc/steelyard/steelyard.toml";
 const PIN: &str = "/sys/fs/bpf/steelyard";
 
 pub(super) fn run(common: &Common, detach: bool) -> Result<(), CliError> {
-    let config = load_aloud(common)?;
+    let config = load_whole(common)?;
     log(&config.log.level);
     let path = std::path::absolute(path(common))
         .map_err(|source| CliError::Io { what: "cannot name the configuration", source })?;
@@ -27,7 +27,7 @@ pub(super) fn run(common: &Common, detach: bool) -> Result<(), CliError> {
 }
 
 pub(super) fn check(common: &Common) -> Result<(), CliError> {
-    let config = load_aloud(common)?;
+    let config = load_whole(common)?;
     if let Secret::File(path) = &config.cluster.secret {
         file::secret(path).map_err(CliError::File)?;
     }
@@ -54,12 +54,22 @@ pub(super) fn configured(common: &Common) -> Result<Option<Config>, CliError> {
 
 /// The configuration, its warnings told on stderr.
 pub(super) fn load_aloud(common: &Common) -> Result<Config, CliError> {
-    let Parsed { config, warnings } = load(common)?;
-    for warning in warnings {
+    load(common).map(aloud)
+}
+
+/// The same with the secrets of virtual routers that stand in files.
+fn load_whole(common: &Common) -> Result<Config, CliError> {
+    let mut parsed = load(common)?;
+    parsed.read_secrets(file::secret).map_err(CliError::Secret)?;
+    Ok(aloud(parsed))
+}
+
+fn aloud(parsed: Parsed) -> Config {
+    for warning in parsed.warnings {
         // A closed stderr wants no warnings.
         let _ = writeln!(std::io::stderr(), "{warning}\n");
     }
-    Ok(config)
+    parsed.config
 }
 
 fn load(common: &Common) -> Result<Parsed, CliError> {

@@ -21,6 +21,7 @@ use super::{
     notices::Notices,
     orders::{Order, Settings},
     through::Steers,
+    vrrp::Desk,
 };
 use crate::{
     io::{
@@ -35,6 +36,7 @@ use crate::{
         plan::Step,
         snapshot::Snapshot,
         state::{CheckTask, Event, State},
+        vrrp::happening::Happening,
     },
 };
 
@@ -77,6 +79,7 @@ pub(super) struct Control {
     /// Health checks that go through the data path.
     pub steers: Steers,
     pub rooms: BTreeMap<&'static str, Room>,
+    pub vrrp: Desk,
 }
 
 impl Control {
@@ -86,6 +89,7 @@ impl Control {
         events: &mut mpsc::Receiver<Event>,
         net_events: &mut mpsc::Receiver<NetEvent>,
         orders: &mut mpsc::Receiver<Order>,
+        happenings: &mut mpsc::Receiver<Happening>,
     ) {
         let mut sweep = Sweep::default();
         let mut patrol = Patrol::default();
@@ -107,6 +111,7 @@ impl Control {
                     let hops: Vec<_> = net_batch.drain(..).filter_map(|event| self.handle_net(event)).collect();
                     self.handle_all(hops.into_iter());
                 }
+                Some(happening) = happenings.recv() => self.happened(happening),
                 Some(order) = orders.recv() => {
                     // What was found under the configuration that is in force counts under it.
                     self.handle_all(std::iter::from_fn(|| events.try_recv().ok()).take(INBOX));
@@ -123,6 +128,7 @@ impl Control {
                     self.attach_missing().await;
                     self.follow_steering().await;
                     self.publish();
+                    self.watch_vrrp();
                     self.notices.tick();
                 }
                 () = at(self.state.deadline()) => self.state.pass(Instant::now()),
@@ -155,6 +161,7 @@ impl Control {
             self.notices.tell(&notice);
         }
         self.orders.post(self.state.take_orders());
+        self.follow_vrrp();
     }
 
     /// Plans, applies every step, and publishes when anything changed.

@@ -30,6 +30,7 @@ use super::{
     notices::Notices,
     orders::{self, Limits, Loaded, ORDERS, Order, Orderer, Settings},
     through::Steers,
+    vrrp::{self, Routers, ThreadError},
 };
 use crate::{
     io::{
@@ -76,6 +77,10 @@ pub enum RunError {
     Attach(#[from] AttachError),
     #[error(transparent)]
     Through(#[from] ThroughError),
+    #[error(transparent)]
+    Vrrp(#[from] vrrp::StartError),
+    #[error("the thread of the virtual routers ended: {0}; start again, and report it if it comes back")]
+    Routers(#[source] ThreadError),
     #[error(
         "may not load bpf programs or change interfaces: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
     )]
@@ -118,7 +123,7 @@ async fn serve(options: Options) -> Result<(), RunError> {
             let detail = concat!("steelyard ", env!("CARGO_PKG_VERSION")).to_owned();
             daemon.control.notices.tell(&Notice::Started { detail });
             let ended = daemon.run(&mut signals).await;
-            daemon.stop(options.detach).await.and(ended)
+            daemon.stop(options.detach, &mut signals).await.and(ended)
         }
         Ok(None) => {
             Pins::open(&pin)?.remove_unused()?;
@@ -144,6 +149,7 @@ struct Daemon {
     follower: tokio::task::JoinHandle<()>,
     admin: tokio::task::JoinHandle<std::io::Result<()>>,
     keeper: tokio::task::JoinHandle<()>,
+    routers: Routers,
     /// Removed when the daemon ends.
     _socket: SocketFile,
     _state: Option<Held>,
@@ -206,6 +212,7 @@ impl Daemon {
         let stream = notices.stream();
         let (publisher, snapshot) = watch::channel(Arc::new(state.snapshot()));
         let (checks, tasks) = watch::channel(Arc::new(state.checks()));
+        let (routers, desk) = Routers::start(&file.vrrp)?;
         let mut control = Control {
             kernel,
             state,
@@ -223,6 +230,7 @@ impl Daemon {
             pause: PLAN_PAUSE_MIN,
             steers: Steers::default(),
             rooms: BTreeMap::new(),
+            vrrp: desk,
         };
         control.wanted.send_replace(control.wanted_now());
         control.look_around(warnings);
@@ -236,6 +244,7 @@ impl Daemon {
             return Err(error.into());
         }
         control.kernel.attached()?;
+        control.configure_vrrp();
         let (sender, orders) = mpsc::channel(ORDERS);
         let orderer = Orderer { orders: sender, path };
         let sources = Sources {
@@ -259,6 +268,7 @@ impl Daemon {
             follower,
             admin,
             keeper,
+            routers,
             _socket: socket,
             _state: state_directory,
         })
@@ -269,7 +279,8 @@ impl Daemon {
         let (inbox, mut events) = mpsc::channel(INBOX);
         let mailbox = Arc::clone(&self.control.orders);
         let mut checking = tokio::spawn(checks::run(self.tasks.clone(), mailbox, inbox));
-        let control = self.control.run(&mut events, &mut self.net_events, &mut self.orders);
+        let Routers { happenings, ended, .. } = &mut self.routers;
+        let control = self.control.run(&mut events, &mut self.net_events, &mut self.orders, happenings);
         let mut control = std::pin::pin!(control);
         // One reload by signal at a time; those that come meanwhile are one more.
         let mut reload = Fuse::terminated();
@@ -290,6 +301,14 @@ impl Daemon {
                 _ = &mut self.follower => break "netlink",
                 _ = &mut self.admin => break "admin socket",
                 _ = &mut self.keeper => break "keeper",
+                ended = &mut *ended => match ended {
+                    Ok(Err(error)) => {
+                        checking.abort();
+                        return Err(RunError::Routers(error));
+                    }
+                    // It never ends by itself, and tells nothing when it panicked.
+                    Ok(Ok(())) | Err(_) => break "virtual routers",
+                },
             }
             if again && reload.is_terminated() {
                 again = false;
@@ -301,8 +320,14 @@ impl Daemon {
     }
 
     /// Forwarding goes on by the pinned state, unless it is to be detached.
-    async fn stop(mut self, detach: bool) -> Result<(), RunError> {
+    async fn stop(mut self, detach: bool, signals: &mut Signals) -> Result<(), RunError> {
         self.control.notices.tell(&Notice::Stopping);
+        // Others take over while the rest ends here.
+        select! {
+            () = self.routers.stop(|happening| self.control.happened(happening)) => {}
+            // A second signal stops now.
+            () = signals.stop() => {}
+        }
         self.control.notices.close().await;
         self.follower.abort();
         self.admin.abort();

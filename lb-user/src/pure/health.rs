@@ -190,6 +190,11 @@ impl Health {
         }
     }
 
+    /// Whether a first result is there, or none will come.
+    pub fn is_known(&self) -> bool {
+        self.state != State::Unchecked
+    }
+
     /// Percent of its share of new connections that the server takes: less than all for a while after it recovered.
     pub fn share(&self, now: Instant) -> u8 {
         match self.ramp {

@@ -33,6 +33,7 @@ mod through;
 mod unusable;
 mod upgrade;
 mod view;
+mod vrrp;
 mod wildcard;
 
 use anyhow::{Context, Result, ensure};

@@ -14,6 +14,7 @@ pub mod announce;
 mod checksum;
 pub mod codec;
 pub mod conflict;
+pub mod flood;
 pub mod frame;
 pub mod group;
 pub mod happening;

@@ -335,6 +335,15 @@ impl Router {
         self.priority == u8::MAX
     }
 
+    /// Skew_Time by the configured priority, where adverts come `interval` apart (RFC 3768 and RFC 9568, section 6.1).
+    pub fn skew(&self, interval: Duration) -> Duration {
+        let unit = match self.version {
+            Version::V2 => Duration::from_secs(1),
+            Version::V3 => interval,
+        };
+        unit * (256 - u32::from(self.priority)) / 256
+    }
+
     pub fn is_unicast(&self) -> bool {
         !self.unicast_peers.is_empty()
     }

@@ -223,7 +223,7 @@ fn packets_stay_in_their_family_or_not() {
         accepted(&text)
     };
     for (forward, rings) in [("nat", 2), ("gateway", 2), ("dsr", 2), ("ipip", 1), ("gue", 1)] {
-        let Parsed { config, warnings } = both(forward);
+        let Parsed { config, warnings, .. } = both(forward);
         assert_eq!(warnings, [], "{forward}");
         assert_eq!(config.services[0].rings().len(), rings, "{forward}");
     }
