@@ -199,6 +199,11 @@ pub enum Action {
         peer: IpAddr,
         bytes: Vec<u8>,
     },
+    /// The same, behind all that was wanted before, addresses in the kernel included: it says that they are there.
+    Answer {
+        peer: IpAddr,
+        bytes: Vec<u8>,
+    },
     Happened(Happening),
     Stopped,
 }
@@ -356,10 +361,9 @@ impl Node {
         if self.life == Life::Runs {
             self.pass_routers(now);
         }
-        let told = self.tell_peers(now).into_iter().map(|(peer, bytes)| Action::Tell { peer, bytes });
-        self.outbox.tell.extend(told);
+        self.tell_peers(now);
         self.outbox.flush(&mut self.actions);
-        self.finish_stop();
+        self.finish_stop(now);
     }
 
     fn pass_routers(&mut self, now: Instant) {
@@ -625,7 +629,7 @@ impl Node {
     }
 
     /// Once every router has ended.
-    fn finish_stop(&mut self) {
+    fn finish_stop(&mut self, now: Instant) {
         if self.life != Life::Stops || self.peers.is_anybody_leaving() {
             return;
         }
@@ -634,8 +638,8 @@ impl Node {
         for group in std::mem::take(&mut self.groups).into_keys() {
             self.outbox.told.push(Happening::GroupEnded { group, how: End::Stopped });
         }
-        let goodbyes = self.peers.goodbyes().into_iter().map(|(peer, bytes)| Action::Tell { peer, bytes });
-        self.outbox.tell.extend(goodbyes);
+        self.peers.pulse.say_goodbye();
+        self.tell_peers(now);
         self.outbox.flush(&mut self.actions);
         self.actions.push(Action::Stopped);
     }
