@@ -35,6 +35,7 @@ mod upgrade;
 mod view;
 mod vrrp;
 mod vrrp_track;
+mod vrrp_view;
 mod wildcard;
 
 use anyhow::{Context, Result, ensure};
