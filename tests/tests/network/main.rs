@@ -34,6 +34,7 @@ mod unusable;
 mod upgrade;
 mod view;
 mod vrrp;
+mod vrrp_track;
 mod vrrp_view;
 mod vrrp_wire;
 mod wildcard;

@@ -376,6 +376,21 @@ impl Router {
     }
 }
 
+impl fmt::Display for Tracked {
+    /// "script chk_haproxy", as the status has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, name) = match self {
+            Tracked::Interface(name) => ("interface", name),
+            Tracked::Script(name) => ("script", name),
+            Tracked::Process(name) => ("process", name),
+            Tracked::File(name) => ("file", name),
+            Tracked::Service(name) => ("service", name),
+            Tracked::Datapath => return f.write_str("datapath"),
+        };
+        write!(f, "{kind} {name}")
+    }
+}
+
 impl fmt::Debug for Auth {
     /// Never the password: debug output ends in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
