@@ -33,6 +33,8 @@ mod through;
 mod unusable;
 mod upgrade;
 mod view;
+mod vrrp_frr;
+mod vrrp_keepalived;
 mod vrrp;
 mod vrrp_track;
 mod vrrp_view;
