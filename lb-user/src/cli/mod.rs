@@ -8,6 +8,7 @@ mod decap;
 mod events;
 mod render;
 mod serve;
+mod vrrp;
 
 use std::{
     io::{self, Write},
@@ -35,6 +36,9 @@ enum CliError {
     Config(Vec<Diagnostic>),
     #[error("error: {0}")]
     File(FileError),
+    /// Of a virtual router.
+    #[error("error: {0}")]
+    Secret(String),
     #[error("error: {0}")]
     Run(RunError),
     #[error("error: {0}")]
@@ -65,6 +69,7 @@ pub fn run() -> ExitCode {
         Command::Status(ref output) => ask::status(&args.common, output),
         Command::Service(ref command) => ask::service(&args.common, command),
         Command::Server(ref command) => ask::server(&args.common, command),
+        Command::Vrrp(ref command) => vrrp::vrrp(&args.common, command),
         Command::Plan(ref output) => change::plan(&args.common, output),
         Command::Reload { max_moved, force, ref output } => {
             change::reload(&args.common, ReloadRequest { max_moved, force }, output)
@@ -89,6 +94,7 @@ impl CliError {
         match self {
             CliError::Config(_)
             | CliError::File(_)
+            | CliError::Secret(_)
             | CliError::Run(RunError::File(_))
             | CliError::Client(ClientError::Faulty(_))
             | CliError::Decap(DecapError::TooMany(_)) => USAGE,

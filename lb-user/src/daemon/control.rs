@@ -21,6 +21,7 @@ use super::{
     notices::Notices,
     orders::{Order, Settings},
     through::Steers,
+    vrrp::Desk,
 };
 use crate::{
     io::{
@@ -35,6 +36,7 @@ use crate::{
         plan::Step,
         snapshot::Snapshot,
         state::{CheckTask, Event, State},
+        vrrp::happening::Happening,
     },
 };
 
@@ -77,6 +79,7 @@ pub(super) struct Control {
     /// Health checks that go through the data path.
     pub steers: Steers,
     pub rooms: BTreeMap<&'static str, Room>,
+    pub vrrp: Desk,
 }
 
 impl Control {
@@ -86,6 +89,7 @@ impl Control {
         events: &mut mpsc::Receiver<Event>,
         net_events: &mut mpsc::Receiver<NetEvent>,
         orders: &mut mpsc::Receiver<Order>,
+        happenings: &mut mpsc::Receiver<Happening>,
     ) {
         let mut sweep = Sweep::default();
         let mut patrol = Patrol::default();
@@ -107,6 +111,8 @@ impl Control {
                     let hops: Vec<_> = net_batch.drain(..).filter_map(|event| self.handle_net(event)).collect();
                     self.handle_all(hops.into_iter());
                 }
+                Some(happening) = happenings.recv() => self.happened(happening),
+                Some(notice) = self.vrrp.tracked.recv() => self.notices.tell(&notice),
                 Some(order) = orders.recv() => {
                     // What was found under the configuration that is in force counts under it.
                     self.handle_all(std::iter::from_fn(|| events.try_recv().ok()).take(INBOX));
@@ -123,6 +129,7 @@ impl Control {
                     self.attach_missing().await;
                     self.follow_steering().await;
                     self.publish();
+                    self.watch_vrrp();
                     self.notices.tick();
                 }
                 () = at(self.state.deadline()) => self.state.pass(Instant::now()),
@@ -155,6 +162,7 @@ impl Control {
             self.notices.tell(&notice);
         }
         self.orders.post(self.state.take_orders());
+        self.follow_vrrp();
     }
 
     /// Plans, applies every step, and publishes when anything changed.
@@ -166,6 +174,10 @@ impl Control {
         let steps = self.state.plan();
         if steps.iter().any(|step| matches!(step, Step::RemoveServer(_))) {
             self.tell_tasks();
+        }
+        if steps.is_empty() {
+            // What is usable can change without one: where too few are, all are used.
+            self.publish();
         }
         self.apply(steps)
     }
@@ -183,7 +195,7 @@ impl Control {
             }
         }
         let done = failure.is_none();
-        self.trouble("tables", failure);
+        self.trouble(TABLES, failure);
         self.keep_steering();
         self.publish();
         done
@@ -304,6 +316,9 @@ impl Control {
         }
     }
 }
+
+/// Subject of the warning that steps of the last plan failed.
+pub(super) const TABLES: &str = "tables";
 
 /// What has been refused for want of room.
 pub(super) struct Room {

@@ -20,7 +20,6 @@ mod notices;
 mod orders;
 mod start;
 mod through;
-#[expect(dead_code, reason = "skeleton of today")]
 mod vrrp;
 
 pub use self::start::{Options, RunError, run};

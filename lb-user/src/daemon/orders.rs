@@ -142,12 +142,13 @@ impl Loaded {
         Loaded::parse(&file::config(path).map_err(|error| error.to_string())?)
     }
 
-    /// Blocks where the secret is in a file.
+    /// Blocks where secrets are in files.
     pub(super) fn parse(texts: &[ConfigText]) -> Result<Loaded, String> {
         let sources: Vec<_> =
             texts.iter().map(|text| Source { name: &text.name, text: &text.text }).collect();
-        let parsed = config::parse_files(&sources)
+        let mut parsed = config::parse_files(&sources)
             .map_err(|found| found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n\n"))?;
+        parsed.read_secrets(file::secret)?;
         let secret = secret(&parsed.config.cluster.secret).map_err(|error| error.to_string())?;
         let warnings = parsed.warnings.iter().map(ToString::to_string).collect();
         Ok(Loaded { config: parsed.config, secret, warnings })
@@ -221,6 +222,7 @@ impl Control {
         let before = std::mem::replace(&mut self.settings.file, file);
         self.settings.secret = secret;
         self.adopt(tried, overlay);
+        self.configure_vrrp();
         self.leave_interfaces(&before.datapath.interfaces);
         for interface in &added {
             if let Err(error) = self.attach(interface) {

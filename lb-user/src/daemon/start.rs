@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::{
     FutureExt,
-    future::{Fuse, FusedFuture},
+    future::{Fuse, FusedFuture, join},
 };
 use lb_common::limits::{NAT_PORT_FIRST, NAT_PORT_LAST};
 use tokio::{
@@ -30,11 +30,13 @@ use super::{
     notices::Notices,
     orders::{self, Limits, Loaded, ORDERS, Order, Orderer, Settings},
     through::Steers,
+    vrrp::{self, Routers, ThreadError},
 };
 use crate::{
     io::{
         admin::server::{self, BindError, SocketFile},
         file::{self, FileError, Held},
+        host,
         kernel::{AttachError, Kernel, LoadError, Pins, PinsError, Sizes, ThroughError, now},
         net::{
             Interface, Net, NetError,
@@ -44,6 +46,7 @@ use crate::{
     pure::{
         config::model::Config,
         hop::Reach,
+        lint,
         notice::Notice,
         place::{self, PlaceError},
         state::{CheckTask, Event, Start, State},
@@ -76,6 +79,10 @@ pub enum RunError {
     Attach(#[from] AttachError),
     #[error(transparent)]
     Through(#[from] ThroughError),
+    #[error(transparent)]
+    Vrrp(#[from] vrrp::StartError),
+    #[error("the thread of the virtual routers ended: {0}; start again, and report it if it comes back")]
+    Routers(#[source] ThreadError),
     #[error(
         "may not load bpf programs or change interfaces: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
     )]
@@ -118,7 +125,7 @@ async fn serve(options: Options) -> Result<(), RunError> {
             let detail = concat!("steelyard ", env!("CARGO_PKG_VERSION")).to_owned();
             daemon.control.notices.tell(&Notice::Started { detail });
             let ended = daemon.run(&mut signals).await;
-            daemon.stop(options.detach).await.and(ended)
+            daemon.stop(options.detach, &mut signals).await.and(ended)
         }
         Ok(None) => {
             Pins::open(&pin)?.remove_unused()?;
@@ -144,6 +151,7 @@ struct Daemon {
     follower: tokio::task::JoinHandle<()>,
     admin: tokio::task::JoinHandle<std::io::Result<()>>,
     keeper: tokio::task::JoinHandle<()>,
+    routers: Routers,
     /// Removed when the daemon ends.
     _socket: SocketFile,
     _state: Option<Held>,
@@ -206,6 +214,7 @@ impl Daemon {
         let stream = notices.stream();
         let (publisher, snapshot) = watch::channel(Arc::new(state.snapshot()));
         let (checks, tasks) = watch::channel(Arc::new(state.checks()));
+        let (routers, desk) = Routers::start(&file.vrrp, &situation)?;
         let mut control = Control {
             kernel,
             state,
@@ -223,6 +232,7 @@ impl Daemon {
             pause: PLAN_PAUSE_MIN,
             steers: Steers::default(),
             rooms: BTreeMap::new(),
+            vrrp: desk,
         };
         control.wanted.send_replace(control.wanted_now());
         control.look_around(warnings);
@@ -236,6 +246,7 @@ impl Daemon {
             return Err(error.into());
         }
         control.kernel.attached()?;
+        control.configure_vrrp();
         let (sender, orders) = mpsc::channel(ORDERS);
         let orderer = Orderer { orders: sender, path };
         let sources = Sources {
@@ -248,6 +259,7 @@ impl Daemon {
             orderer: orderer.clone(),
             dry: Mutex::default(),
             listing: Mutex::default(),
+            vrrp: control.vrrp.handle.clone(),
         };
         let admin = tokio::spawn(server::serve(listener, answers(sources)));
         Ok(Daemon {
@@ -259,6 +271,7 @@ impl Daemon {
             follower,
             admin,
             keeper,
+            routers,
             _socket: socket,
             _state: state_directory,
         })
@@ -269,7 +282,8 @@ impl Daemon {
         let (inbox, mut events) = mpsc::channel(INBOX);
         let mailbox = Arc::clone(&self.control.orders);
         let mut checking = tokio::spawn(checks::run(self.tasks.clone(), mailbox, inbox));
-        let control = self.control.run(&mut events, &mut self.net_events, &mut self.orders);
+        let Routers { happenings, ended, .. } = &mut self.routers;
+        let control = self.control.run(&mut events, &mut self.net_events, &mut self.orders, happenings);
         let mut control = std::pin::pin!(control);
         // One reload by signal at a time; those that come meanwhile are one more.
         let mut reload = Fuse::terminated();
@@ -290,6 +304,14 @@ impl Daemon {
                 _ = &mut self.follower => break "netlink",
                 _ = &mut self.admin => break "admin socket",
                 _ = &mut self.keeper => break "keeper",
+                ended = &mut *ended => match ended {
+                    Ok(Err(error)) => {
+                        checking.abort();
+                        return Err(RunError::Routers(error));
+                    }
+                    // It never ends by itself, and tells nothing when it panicked.
+                    Ok(Ok(())) | Err(_) => break "virtual routers",
+                },
             }
             if again && reload.is_terminated() {
                 again = false;
@@ -301,9 +323,21 @@ impl Daemon {
     }
 
     /// Forwarding goes on by the pinned state, unless it is to be detached.
-    async fn stop(mut self, detach: bool) -> Result<(), RunError> {
+    async fn stop(mut self, detach: bool, signals: &mut Signals) -> Result<(), RunError> {
         self.control.notices.tell(&Notice::Stopping);
-        self.control.notices.close().await;
+        // Others take over while the rest ends here.
+        let stopped = select! {
+            () = self.routers.stop(|happening| self.control.happened(happening)) => true,
+            // A second signal stops now.
+            () = signals.stop() => false,
+        };
+        if stopped {
+            let last_words = join(self.control.notices.close(), self.control.vrrp.close());
+            select! {
+                _ = last_words => {}
+                () = signals.stop() => {}
+            }
+        }
         self.follower.abort();
         self.admin.abort();
         self.keeper.abort();
@@ -452,6 +486,9 @@ pub(super) async fn warnings(net: &Net, config: &Config) -> BTreeMap<String, Str
         );
         warnings.insert("ephemeral ports".to_owned(), text);
     }
+    let of_routers = host::interfaces().map(|here| lint::host(&config.vrrp, &config.cluster, &here));
+    // Where the host tells nothing there is nothing to compare with.
+    warnings.extend(of_routers.unwrap_or_default().into_iter().map(|text| (text.clone(), text)));
     warnings
 }
 

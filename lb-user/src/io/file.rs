@@ -30,7 +30,9 @@ pub enum FileError {
     NotText { path: PathBuf },
     #[error("{path} is larger than {} MiB: split it, or name another file", SIZE_MAX >> 20)]
     TooLarge { path: PathBuf },
-    #[error("cannot read the secret in {path}: {source}; correct [cluster] secret_file or the file's mode")]
+    #[error(
+        "cannot read the secret in {path}: {source}; correct its path in the configuration, or the file's mode"
+    )]
     Secret { path: PathBuf, source: io::Error },
     #[error("cannot read {path}: {source}; correct its mode, or remove it")]
     Kept { path: PathBuf, source: io::Error },

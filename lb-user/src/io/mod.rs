@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod decap;
 pub mod file;
+pub mod host;
 pub mod kernel;
 pub mod net;
 pub mod notify;
@@ -10,4 +11,5 @@ pub mod probe;
 pub mod process;
 #[cfg(test)]
 mod testbed;
+pub mod track;
 pub mod vrrp;

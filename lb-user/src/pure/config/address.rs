@@ -9,7 +9,7 @@ use rustls::pki_types::DnsName;
 
 use super::{
     error::quote,
-    network::{Network, Ports},
+    network::{Family, Network, Ports},
     value::{Fault, fault},
 };
 
@@ -25,6 +25,31 @@ pub(crate) fn address(text: &str) -> Result<IpAddr, Fault> {
         ));
     }
     Err(no_address(text))
+}
+
+/// The same, or one that only this link knows.
+pub(crate) fn link_address(text: &str) -> Result<IpAddr, Fault> {
+    match text.parse() {
+        Ok(IpAddr::V6(link)) if link.is_unicast_link_local() => Ok(link.into()),
+        _ => address(text),
+    }
+}
+
+/// An address as an interface has it: with the length of the prefix of its network, else alone.
+pub(crate) fn interface_address(text: &str) -> Result<(IpAddr, u8), Fault> {
+    let Some((typed, length)) = text.split_once('/') else {
+        return link_address(text).map(|address| (address, Family::of(address).bits()));
+    };
+    let address = link_address(typed)?;
+    let bits = Family::of(address).bits();
+    let is_number = length.bytes().all(|byte| byte.is_ascii_digit());
+    match length.parse().ok().filter(|length| is_number && (1..=bits).contains(length)) {
+        Some(length) => Ok((address, length)),
+        None => Err(fault(
+            format!("{} is not the length of a prefix", quote(length)),
+            format!("write 1 to {bits}, such as \"{address}/{bits}\""),
+        )),
+    }
 }
 
 /// The addresses of a service: one, or a network of them.

@@ -355,5 +355,7 @@ pub const DIAGNOSTICS_MAX: usize = 100;
 const FINDINGS_MAX: usize = 10_000;
 const QUOTE_MAX: usize = 60;
 const EXCERPT_MAX: usize = 160;
-/// In lower case. Headers of a check and the URL of a webhook carry secrets too.
-const SECRET_WORDS: [&str; 6] = ["secret", "auth_pass", "password", "authorization", "cookie", "webhook"];
+/// In lower case. Headers of a check and the URL of a webhook carry secrets too, and so do the keys of `auth_hmac`,
+/// which may stand on lines of their own.
+const SECRET_WORDS: [&str; 9] =
+    ["secret", "auth_pass", "auth_hmac", "key =", "key=", "password", "authorization", "cookie", "webhook"];

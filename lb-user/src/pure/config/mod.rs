@@ -11,6 +11,7 @@ pub mod error;
 pub mod model;
 pub mod network;
 pub mod raw;
+pub mod secret;
 
 mod address;
 mod convert;
@@ -22,6 +23,7 @@ pub(in crate::pure) use self::convert::added_server;
 use self::{
     error::{Diagnostic, Findings, Span},
     model::Config,
+    secret::SecretFile,
 };
 
 /// One configuration file.
@@ -38,6 +40,8 @@ pub struct Parsed {
     pub config: Config,
     /// What works but is probably not meant.
     pub warnings: Vec<Diagnostic>,
+    /// What is still to be read before virtual routers can speak: see `Parsed::read_secrets`.
+    pub secrets: Vec<SecretFile>,
 }
 
 /// One file. On failure every error in it, in its order.
@@ -55,7 +59,7 @@ pub fn parse_files(sources: &[Source<'_>]) -> Result<Parsed, Vec<Diagnostic>> {
     let config = convert::config(raw, &mut findings);
     let warnings = findings.finish(sources)?;
     match config {
-        Some(config) => Ok(Parsed { config, warnings }),
+        Some((config, secrets)) => Ok(Parsed { config, warnings, secrets }),
         None => Err(warnings),
     }
 }

@@ -50,7 +50,6 @@ pub struct Rejected {
 
 /// `bytes` begin with the message, and its VRID is the router's.
 pub fn receive(bytes: &[u8], seen: &Seen, expected: Expected<'_>) -> Result<Heard, Rejected> {
-    let router = expected.router;
     if seen.destination.is_multicast() && seen.ttl != TTL {
         let detail = format!("the advert's ttl is {}, it must be {TTL}: a router forwarded it", seen.ttl);
         return Err(Rejected { refusal: Refusal::Ttl, detail, advert: None });

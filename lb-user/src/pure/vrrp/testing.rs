@@ -197,7 +197,11 @@ impl Lan {
                     let by = (n, self.nodes[n].starts);
                     self.told.push(Told { at: self.now - self.start, by, what });
                 }
-                Action::Close { .. } | Action::Frame { .. } | Action::Tell { .. } | Action::Stopped => {}
+                Action::Close { .. }
+                | Action::Frame { .. }
+                | Action::Tell { .. }
+                | Action::Answer { .. }
+                | Action::Stopped => {}
             }
         }
     }
@@ -211,8 +215,7 @@ impl Lan {
             let delay = self.delay_max.mul_f64((self.random() % 1_000) as f64 / 1_000.0);
             let seen = Seen { interface: 2, source, destination, ttl: 255 };
             self.packets += 1;
-            self.on_wire
-                .insert((self.now + delay, self.packets), Packet { to, seen, bytes: bytes.to_vec() });
+            self.on_wire.insert((self.now + delay, self.packets), Packet { to, seen, bytes: bytes.to_vec() });
         }
     }
 

@@ -7,13 +7,17 @@ use crate::pure::config::{
     value::{self, Fault, fault},
 };
 
-pub(super) fn command(list: List, findings: &mut Findings) -> Option<Vec<String>> {
+pub(super) fn command(list: List, key: &str, findings: &mut Findings) -> Option<Vec<String>> {
     let Some(program) = list.value.first() else {
-        findings.error(list.at, "`command` is empty", "write a program and its arguments, or remove the key");
+        findings.error(
+            list.at,
+            format!("`{key}` is empty"),
+            "write a program and its arguments, or remove the key",
+        );
         return None;
     };
     checked(program, findings, |text| value::path(text, PATH_MAX))?;
-    bounded(&list, "command", WORDS_MAX, findings);
+    bounded(&list, key, WORDS_MAX, findings);
     list.value.iter().map(|typed| checked(typed, findings, word)).collect()
 }
 

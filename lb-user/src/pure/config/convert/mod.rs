@@ -3,6 +3,7 @@
 //! A conversion returns None only after it has put the reason into the findings.
 
 mod check;
+mod cluster;
 mod command;
 mod cross;
 mod life;
@@ -11,6 +12,7 @@ mod own;
 mod precedence;
 mod server;
 mod service;
+mod vrrp;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -26,22 +28,26 @@ pub(in crate::pure) use self::server::added_server;
 use super::{
     address,
     error::{Findings, Span, Spanned, nearest, quote},
-    model::{Cluster, Config, Datapath, Global, Log, Secret, XdpMode, vrrp::Vrrp},
+    model::{Config, Datapath, Global, Log, XdpMode, vrrp::Vrrp},
     raw::{self, Field, List, Number, Raw, Text},
+    secret::SecretFile,
     value::{self, Fault, fault},
 };
 
-pub(super) fn config(raw: Raw, findings: &mut Findings) -> Option<Config> {
+/// The configuration, and the secrets of virtual routers that are to be read into it.
+pub(super) fn config(raw: Raw, findings: &mut Findings) -> Option<(Config, Vec<SecretFile>)> {
     let header = |at: Option<Span>| at.unwrap_or(Span::start_of(0));
     let cluster_at = header(raw.cluster.as_ref().map(|table| table.at));
     let datapath_at = header(raw.datapath.as_ref().map(|table| table.at));
     let notify_at = header(raw.notify.as_ref().map(|table| table.at));
 
     let global = global(raw.global.map(|table| table.value).unwrap_or_default(), findings);
-    let cluster = cluster(raw.cluster.map(|table| table.value).unwrap_or_default(), findings);
+    let cluster = cluster::cluster(raw.cluster.map(|table| table.value).unwrap_or_default(), findings);
     let datapath = datapath(raw.datapath.map(|table| table.value).unwrap_or_default(), findings);
     let log = log(raw.log.map(|table| table.value).unwrap_or_default(), findings);
-    let notify = notify::notify(raw.notify.map(|table| table.value).unwrap_or_default(), notify_at, findings);
+    let mut raw_notify = raw.notify.map(|table| table.value).unwrap_or_default();
+    let fifos = notify::fifos(std::mem::take(&mut raw_notify.fifo), findings);
+    let notify = notify::notify(raw_notify, notify_at, findings);
     let drafts: Vec<_> =
         raw.services.into_iter().map(|service| service::Draft::new(service, findings)).collect();
 
@@ -53,16 +59,30 @@ pub(super) fn config(raw: Raw, findings: &mut Findings) -> Option<Config> {
     }
     cross::services(&drafts, findings);
 
+    let around = vrrp::Around {
+        services: drafts
+            .iter()
+            .filter_map(|draft| draft.name.as_ref())
+            .map(|name| name.value.clone())
+            .collect(),
+        forwards: datapath.as_ref().is_none_or(|datapath| !datapath.interfaces.is_empty()),
+        has_peers: cluster.as_ref().is_none_or(|cluster| !cluster.peers.is_empty()),
+        mails: notify.as_ref().is_none_or(|notify| notify.mail.is_some()),
+    };
+    let vrrp = vrrp::vrrp(raw.vrrp, &around, findings);
+
     let services = drafts.into_iter().map(service::Draft::finish).collect::<Option<Vec<_>>>();
-    Some(Config {
+    let (vrrp, secrets) = vrrp?;
+    let config = Config {
         global: global?,
         cluster: cluster?,
         datapath: datapath?,
         log: log?,
         notify: notify?,
         services: services?,
-        vrrp: Vrrp::default(),
-    })
+        vrrp: Vrrp { fifos: fifos?, ..vrrp },
+    };
+    Some((config, secrets))
 }
 
 fn global(raw: raw::Global, findings: &mut Findings) -> Option<Global> {
@@ -70,23 +90,6 @@ fn global(raw: raw::Global, findings: &mut Findings) -> Option<Global> {
     let admin_socket = path(raw.admin_socket, ADMIN_SOCKET, SOCKET_PATH_MAX, findings);
     let state = path(raw.state, STATE, PATH_MAX, findings);
     Some(Global { node: node?, admin_socket: admin_socket?, state: state? })
-}
-
-fn cluster(raw: raw::Cluster, findings: &mut Findings) -> Option<Cluster> {
-    let secret = match either(("secret", raw.secret), ("secret_file", raw.secret_file), findings)? {
-        Either::Neither => Secret::Unset,
-        Either::First(secret) if secret.value.is_empty() => {
-            findings.error(
-                secret.at,
-                "`secret` is empty",
-                "write a secret, the same on all nodes, or remove the key",
-            );
-            return None;
-        }
-        Either::First(secret) => Secret::Inline(secret.value),
-        Either::Second(file) => Secret::File(checked(&file, findings, |text| value::path(text, PATH_MAX))?),
-    };
-    Some(Cluster { secret, peers: Vec::new(), port: PORT, heartbeat: HEARTBEAT, patience: PATIENCE })
 }
 
 fn datapath(raw: raw::Datapath, findings: &mut Findings) -> Option<Datapath> {
@@ -316,9 +319,6 @@ fn values<T>(list: Vec<Spanned<T>>) -> Vec<T> {
     list.into_iter().map(|entry| entry.value).collect()
 }
 
-const PORT: u16 = 8848;
-const HEARTBEAT: Duration = Duration::from_millis(25);
-const PATIENCE: Duration = Duration::from_millis(100);
 const ADMIN_SOCKET: &str = "/run/steelyard/admin.sock";
 const STATE: &str = "/var/lib/steelyard";
 /// Shorter than a restart of the daemon would let packets pass at every upgrade.

@@ -1,21 +1,21 @@
 //! `[notify]`: who is told of changes, and how.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use http::{Uri, uri::Scheme};
 use lettre::Address;
 
-use super::{bounded, checked, command, number, required, unique_list, values, within};
+use super::{PATH_MAX, bounded, checked, command, number, required, unique_list, values, within};
 use crate::pure::config::{
     address,
     error::{Findings, Span, Spanned, quote},
     model::{Mail, Notify},
-    raw::{self, Field, Text},
-    value::{Fault, fault},
+    raw::{self, Field, List, Text},
+    value::{self, Fault, fault},
 };
 
 pub(super) fn notify(raw: raw::Notify, at: Span, findings: &mut Findings) -> Option<Notify> {
-    let command = raw.command.or(Vec::new(), |list| command::command(list, findings));
+    let command = raw.command.or(Vec::new(), |list| command::command(list, "command", findings));
     let webhook = raw.webhook.or(None, |typed| checked(&typed, findings, webhook).map(Some));
     let mail = mail(raw.mail, at, findings);
     let timeout = raw.timeout.or(TIMEOUT, |typed| {
@@ -29,6 +29,14 @@ pub(super) fn notify(raw: raw::Notify, at: Span, findings: &mut Findings) -> Opt
         mail: mail?,
         timeout: timeout?,
         per_minute: per_minute?,
+    })
+}
+
+/// Programs read them that were told of by Keepalived.
+pub(super) fn fifos(raw: Field<List>, findings: &mut Findings) -> Option<Vec<PathBuf>> {
+    raw.or(Vec::new(), |list| {
+        bounded(&list, "fifo", FIFOS_MAX, findings);
+        unique_list(list, "path", findings, |text| value::path(text, PATH_MAX)).map(values)
     })
 }
 
@@ -93,3 +101,4 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(10 * 60);
 const PER_MINUTE: u32 = 60;
 const PER_MINUTE_MAX: u32 = 6_000;
 const RECIPIENTS_MAX: usize = 16;
+const FIFOS_MAX: usize = 8;

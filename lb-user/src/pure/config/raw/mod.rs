@@ -7,6 +7,7 @@ mod check;
 mod notify;
 mod reader;
 mod service;
+pub mod vrrp;
 
 pub use check::{Check, Own, Request, Said, Times, Tls};
 pub use notify::{Mail, Notify};
@@ -28,6 +29,17 @@ pub struct Raw {
     pub log: Option<Spanned<Log>>,
     pub notify: Option<Spanned<Notify>>,
     pub services: Vec<Spanned<Service>>,
+    pub vrrp: Vrrp,
+}
+
+/// Lists of tables that are about virtual routers.
+#[derive(Default)]
+pub struct Vrrp {
+    pub routers: Vec<Spanned<vrrp::Router>>,
+    pub groups: Vec<Spanned<vrrp::Group>>,
+    pub scripts: Vec<Spanned<vrrp::Script>>,
+    pub processes: Vec<Spanned<vrrp::Process>>,
+    pub files: Vec<Spanned<vrrp::TrackFile>>,
 }
 
 /// One key of a table.
@@ -60,6 +72,10 @@ pub struct Global {
 pub struct Cluster {
     pub secret: Field<Text>,
     pub secret_file: Field<Text>,
+    pub peers: Field<List>,
+    pub port: Field<Number>,
+    pub heartbeat: Field<Text>,
+    pub patience: Field<Text>,
 }
 
 #[derive(Default)]
@@ -115,10 +131,34 @@ impl Raw {
         root.table_not_built("web", "[web]");
         root.table_not_built("frontend", "[[frontend]]");
         root.table_not_built("backend", "[[backend]]");
-        root.table_not_built("vrrp", "[[vrrp]]");
-        root.table_not_built("track_script", "[[track_script]]");
         root.table_not_built("haproxy_socket", "[haproxy_socket]");
+        self.vrrp.add_file(&mut root);
+        root.foreign("the file, as a list of tables", &vrrp::BLOCK_WORDS);
         root.finish();
+    }
+}
+
+impl Vrrp {
+    fn add_file(&mut self, root: &mut Reader<'_, '_>) {
+        add(&mut self.routers, root, "vrrp", "[[vrrp]]", vrrp::Router::read);
+        add(&mut self.groups, root, "vrrp_group", "[[vrrp_group]]", vrrp::Group::read);
+        add(&mut self.scripts, root, "track_script", "[[track_script]]", vrrp::Script::read);
+        add(&mut self.processes, root, "track_process", "[[track_process]]", vrrp::Process::read);
+        add(&mut self.files, root, "track_file", "[[track_file]]", vrrp::TrackFile::read);
+    }
+}
+
+/// The tables of one list that a file has.
+fn add<'t, T>(
+    all: &mut Vec<Spanned<T>>,
+    root: &mut Reader<'t, '_>,
+    key: &'static str,
+    name: &'static str,
+    read: impl FnMut(Reader<'t, '_>) -> T,
+) {
+    let remedy = format!("begin each of them with the line `{name}`, in two brackets");
+    if let Field::Given(tables) = root.tables(key, name, &remedy, read) {
+        all.extend(tables);
     }
 }
 
@@ -145,6 +185,10 @@ impl Cluster {
         let cluster = Cluster {
             secret: table.text("secret", "\"..\""),
             secret_file: table.text("secret_file", "\"/etc/steelyard/secret\""),
+            peers: table.texts("peers", "[\"10.0.5.92\"]"),
+            port: table.number("port", "8848"),
+            heartbeat: table.duration("heartbeat", "\"25ms\""),
+            patience: table.duration("patience", "\"100ms\""),
         };
         table.finish();
         cluster

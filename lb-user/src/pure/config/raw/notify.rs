@@ -7,6 +7,7 @@ pub struct Notify {
     pub command: Field<List>,
     pub webhook: Field<Text>,
     pub mail: Mail,
+    pub fifo: Field<List>,
     pub timeout: Field<Text>,
     pub per_minute: Field<Number>,
 }
@@ -28,6 +29,7 @@ impl Notify {
                 email_from: table.text("email_from", "\"lb1@example.com\""),
                 smtp_server: table.text("smtp_server", "\"192.0.2.25\""),
             },
+            fifo: table.text_or_texts("fifo", "[\"/run/steelyard/vrrp.fifo\"]"),
             timeout: table.duration("timeout", "\"10s\""),
             per_minute: table.number("per_minute", "60"),
         };
@@ -38,8 +40,10 @@ impl Notify {
 }
 
 /// Those of Keepalived's global_defs.
-pub(super) const WORDS: [(&str, &str); 3] = [
+pub(super) const WORDS: [(&str, &str); 5] = [
     ("notification_email", "email"),
     ("notification_email_from", "email_from"),
     ("smtp_connect_timeout", "timeout"),
+    ("notify_fifo", "fifo"),
+    ("vrrp_notify_fifo", "fifo"),
 ];

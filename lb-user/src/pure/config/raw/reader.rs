@@ -185,6 +185,58 @@ impl<'t, 'f> Reader<'t, 'f> {
         })
     }
 
+    /// A list in which a string stands for a table that has only its first key.
+    pub(super) fn texts_or_tables<T>(
+        &mut self,
+        key: &'static str,
+        name: &'static str,
+        example: &str,
+        short: impl Fn(Text) -> T,
+        mut read: impl FnMut(Reader<'t, '_>) -> T,
+    ) -> Field<Vec<Spanned<T>>> {
+        self.field(key, |reader, at, value| {
+            let (wanted, example) = ("a list of strings or tables", format!("[{example}]"));
+            let DeValue::Array(items) = value else {
+                return reader.wrong_type(key, at, value, wanted, &example);
+            };
+            let mut read_all = Vec::new();
+            for item in items {
+                let at = reader.span(item.span());
+                match item.get_ref() {
+                    DeValue::String(text) => {
+                        let text = Spanned::new(at, text.to_string());
+                        read_all.push(Spanned::new(at, short(text)));
+                    }
+                    DeValue::Table(table) => {
+                        let inner = Reader::new(table, name, at, reader.findings);
+                        read_all.push(Spanned::new(at, read(inner)));
+                    }
+                    other => {
+                        let _: Field<()> = reader.wrong_type(key, at, other, wanted, &example);
+                    }
+                }
+            }
+            Field::Given(read_all)
+        })
+    }
+
+    /// True, false, or a table that says more.
+    pub(super) fn flag_or_table<T>(
+        &mut self,
+        key: &'static str,
+        name: &'static str,
+        short: impl FnOnce(bool) -> T,
+        read: impl FnOnce(Reader<'t, '_>) -> T,
+    ) -> Field<Spanned<T>> {
+        self.field(key, |reader, at, value| match value {
+            DeValue::Boolean(flag) => Field::Given(Spanned::new(at, short(*flag))),
+            DeValue::Table(table) => {
+                Field::Given(Spanned::new(at, read(Reader::new(table, name, at, reader.findings))))
+            }
+            other => reader.wrong_type(key, at, other, "true, false or a table", "true"),
+        })
+    }
+
     /// A key that a later version will honour: refused, unless its value asks for nothing.
     pub(super) fn not_built(&mut self, key: &'static str, asks_nothing: fn(&DeValue<'_>) -> bool) {
         let Some((at, value)) = self.take(key) else { return };

@@ -7,6 +7,7 @@ mod notify;
 mod precedence;
 mod services;
 mod unbuilt;
+mod vrrp;
 
 use super::{Parsed, error::Diagnostic, parse};
 

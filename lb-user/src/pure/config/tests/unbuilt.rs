@@ -44,18 +44,6 @@ name = "x"
             "20:1: `[[backend]]` is not built yet",
         ),
         (
-            r#"[[vrrp]]
-name = "x"
-"#,
-            "20:1: `[[vrrp]]` is not built yet",
-        ),
-        (
-            r#"[[track_script]]
-name = "x"
-"#,
-            "20:1: `[[track_script]]` is not built yet",
-        ),
-        (
             r#"[haproxy_socket]
 path = "/x"
 "#,
@@ -92,7 +80,7 @@ fn whole_language() {
     let errors = refused(LANGUAGE);
     let other: Vec<_> = errors.iter().filter(|error| !error.message.contains("not built yet")).collect();
     assert!(other.is_empty(), "{other:#?}");
-    assert_eq!(errors.len(), 9);
+    assert_eq!(errors.len(), 7);
 }
 
 /// The layer-4 part of the language means something once what is not built is taken out.

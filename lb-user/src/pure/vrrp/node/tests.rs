@@ -118,7 +118,7 @@ fn said(actions: &[Action]) -> String {
             Action::Send { bytes, .. } => format!("send {}", bytes[2]),
             Action::Install { estate, .. } => format!("install {}", estate.addresses.len()),
             Action::Frame { .. } => "frame".to_owned(),
-            Action::Tell { .. } => "tell".to_owned(),
+            Action::Tell { .. } | Action::Answer { .. } => "tell".to_owned(),
             Action::Stopped => "stopped".to_owned(),
             Action::Happened(happening) => match happening {
                 Happening::Became { to, .. } => to.name().to_owned(),
@@ -134,6 +134,8 @@ fn said(actions: &[Action]) -> String {
                 Happening::Overslept { .. } => "overslept".to_owned(),
                 Happening::PeerLost { .. } => "lost".to_owned(),
                 Happening::PeerFound { .. } => "found".to_owned(),
+                Happening::PeerLeft { .. } => "left".to_owned(),
+                Happening::PeerRefused { .. } => "refused".to_owned(),
                 Happening::HandOver { .. } => "hand-over".to_owned(),
                 Happening::Failed { .. } => "failed".to_owned(),
             },

@@ -146,7 +146,7 @@ fn grpc(own: Own, typed: &Typed, findings: &mut Findings) -> Option<Grpc> {
 fn script(own: Own, at: Span, findings: &mut Findings) -> Option<Script> {
     let user = own.user.or(None, |typed| checked(&typed, findings, identity).map(Some));
     let command = required(own.command, "command", "[\"/usr/local/bin/check\"]", at, findings)
-        .and_then(|typed| command::command(typed, findings));
+        .and_then(|typed| command::command(typed, "command", findings));
     Some(Script { command: command?, user: user? })
 }
 

@@ -34,6 +34,15 @@ pub(super) struct Typed {
 }
 
 impl Typed {
+    pub(super) fn new(at: Span, keys: Vec<(&'static str, Span)>) -> Typed {
+        Typed { at, keys }
+    }
+
+    /// The key's place, else the table's.
+    pub(super) fn near(&self, key: &str) -> Span {
+        self.at(key).unwrap_or(self.at)
+    }
+
     /// None: the key was not typed.
     pub(super) fn at(&self, key: &str) -> Option<Span> {
         self.keys.iter().find(|(name, _)| *name == key).map(|(_, at)| *at)
@@ -47,7 +56,7 @@ pub(super) fn check(
     findings: &mut Findings,
 ) -> Option<DraftCheck> {
     let Spanned { at, value: raw } = raw.unwrap_or_else(|| Spanned::new(owner, raw::Check::default()));
-    let typed = Typed { at, keys: raw.typed };
+    let typed = Typed::new(at, raw.typed);
     let kinds = Kind::ALL.map(|kind| (kind.name(), kind));
     let kind = raw.kind.or(Kind::Tcp, |word| choice(&word, "type", &kinds, &[], findings));
     if let Some(kind) = kind {
@@ -219,7 +228,7 @@ fn not_a_number(text: &str) -> Result<u16, Fault> {
 }
 
 /// Who a check says it is: a user of a database or of this machine, or the name in a greeting.
-fn identity(text: &str) -> Result<String, Fault> {
+pub(super) fn identity(text: &str) -> Result<String, Fault> {
     let is_visible = text.bytes().all(|byte| byte.is_ascii_graphic());
     if !is_visible || !(1..=value::NAME_MAX).contains(&text.len()) {
         return Err(fault(
