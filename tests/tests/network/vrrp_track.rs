@@ -17,11 +17,15 @@ use lb_user::pure::status::EventStatus;
 /// A node with what is written about it behind the parts that all have.
 fn node<'a>(pair: &'a Pair, number: usize, more: &str) -> Result<Steelyard<'a>> {
     let node = pair.steelyard(number)?;
+    let others = (0..pair.nodes.len()).filter(|other| *other != number);
+    let peers: Vec<_> = others.map(|other| format!("\"{}\"", pair.nodes[other].address(V4))).collect();
     node.write_config(&format!(
-        "[global]\nnode = {:?}\nadmin_socket = {:?}\nstate = {:?}\n\n[datapath]\npin = {:?}\n{more}",
+        "[global]\nnode = {:?}\nadmin_socket = {:?}\nstate = {:?}\n\n[cluster]\nsecret = \"of the bed\"\n\
+         peers = [{}]\n\n[datapath]\npin = {:?}\n{more}",
         Pair::name(number),
         node.socket(),
         node.state(),
+        peers.join(", "),
         node.pin()
     ))?;
     Ok(node)
@@ -44,7 +48,7 @@ fn vip(vrid: u8) -> IpAddr {
 fn script(flag: &Path) -> String {
     format!(
         "\n[[track_script]]\nname = \"flag\"\ncommand = [\"/usr/bin/test\", \"!\", \"-e\", {flag:?}]\n\
-         interval = \"50ms\"\nfall = 2\nrise = 2\n"
+         interval = \"50ms\"\ntimeout = \"2s\"\nfall = 2\nrise = 2\n"
     )
 }
 
@@ -105,8 +109,7 @@ fn a_service_that_loses_its_last_server_moves_the_address_at_once() -> Result<()
     let pair = Pair::new(2, 2)?;
     let config = |number: usize, priority: u8| {
         let service = format!(
-            "interfaces = [{INTERFACE:?}]\nmode = \"native\"\n\n[cluster]\nsecret = \"of the bed\"\n\n\
-             [[service]]\nname = \"web\"\naddress = \"{}\"\nport = 80\nforward = \"dsr\"\n\
+            "interfaces = [{INTERFACE:?}]\nmode = \"native\"\n\n[[service]]\nname = \"web\"\naddress = \"{}\"\nport = 80\nforward = \"dsr\"\n\
              server = [{{ name = \"web{}\", address = \"{}\" }}]\n\
              [service.check]\ntype = \"tcp\"\ninterval = \"50ms\"\ntimeout = \"50ms\"\nfall = 1\nrise = 1\n",
             vip(0),
@@ -170,7 +173,7 @@ fn programs_and_fifos_are_told_in_order() -> Result<()> {
     let mut a = node(&pair, 0, &format!("{quick}{group}{}\n[notify]\nfifo = [{fifo:?}]\n", script(&flag)))?;
     a.start()?;
     moves(&pair, 31, 0)?;
-    let mut heard = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(&fifo)?;
+    let mut heard = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&fifo)?;
     fs::write(&flag, "")?;
     pair.wait_for_holders(vip(31), &[], LIMIT)?;
     fs::remove_file(&flag)?;

@@ -17,6 +17,9 @@ pub mod conflict;
 pub mod file;
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod fixture;
+pub mod file;
 pub mod flood;
 pub mod frame;
 pub mod group;
@@ -33,5 +36,9 @@ pub mod script;
 pub mod served;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod testing;
+pub mod script;
+pub mod served;
 pub mod timer;
 pub mod tracking;

@@ -39,7 +39,7 @@ use crate::pure::{
     config::{
         model::{
             Cluster,
-            vrrp::{Address, Route, Router, Rule, Tracked, Vrrp},
+            vrrp::{Address, Route, Router as Config, Rule, Tracked, Vrrp},
         },
         network::Family,
     },
@@ -199,6 +199,11 @@ pub enum Action {
         peer: IpAddr,
         bytes: Vec<u8>,
     },
+    /// The same, behind all that was wanted before, addresses in the kernel included: it says that they are there.
+    Answer {
+        peer: IpAddr,
+        bytes: Vec<u8>,
+    },
     Happened(Happening),
     Stopped,
 }
@@ -302,7 +307,7 @@ impl Node {
     }
 
     /// As it is configured; None: it has left.
-    pub fn router(&self, id: RouterId) -> Option<&Router> {
+    pub fn router(&self, id: RouterId) -> Option<&Config> {
         self.instances.get(&id).map(|instance| &instance.config)
     }
 
@@ -351,10 +356,9 @@ impl Node {
         if self.life == Life::Runs {
             self.pass_routers(now);
         }
-        let told = self.tell_peers(now).into_iter().map(|(peer, bytes)| Action::Tell { peer, bytes });
-        self.outbox.tell.extend(told);
+        self.tell_peers(now);
         self.outbox.flush(&mut self.actions);
-        self.finish_stop();
+        self.finish_stop(now);
     }
 
     fn pass_routers(&mut self, now: Instant) {
@@ -546,7 +550,7 @@ impl Node {
         };
         self.on_wire = self.instances.values().filter_map(key).collect();
         let virtual_macs = self.instances.values().filter_map(|instance| {
-            let link = self.world.links.get(&instance.virtual_interface()?)?;
+            let link = self.world.links.get(&instance.config.virtual_interface()?)?;
             Some(((link.index, instance.config.vrid, instance.config.family), instance.id))
         });
         self.on_wire.extend(virtual_macs.collect::<Vec<_>>());
@@ -620,7 +624,7 @@ impl Node {
     }
 
     /// Once every router has ended.
-    fn finish_stop(&mut self) {
+    fn finish_stop(&mut self, now: Instant) {
         if self.life != Life::Stops || self.peers.is_anybody_leaving() {
             return;
         }
@@ -629,8 +633,8 @@ impl Node {
         for group in std::mem::take(&mut self.groups).into_keys() {
             self.outbox.told.push(Happening::GroupEnded { group, how: End::Stopped });
         }
-        let goodbyes = self.peers.goodbyes().into_iter().map(|(peer, bytes)| Action::Tell { peer, bytes });
-        self.outbox.tell.extend(goodbyes);
+        self.peers.pulse.say_goodbye();
+        self.tell_peers(now);
         self.outbox.flush(&mut self.actions);
         self.actions.push(Action::Stopped);
     }

@@ -197,7 +197,11 @@ impl Lan {
                     let by = (n, self.nodes[n].starts);
                     self.told.push(Told { at: self.now - self.start, by, what });
                 }
-                Action::Close { .. } | Action::Frame { .. } | Action::Tell { .. } | Action::Stopped => {}
+                Action::Close { .. }
+                | Action::Frame { .. }
+                | Action::Tell { .. }
+                | Action::Answer { .. }
+                | Action::Stopped => {}
             }
         }
     }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Condition, Event, Hand, Happening, Instance, Life, Node, RouterId, Settings, State};
+use super::{Action, Condition, Event, Hand, Happening, Instance, Life, Node, RouterId, Settings, State};
 use crate::pure::vrrp::pulse::{
     self, Ask, Loss, Pulse,
     handover::{Cause, HandOvers, Leaving, PATIENCE},
@@ -61,11 +61,6 @@ impl Peers {
         self.hand_overs.is_anybody_leaving()
     }
 
-    pub(super) fn goodbyes(&mut self) -> Vec<(IpAddr, Vec<u8>)> {
-        self.pulse.say_goodbye();
-        self.pulse.take_datagrams()
-    }
-
     pub(super) fn forget(&mut self, id: RouterId) {
         self.hand_overs.forget(id);
         self.is_roster_due = true;
@@ -92,13 +87,16 @@ impl Node {
         self.heed_the_deaf(now);
     }
 
-    /// What the peers are to know now, and everything that waits to be sent.
-    pub(super) fn tell_peers(&mut self, now: Instant) -> Vec<(IpAddr, Vec<u8>)> {
+    /// Sends what the peers are to know now, and everything that waits.
+    pub(super) fn tell_peers(&mut self, now: Instant) {
         if mem::take(&mut self.peers.is_roster_due) {
             let roster = self.instances.values().map(Instance::entry).collect();
             self.peers.pulse.set_roster(now, roster);
         }
-        self.peers.pulse.take_datagrams()
+        let pulse = &mut self.peers.pulse;
+        let told = pulse.take_datagrams().into_iter().map(|(peer, bytes)| Action::Tell { peer, bytes });
+        let answers = pulse.take_answers().into_iter().map(|(peer, bytes)| Action::Answer { peer, bytes });
+        self.outbox.tell.extend(told.chain(answers));
     }
 
     fn peer_event(&mut self, now: Instant, event: pulse::Event) {
@@ -268,9 +266,8 @@ impl Node {
         let Some(instance) = self.instances.get(&id) else { return };
         let call = Call { priority: instance.priority(), ..call };
         let is_active = instance.state() == State::Active && !self.peers.is_leaving(id);
-        // Sent behind the advert, the addresses and the first announcements.
         let answer = if is_active { Message::Claimed(call) } else { Message::Refused(call) };
-        self.peers.pulse.tell(peer, answer);
+        self.peers.pulse.answer(peer, answer);
     }
 
     /// A peer wants to be Active in our place.
@@ -327,7 +324,6 @@ impl Node {
         let Some(instance) = self.instances.get(&id) else { return };
         let (router, peer) = (instance.config.name.clone(), leaving.peer());
         let is_claimed = outcome == Outcome::Claimed;
-        self.conclude(now, id, leaving, is_claimed);
         let held = if leaving.cause == Cause::FailOver { "; this node holds back" } else { "" };
         let (to, detail) = match outcome {
             Outcome::Claimed => (Some(peer), format!("it is active there{held}")),
@@ -337,6 +333,7 @@ impl Node {
         if is_claimed || leaving.cause != Cause::Taken {
             self.outbox.told.push(Happening::HandOver { router, to, detail });
         }
+        self.conclude(now, id, leaving, is_claimed);
     }
 
     fn conclude(&mut self, now: Instant, id: RouterId, leaving: &Leaving, is_claimed: bool) {

@@ -118,7 +118,7 @@ fn said(actions: &[Action]) -> String {
             Action::Send { bytes, .. } => format!("send {}", bytes[2]),
             Action::Install { estate, .. } => format!("install {}", estate.addresses.len()),
             Action::Frame { .. } => "frame".to_owned(),
-            Action::Tell { .. } => "tell".to_owned(),
+            Action::Tell { .. } | Action::Answer { .. } => "tell".to_owned(),
             Action::Stopped => "stopped".to_owned(),
             Action::Happened(happening) => match happening {
                 Happening::Became { to, .. } => to.name().to_owned(),

@@ -90,6 +90,7 @@ pub struct Pulse {
     roster: Vec<Entry>,
     roster_digest: u64,
     outbox: Vec<(IpAddr, Vec<u8>)>,
+    answers: Vec<(IpAddr, Vec<u8>)>,
     events: Vec<Event>,
 }
 
@@ -112,6 +113,7 @@ impl Pulse {
             roster: Vec::new(),
             roster_digest: digest(&[]),
             outbox: Vec::new(),
+            answers: Vec::new(),
             events: Vec::new(),
         }
     }
@@ -275,11 +277,19 @@ impl Pulse {
     }
 
     pub fn tell(&mut self, address: IpAddr, message: Message) {
-        let (Some(Signing { key, .. }), Some(peer)) = (&self.signing, self.peers.get_mut(&address)) else {
-            return;
-        };
-        let datagram = peer.address_to(self.incarnation, message);
-        self.outbox.push((address, key.encode(&datagram)));
+        let bytes = self.address_to(address, message);
+        self.outbox.extend(bytes.map(|bytes| (address, bytes)));
+    }
+
+    /// Says it when all is done that is to be done now.
+    pub fn answer(&mut self, address: IpAddr, message: Message) {
+        let bytes = self.address_to(address, message);
+        self.answers.extend(bytes.map(|bytes| (address, bytes)));
+    }
+
+    fn address_to(&mut self, address: IpAddr, message: Message) -> Option<Vec<u8>> {
+        let (Signing { key, .. }, peer) = (self.signing.as_ref()?, self.peers.get_mut(&address)?);
+        Some(key.encode(&peer.address_to(self.incarnation, message)))
     }
 
     /// Tells everybody that silence from now on means nothing.
@@ -293,6 +303,10 @@ impl Pulse {
 
     pub fn take_datagrams(&mut self) -> Vec<(IpAddr, Vec<u8>)> {
         mem::take(&mut self.outbox)
+    }
+
+    pub fn take_answers(&mut self) -> Vec<(IpAddr, Vec<u8>)> {
+        mem::take(&mut self.answers)
     }
 
     pub fn take_events(&mut self) -> Vec<Event> {

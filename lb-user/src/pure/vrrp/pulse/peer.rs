@@ -52,7 +52,9 @@ pub(super) struct Session {
     /// What it wants echoed.
     token: u64,
     /// The newest that counted.
-    sequence: u64,
+    newest: u64,
+    /// Bit by bit backwards from the newest: those that count no more. What waits behind work is overtaken by beats.
+    seen: u128,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +103,22 @@ impl Mint {
         self.made += 1;
         let peer = peer.to_string();
         key.token(&[&self.incarnation.to_be_bytes(), &self.made.to_be_bytes(), peer.as_bytes()])
+    }
+}
+
+impl Session {
+    /// Once.
+    fn counts(&mut self, sequence: u64) -> bool {
+        if let Some(ahead) = sequence.checked_sub(self.newest).filter(|ahead| *ahead > 0) {
+            let moved = u32::try_from(ahead).ok().and_then(|ahead| self.seen.checked_shl(ahead));
+            self.seen = moved.unwrap_or(0) | 1;
+            self.newest = sequence;
+            return true;
+        }
+        let behind = u32::try_from(self.newest - sequence).ok().and_then(|behind| 1_u128.checked_shl(behind));
+        let Some(bit) = behind.filter(|bit| self.seen & bit == 0) else { return false };
+        self.seen |= bit;
+        true
     }
 }
 
@@ -160,8 +178,8 @@ impl Peer {
 
     /// Judges a signed datagram, and remembers what follows from it.
     pub(super) fn judge(&mut self, datagram: &Datagram, key: &SigningKey, mint: &mut Mint) -> Belief {
-        let fresh =
-            Session { incarnation: datagram.incarnation, token: datagram.token, sequence: datagram.sequence };
+        let (token, newest) = (datagram.token, datagram.sequence);
+        let fresh = Session { incarnation: datagram.incarnation, token, newest, seen: u128::MAX };
         if datagram.echo == self.pending {
             self.current = self.pending;
             self.pending = mint.token(key, self.address);
@@ -174,11 +192,11 @@ impl Peer {
         }
         match &mut self.session {
             Some(session) if datagram.echo == self.current && session.incarnation == datagram.incarnation => {
-                if datagram.sequence <= session.sequence {
-                    return Belief::Stale;
+                if session.counts(datagram.sequence) {
+                    Belief::Known
+                } else {
+                    Belief::Stale
                 }
-                session.sequence = datagram.sequence;
-                Belief::Known
             }
             _ => Belief::Unproven,
         }
@@ -277,3 +295,31 @@ impl Peer {
 }
 
 const REFUSAL_AGAIN: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_datagram_counts_once_and_not_when_it_is_old() {
+        let mut session = Session { incarnation: 1, token: 2, newest: 1_000, seen: u128::MAX };
+        for (sequence, counts) in [
+            (1_000, false),
+            (999, false),
+            (1_005, true),
+            (1_003, true),
+            (1_003, false),
+            (1_005, false),
+            (1_132, true),
+            (1_004, false),
+            (1_006, true),
+            (1_006, false),
+            (9_000_000_000, true),
+            (8_999_999_999, true),
+            (0, false),
+            (u64::MAX, true),
+        ] {
+            assert_eq!(session.counts(sequence), counts, "{sequence}");
+        }
+    }
+}

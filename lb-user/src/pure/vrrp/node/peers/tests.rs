@@ -174,7 +174,7 @@ impl Net {
                 Action::Send { destination, bytes, .. } => {
                     self.send(index, None, What::Advert { destination, bytes });
                 }
-                Action::Tell { peer, bytes } => {
+                Action::Tell { peer, bytes } | Action::Answer { peer, bytes } => {
                     let to =
                         (0..self.nodes.len()).find(|to| peer == address(*to)).expect("a node of the net");
                     self.send(index, Some(to), What::Beat(bytes));
