@@ -37,7 +37,6 @@ mod vrrp;
 mod vrrp_flows;
 mod vrrp_frr;
 mod vrrp_keepalived;
-mod vrrp;
 mod vrrp_track;
 mod vrrp_view;
 mod vrrp_wire;

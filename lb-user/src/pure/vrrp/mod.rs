@@ -19,7 +19,6 @@ pub mod file;
 mod fixture;
 #[cfg(test)]
 mod fixture;
-pub mod file;
 pub mod flood;
 pub mod frame;
 pub mod group;
@@ -40,5 +39,7 @@ mod testing;
 mod testing;
 pub mod script;
 pub mod served;
+#[cfg(test)]
+mod testing;
 pub mod timer;
 pub mod tracking;
