@@ -8,6 +8,7 @@ mod decap;
 mod events;
 mod render;
 mod serve;
+mod vrrp;
 
 use std::{
     io::{self, Write},
@@ -68,6 +69,7 @@ pub fn run() -> ExitCode {
         Command::Status(ref output) => ask::status(&args.common, output),
         Command::Service(ref command) => ask::service(&args.common, command),
         Command::Server(ref command) => ask::server(&args.common, command),
+        Command::Vrrp(ref command) => vrrp::vrrp(&args.common, command),
         Command::Plan(ref output) => change::plan(&args.common, output),
         Command::Reload { max_moved, force, ref output } => {
             change::reload(&args.common, ReloadRequest { max_moved, force }, output)

@@ -36,6 +36,7 @@ use crate::{
     io::{
         admin::server::{self, BindError, SocketFile},
         file::{self, FileError, Held},
+        host,
         kernel::{AttachError, Kernel, LoadError, Pins, PinsError, Sizes, ThroughError, now},
         net::{
             Interface, Net, NetError,
@@ -45,6 +46,7 @@ use crate::{
     pure::{
         config::model::Config,
         hop::Reach,
+        lint,
         notice::Notice,
         place::{self, PlaceError},
         state::{CheckTask, Event, Start, State},
@@ -257,6 +259,7 @@ impl Daemon {
             orderer: orderer.clone(),
             dry: Mutex::default(),
             listing: Mutex::default(),
+            vrrp: control.vrrp.handle.clone(),
         };
         let admin = tokio::spawn(server::serve(listener, answers(sources)));
         Ok(Daemon {
@@ -477,6 +480,9 @@ pub(super) async fn warnings(net: &Net, config: &Config) -> BTreeMap<String, Str
         );
         warnings.insert("ephemeral ports".to_owned(), text);
     }
+    let of_routers = host::interfaces().map(|here| lint::host(&config.vrrp, &config.cluster, &here));
+    // Where the host tells nothing there is nothing to compare with.
+    warnings.extend(of_routers.unwrap_or_default().into_iter().map(|text| (text.clone(), text)));
     warnings
 }
 

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod decap;
 pub mod file;
+pub mod host;
 pub mod kernel;
 pub mod net;
 pub mod notify;

@@ -14,6 +14,7 @@ pub mod grpc;
 pub mod health;
 pub mod hop;
 pub mod ids;
+pub mod lint;
 pub mod notice;
 pub mod overlay;
 pub mod place;

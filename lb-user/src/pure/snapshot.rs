@@ -13,8 +13,11 @@ use super::{
         network::{Family, Network, Ports, endpoint, shown},
     },
     hop::{Mac, Reach},
+    lint,
     state::{Ring, ServerState, State},
-    status::{DatapathStatus, InterfaceStatus, RingStatus, ServerStatus, ServiceStatus, Status, Traffic},
+    status::{
+        DatapathStatus, InterfaceStatus, RingStatus, ServerStatus, ServiceStatus, Status, Traffic, VrrpStatus,
+    },
 };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +99,7 @@ pub struct Surroundings<'a> {
     pub warnings: &'a [String],
     /// What is in force and not in the file.
     pub changes: &'a [String],
+    pub vrrp: &'a VrrpStatus,
 }
 
 /// Where the counts of servers come from.
@@ -194,6 +198,7 @@ impl Snapshot {
         if self.flows_crowded {
             warnings.push("the flow table is nearly full: raise [datapath] flows".to_owned());
         }
+        warnings.extend(lint::troubles(around.vrrp));
         Status {
             node: around.node.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -208,6 +213,7 @@ impl Snapshot {
             services: self.services.iter().map(|service| service.status(around, counts)).collect(),
             warnings,
             changes: around.changes.to_vec(),
+            vrrp: around.vrrp.clone(),
         }
     }
 

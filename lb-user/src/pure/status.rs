@@ -26,6 +26,8 @@ pub struct Status {
     /// What is in force and not in the configuration file, one sentence each.
     #[serde(default)]
     pub changes: Vec<String>,
+    #[serde(default)]
+    pub vrrp: VrrpStatus,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -34,6 +34,7 @@ mod unusable;
 mod upgrade;
 mod view;
 mod vrrp;
+mod vrrp_view;
 mod wildcard;
 
 use anyhow::{Context, Result, ensure};

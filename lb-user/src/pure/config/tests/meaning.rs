@@ -13,7 +13,7 @@ use crate::pure::config::{
         Access, Admin, Balance, Cluster, Config, Damping, Datapath, Forward, Global, IdleTimeout, Log,
         NoServer, Notify, Protocol, Secret, Server, Service, XdpMode,
         check::{Check, CheckKind},
-        vrrp::Vrrp,
+        vrrp::{Router, Vrrp},
     },
     network::{Family, Network, Ports},
     parse_files,
@@ -187,6 +187,20 @@ fn the_examples_are_correct() {
         assert_eq!(parsed.warnings, [], "{name}");
         assert!(!parsed.config.services.is_empty(), "{name}");
     }
+}
+
+/// Both nodes have everything in common that has to be.
+#[test]
+fn the_pair_of_the_examples_is_one() {
+    let [one, other] = ["ha-pair, one", "ha-pair, the other"].map(|name| {
+        let (_, text) = EXAMPLES.iter().find(|(known, _)| *known == name).expect("it is among them");
+        accepted(text).config
+    });
+    assert_ne!((&one.global.node, &one.cluster.peers), (&other.global.node, &other.cluster.peers));
+    assert_eq!((&one.cluster.secret, &one.services), (&other.cluster.secret, &other.services));
+    let [one, other] = [one, other].map(|config| config.vrrp.routers[0].clone());
+    assert!(one.priority > other.priority);
+    assert_eq!(Router { priority: other.priority, ..one }, other);
 }
 
 #[test]
@@ -453,14 +467,16 @@ fn answered(text: &str) {
     }
 }
 
-const EXAMPLES: [(&str, &str); 4] = [
+const EXAMPLES: [(&str, &str); 6] = [
     ("steelyard", include_str!("../../../../../examples/steelyard.toml")),
     ("gateway", include_str!("../../../../../examples/gateway.toml")),
     ("ipip", include_str!("../../../../../examples/ipip.toml")),
     ("gue", include_str!("../../../../../examples/gue.toml")),
+    ("ha-pair, one", include_str!("../../../../../examples/ha-pair/lb1.toml")),
+    ("ha-pair, the other", include_str!("../../../../../examples/ha-pair/lb2.toml")),
 ];
 
-const PIECES: [&str; 56] = [
+const PIECES: [&str; 72] = [
     "[global]",
     "[cluster]",
     "[datapath]",
@@ -468,6 +484,22 @@ const PIECES: [&str; 56] = [
     "[service.check]",
     "[log]",
     "[notify]",
+    "[[vrrp]]\n",
+    "[[vrrp_group]]\n",
+    "[[track_script]]\n",
+    "[[track_process]]\n",
+    "[[track_file]]\n",
+    "vrid = 51\n",
+    "version = 2\n",
+    "interface = \"eth0\"\n",
+    "addresses = [\"10.0.5.96/20\", { address = \"fe80::1\" }]\n",
+    "track = [{ script = \"a\", weight = -1 }]\n",
+    "members = [\"a\"]\n",
+    "auth_hmac = [{ id = 1, key = \"hex:0\" }]\n",
+    "virtual_mac = true\n",
+    "garp = { times = [\"1s\"] }\n",
+    "peers = [\"10.0.5.92\"]\n",
+    "routes = [{ to = \"default\" }]\n",
     "type = \"https\"\n",
     "type = \"udp\"\n",
     "type = \"dns\"\n",

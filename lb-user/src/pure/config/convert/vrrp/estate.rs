@@ -16,7 +16,6 @@ pub(super) struct Estate {
     pub(super) excluded: Vec<Address>,
     pub(super) routes: Vec<Route>,
     pub(super) rules: Vec<Rule>,
-    pub(super) accept: bool,
 }
 
 pub(super) fn estate(
@@ -43,7 +42,6 @@ pub(super) fn estate(
         excluded: values(excluded),
         routes: routes?,
         rules: rules?,
-        accept: raw.accept.or(true, Some)?,
     })
 }
 
@@ -224,15 +222,13 @@ fn destination(text: &str) -> Result<Network, Fault> {
 fn of_one_family(
     at: Span,
     one: Network,
-    others: impl Iterator<Item = Network>,
+    mut others: impl Iterator<Item = Network>,
     findings: &mut Findings,
 ) -> Option<()> {
-    for other in others.filter(|other| other.family() != one.family()) {
-        let message = format!("`{one}` and `{other}` are of different families");
-        findings.error(at, message, "write one for each family");
-        return None;
-    }
-    Some(())
+    let Some(other) = others.find(|other| other.family() != one.family()) else { return Some(()) };
+    let message = format!("`{one}` and `{other}` are of different families");
+    findings.error(at, message, "write one for each family");
+    None
 }
 
 const FAMILIES: [(&str, Family); 2] = [("ipv4", Family::V4), ("ipv6", Family::V6)];
