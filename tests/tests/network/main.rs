@@ -33,8 +33,12 @@ mod through;
 mod unusable;
 mod upgrade;
 mod view;
+mod vrrp_frr;
+mod vrrp_keepalived;
 mod vrrp;
+mod vrrp_track;
 mod vrrp_view;
+mod vrrp_wire;
 mod wildcard;
 
 use anyhow::{Context, Result, ensure};

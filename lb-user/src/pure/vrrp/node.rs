@@ -306,6 +306,11 @@ impl Node {
         self.timers.first().map(|&(at, _)| at).into_iter().chain(self.peers.deadline()).min()
     }
 
+    /// As it is configured; None: it has left.
+    pub fn router(&self, id: RouterId) -> Option<&Config> {
+        self.instances.get(&id).map(|instance| &instance.config)
+    }
+
     /// What operators see.
     pub fn status(&self, now: Instant) -> VrrpStatus {
         status::of(self, now)
@@ -550,7 +555,7 @@ impl Node {
         };
         self.on_wire = self.instances.values().filter_map(key).collect();
         let virtual_macs = self.instances.values().filter_map(|instance| {
-            let link = self.world.links.get(&instance.virtual_interface()?)?;
+            let link = self.world.links.get(&instance.config.virtual_interface()?)?;
             Some(((link.index, instance.config.vrid, instance.config.family), instance.id))
         });
         self.on_wire.extend(virtual_macs.collect::<Vec<_>>());
