@@ -38,8 +38,6 @@ mod vrrp_flows;
 mod vrrp_frr;
 mod vrrp_keepalived;
 mod vrrp_track;
-mod vrrp_frr;
-mod vrrp_keepalived;
 mod vrrp_view;
 mod vrrp_wire;
 mod wildcard;

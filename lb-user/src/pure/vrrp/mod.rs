@@ -17,8 +17,6 @@ pub mod conflict;
 pub mod file;
 #[cfg(test)]
 mod fixture;
-#[cfg(test)]
-mod fixture;
 pub mod flood;
 pub mod frame;
 pub mod group;
@@ -31,12 +29,6 @@ pub mod process;
 pub mod pulse;
 pub mod receive;
 pub mod router;
-pub mod script;
-pub mod served;
-#[cfg(test)]
-mod testing;
-#[cfg(test)]
-mod testing;
 pub mod script;
 pub mod served;
 #[cfg(test)]
