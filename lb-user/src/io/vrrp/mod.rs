@@ -9,6 +9,7 @@ mod filter;
 pub mod frames;
 mod item;
 pub mod links;
+pub mod macvlan;
 mod netlink;
 pub mod pulse;
 pub mod realtime;

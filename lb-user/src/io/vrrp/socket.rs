@@ -43,6 +43,8 @@ use crate::pure::{
 #[derive(Default)]
 pub struct Adverts {
     routers: BTreeMap<RouterId, Sockets>,
+    /// Those that hear their group on one more interface: the one with the virtual MAC.
+    listeners: BTreeMap<RouterId, Sockets>,
     open: BTreeMap<Place, Shared>,
     last_id: u32,
     buffer: Buffer,
@@ -107,8 +109,16 @@ impl Adverts {
         Ok(())
     }
 
+    /// Hears the group of these, and sends nothing by them, beside what `open` opens and until `close`.
+    pub fn listen(&mut self, router: RouterId, sockets: Sockets) -> Result<(), OpenError> {
+        let [group, _] = Place::of(&sockets);
+        self.listeners.insert(router, sockets);
+        self.ensure(group)
+    }
+
     pub fn close(&mut self, router: RouterId) {
         self.routers.remove(&router);
+        self.listeners.remove(&router);
         self.tidy();
     }
 
@@ -166,7 +176,8 @@ impl Adverts {
     }
 
     fn tidy(&mut self) {
-        let wanted: BTreeSet<Place> = self.routers.values().flat_map(Place::of).collect();
+        let heard = self.listeners.values().map(|sockets| Place::of(sockets)[0]);
+        let wanted: BTreeSet<Place> = self.routers.values().flat_map(Place::of).chain(heard).collect();
         let unwanted = self.open.extract_if(.., |place, _| !wanted.contains(place));
         self.flooded += unwanted.map(|(_, shared)| shared.flooded).sum::<u64>();
         for place in wanted {
@@ -179,7 +190,8 @@ impl Adverts {
     }
 
     fn vrids(&self, place: Place) -> BTreeSet<u8> {
-        let here = self.routers.values().filter(|sockets| Place::of(sockets).contains(&place));
+        let all = self.routers.values().chain(self.listeners.values());
+        let here = all.filter(|sockets| Place::of(sockets).contains(&place));
         here.map(|sockets| sockets.vrid).collect()
     }
 }
