@@ -174,8 +174,11 @@ impl Thread {
     fn act(&mut self, action: Action) -> Result<(), (RouterId, String)> {
         match action {
             Action::Open { router, sockets } => {
-                let device = self.device(router).map_err(|what| (router, what))?;
-                self.wires.open(router, sockets, device).map_err(|what| (router, what))
+                let device = self.device(router);
+                if let Err(why) = device.and_then(|device| self.wires.open(router, sockets, device)) {
+                    self.node.handle(Instant::now(), Input::Deaf { router, why });
+                }
+                Ok(())
             }
             Action::Close { router } => {
                 self.wires.close(router);
