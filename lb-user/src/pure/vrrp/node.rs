@@ -316,11 +316,6 @@ impl Node {
         status::of(self, now)
     }
 
-    /// As configured.
-    pub fn router(&self, id: RouterId) -> Option<&Config> {
-        self.instances.get(&id).map(|instance| &instance.config)
-    }
-
     /// Lets somebody else be Active, with its group, and does not preempt it.
     fn release(&mut self, now: Instant, id: RouterId, why: &str) {
         let members = self.group_of(id).map_or(BTreeSet::from([id]), |group| group.members.clone());
