@@ -249,9 +249,9 @@ fn span(us: u64) -> String {
     let (seconds, ms) = (us / 1_000_000, us / 1_000);
     match seconds {
         0 if ms == 0 => format!("{us}us"),
-        0 if ms < 10 && us % 1_000 != 0 => format!("{:.1}ms", us as f64 / 1_000.0),
+        0 if ms < 10 && !us.is_multiple_of(1_000) => format!("{:.1}ms", us as f64 / 1_000.0),
         0 => format!("{ms}ms"),
-        1..60 if us % 1_000_000 == 0 => format!("{seconds}s"),
+        1..60 if us.is_multiple_of(1_000_000) => format!("{seconds}s"),
         1..60 => format!("{:.2}s", us as f64 / 1_000_000.0),
         60..3_600 => format!("{}m {}s", seconds / 60, seconds % 60),
         3_600..86_400 => format!("{}h {}m", seconds / 3_600, seconds / 60 % 60),

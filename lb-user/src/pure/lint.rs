@@ -167,14 +167,20 @@ fn differences(router: &Router, sender: &SenderStatus) -> impl Iterator<Item = S
     let tie = (counts(sender) && sender.priority == router.priority).then(|| {
         format!("has priority {}, too: the higher address wins; give them different ones", sender.priority)
     });
-    [version, interval, addresses, tie].into_iter().flatten()
+    let refused =
+        sender.refused.as_ref().filter(|_| !counts(sender) && version.is_none() && interval.is_none());
+    let refused = refused.map(|refused| {
+        let detail = sender.detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
+        format!("is refused by the daemon that runs ({refused}){detail}")
+    });
+    [version, interval, addresses, tie, refused].into_iter().flatten()
 }
 
 /// Weights that cannot move the addresses to a rival that was heard.
 fn stuck(router: &Router, live: &RouterStatus) -> impl Iterator<Item = String> {
     let heard = live.senders.iter().filter(|sender| counts(sender) && sender.priority > 0);
     let rival = heard.max_by_key(|sender| sender.priority).filter(|_| !router.is_owner());
-    let best = router.track.iter().filter_map(|track| change(track)).map(|change| change.max(0)).sum::<i32>();
+    let best = router.track.iter().filter_map(change).map(|change| change.max(0)).sum::<i32>();
     let best = (i32::from(router.priority) + best).min(254);
     let fails = |track: &Track| {
         let (rival, change) = (rival?, change(track)?);

@@ -12,7 +12,9 @@ fn router(keys: &str) -> Config {
     ))
 }
 
-fn eth0(addresses: &[(&str, u8)]) -> Vec<HostInterface> {
+type Addresses<'a> = &'a [(&'a str, u8)];
+
+fn eth0(addresses: Addresses<'_>) -> Vec<HostInterface> {
     let addresses = addresses.iter().map(|(address, prefix)| (address.parse().unwrap(), *prefix)).collect();
     vec![HostInterface { name: "eth0".into(), addresses }]
 }
@@ -20,7 +22,7 @@ fn eth0(addresses: &[(&str, u8)]) -> Vec<HostInterface> {
 #[test]
 fn the_host_is_asked_for_interfaces_and_networks() {
     let vip = "addresses = [\"10.0.5.96/20\"]";
-    let cases: [(&str, &str, &[(&str, u8)], &[&str]); 8] = [
+    let cases: [(&str, &str, Addresses<'_>, &[&str]); 8] = [
         ("as it should be", vip, &[("10.0.5.91", 20)], &[]),
         ("while active", vip, &[("10.0.5.91", 20), ("10.0.5.96", 20)], &[]),
         (
@@ -127,7 +129,7 @@ fn a_configuration_is_held_against_the_routers_that_are_heard() {
             "unread",
             "",
             SenderStatus { addresses: Vec::new(), refused: Some("checksum".into()), ..sender() },
-            &[],
+            &["is refused by the daemon that runs (checksum)"],
         ),
         (
             "tie",

@@ -14,9 +14,9 @@ pub mod announce;
 mod checksum;
 pub mod codec;
 pub mod conflict;
+pub mod file;
 #[cfg(test)]
 mod fixture;
-pub mod file;
 pub mod flood;
 pub mod frame;
 pub mod group;
@@ -29,9 +29,9 @@ pub mod process;
 pub mod pulse;
 pub mod receive;
 pub mod router;
-#[cfg(test)]
-mod testing;
 pub mod script;
 pub mod served;
+#[cfg(test)]
+mod testing;
 pub mod timer;
 pub mod tracking;

@@ -222,15 +222,13 @@ fn destination(text: &str) -> Result<Network, Fault> {
 fn of_one_family(
     at: Span,
     one: Network,
-    others: impl Iterator<Item = Network>,
+    mut others: impl Iterator<Item = Network>,
     findings: &mut Findings,
 ) -> Option<()> {
-    for other in others.filter(|other| other.family() != one.family()) {
-        let message = format!("`{one}` and `{other}` are of different families");
-        findings.error(at, message, "write one for each family");
-        return None;
-    }
-    Some(())
+    let Some(other) = others.find(|other| other.family() != one.family()) else { return Some(()) };
+    let message = format!("`{one}` and `{other}` are of different families");
+    findings.error(at, message, "write one for each family");
+    None
 }
 
 const FAMILIES: [(&str, Family); 2] = [("ipv4", Family::V4), ("ipv6", Family::V6)];
