@@ -311,11 +311,6 @@ impl Node {
         self.timers.first().map(|&(at, _)| at).into_iter().chain(self.peers.deadline()).min()
     }
 
-    /// As it is configured; None: it has left.
-    pub fn router(&self, id: RouterId) -> Option<&Config> {
-        self.instances.get(&id).map(|instance| &instance.config)
-    }
-
     /// What operators see.
     pub fn status(&self, now: Instant) -> VrrpStatus {
         status::of(self, now)
