@@ -39,7 +39,7 @@ use crate::pure::{
     config::{
         model::{
             Cluster,
-            vrrp::{Address, Route, Router as Config, Rule, Tracked, Vrrp},
+            vrrp::{Address, Route, Router, Rule, Tracked, Vrrp},
         },
         network::Family,
     },
@@ -309,6 +309,11 @@ impl Node {
     /// When `Input::Pass` is due at the latest.
     pub fn deadline(&self) -> Option<Instant> {
         self.timers.first().map(|&(at, _)| at).into_iter().chain(self.peers.deadline()).min()
+    }
+
+    /// As it is configured; None: it has left.
+    pub fn router(&self, id: RouterId) -> Option<&Router> {
+        self.instances.get(&id).map(|instance| &instance.config)
     }
 
     /// What operators see.
