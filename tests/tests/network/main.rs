@@ -37,6 +37,7 @@ mod vrrp;
 mod vrrp_flows;
 mod vrrp_frr;
 mod vrrp_keepalived;
+mod vrrp_pulse;
 mod vrrp_track;
 mod vrrp_view;
 mod vrrp_wire;
