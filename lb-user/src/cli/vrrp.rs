@@ -210,7 +210,11 @@ fn tracked(tracked: &[TrackedStatus], paint: Paint) -> String {
         };
         table.add_row([Cell::new(format!("  {}", one.what)), Cell::new(state), Cell::new(&one.effect)]);
     }
-    format!("\n{}", finish(&table))
+    let results = tracked.iter().filter_map(|one| {
+        // Its colon keeps the two apart.
+        Some(wrapped_at(&format!("  {}: ", one.what), one.detail.as_deref()?, RESULT_INDENT))
+    });
+    format!("\n{}{}", finish(&table), results.collect::<String>())
 }
 
 fn state(state: &str, paint: Paint) -> String {
@@ -312,6 +316,8 @@ fn visible(word: &str) -> usize {
 const WIDTH: usize = 80;
 const NAME_WIDTH: usize = 11;
 const SENDER_WIDTH: usize = 13;
+/// Of the second line of a tracker's last result.
+const RESULT_INDENT: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -357,6 +363,9 @@ mod tests {
                 what: "script chk_lb".to_owned(),
                 state: "down".to_owned(),
                 effect: "weight -20".to_owned(),
+                detail: Some(
+                    "timeout after 10s: waiting for the lock of somebody who does not end".to_owned(),
+                ),
             }],
             counters: RouterCounters {
                 adverts_sent: 1_234,
@@ -389,6 +398,8 @@ heard
 
   TRACKED        STATE  EFFECT
   script chk_lb  down   weight -20
+  script chk_lb: timeout after 10s: waiting for the lock of somebody who does
+    not end
 ";
         assert_eq!(show(&router(), Paint::Plain), expected);
     }

@@ -42,6 +42,8 @@ pub(super) struct Situation {
     pub changes: Vec<String>,
     /// Of the programs that steer checks; empty while there are none.
     pub checks: Counters,
+    /// The last results of what virtual routers track, in words: "script chk", "exit code 1".
+    pub tracked: BTreeMap<String, String>,
 }
 
 impl Situation {
@@ -119,7 +121,7 @@ pub(super) fn answers(sources: Sources) -> Answers {
             let change = change.clone();
             Box::pin(async move { change.change(service, server, what).await })
         }),
-        vrrp: Box::new(move |()| Ok((*routers.vrrp()).clone())),
+        vrrp: Box::new(move |()| Ok(routers.vrrp())),
         fail_over: Box::new(move |router| {
             let handle = handle.clone();
             Box::pin(fail_over(handle, router))
@@ -177,8 +179,12 @@ impl Sources {
         Ok(Flows { total: listing.total, flows })
     }
 
-    fn vrrp(&self) -> Arc<VrrpStatus> {
-        Arc::clone(&self.vrrp.status.borrow())
+    fn vrrp(&self) -> VrrpStatus {
+        let mut status = VrrpStatus::clone(&self.vrrp.status.borrow());
+        if let Ok(situation) = self.situation.lock() {
+            status.explain(&situation.tracked);
+        }
+        status
     }
 
     fn situation(&self) -> Situation {

@@ -112,6 +112,7 @@ impl Control {
                     self.handle_all(hops.into_iter());
                 }
                 Some(happening) = happenings.recv() => self.happened(happening),
+                Some(notice) = self.vrrp.tracked.recv() => self.notices.tell(&notice),
                 Some(order) = orders.recv() => {
                     // What was found under the configuration that is in force counts under it.
                     self.handle_all(std::iter::from_fn(|| events.try_recv().ok()).take(INBOX));
@@ -174,6 +175,10 @@ impl Control {
         if steps.iter().any(|step| matches!(step, Step::RemoveServer(_))) {
             self.tell_tasks();
         }
+        if steps.is_empty() {
+            // What is usable can change without one: where too few are, all are used.
+            self.publish();
+        }
         self.apply(steps)
     }
 
@@ -190,7 +195,7 @@ impl Control {
             }
         }
         let done = failure.is_none();
-        self.trouble("tables", failure);
+        self.trouble(TABLES, failure);
         self.keep_steering();
         self.publish();
         done
@@ -311,6 +316,9 @@ impl Control {
         }
     }
 }
+
+/// Subject of the warning that steps of the last plan failed.
+pub(super) const TABLES: &str = "tables";
 
 /// What has been refused for want of room.
 pub(super) struct Room {

@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::{
     FutureExt,
-    future::{Fuse, FusedFuture},
+    future::{Fuse, FusedFuture, join},
 };
 use lb_common::limits::{NAT_PORT_FIRST, NAT_PORT_LAST};
 use tokio::{
@@ -214,7 +214,7 @@ impl Daemon {
         let stream = notices.stream();
         let (publisher, snapshot) = watch::channel(Arc::new(state.snapshot()));
         let (checks, tasks) = watch::channel(Arc::new(state.checks()));
-        let (routers, desk) = Routers::start(&file.vrrp)?;
+        let (routers, desk) = Routers::start(&file.vrrp, &situation)?;
         let mut control = Control {
             kernel,
             state,
@@ -326,12 +326,18 @@ impl Daemon {
     async fn stop(mut self, detach: bool, signals: &mut Signals) -> Result<(), RunError> {
         self.control.notices.tell(&Notice::Stopping);
         // Others take over while the rest ends here.
-        select! {
-            () = self.routers.stop(|happening| self.control.happened(happening)) => {}
+        let stopped = select! {
+            () = self.routers.stop(|happening| self.control.happened(happening)) => true,
             // A second signal stops now.
-            () = signals.stop() => {}
+            () = signals.stop() => false,
+        };
+        if stopped {
+            let last_words = join(self.control.notices.close(), self.control.vrrp.close());
+            select! {
+                _ = last_words => {}
+                () = signals.stop() => {}
+            }
         }
-        self.control.notices.close().await;
         self.follower.abort();
         self.admin.abort();
         self.keeper.abort();

@@ -11,4 +11,5 @@ pub mod probe;
 pub mod process;
 #[cfg(test)]
 mod testbed;
+pub mod track;
 pub mod vrrp;

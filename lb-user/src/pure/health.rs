@@ -217,7 +217,7 @@ impl Health {
     pub fn name(&self) -> &'static str {
         match self.state {
             State::NoCheck => "no-check",
-            State::Unchecked => "unchecked",
+            State::Unchecked => UNCHECKED,
             State::Up { failures: 0 } => "up",
             State::Up { .. } => "going down",
             State::Down { successes: 0 } => "down",
@@ -279,6 +279,9 @@ impl Health {
 fn held(now: Instant, hold: Duration) -> State {
     State::Held { until: now + hold, successes: 0 }
 }
+
+/// The name of a health that no result says anything of yet.
+pub const UNCHECKED: &str = "unchecked";
 
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@ use super::{
         model::{self, Access, Admin, Balance, Forward, NoServer, Protocol},
         network::{Family, Network, Ports, endpoint, shown},
     },
+    health::UNCHECKED,
     hop::{Mac, Reach},
     lint,
     state::{Ring, ServerState, State},
@@ -167,7 +168,7 @@ impl State {
             address: shown(server.address),
             weight: server.weight,
             backup: server.backup,
-            health: known.map_or("unchecked", |known| known.health.name()),
+            health: known.map_or(UNCHECKED, |known| known.health.name()),
             admin: known.map_or(Admin::Ready, ServerState::admin),
             usable: known.is_some_and(ServerState::usable),
             detail: match progress {

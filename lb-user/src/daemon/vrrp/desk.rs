@@ -3,18 +3,24 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use super::{Handle, Order};
+use tokio::{join, sync::mpsc};
+
+use super::{
+    Handle, Order,
+    notify::Notifier,
+    trackers::{self, Trackers},
+};
 use crate::{
-    daemon::control::Control,
+    daemon::{answers::Situation, control::Control},
     pure::{
         notice::Notice,
-        vrrp::{happening::Happening, node::Settings},
+        vrrp::{happening::Happening, node::Settings, served::Served},
     },
 };
 
@@ -29,12 +35,37 @@ pub(in crate::daemon) struct Desk {
     is_stale: bool,
     /// When the first results of checks are no longer waited for. None: this node is ready.
     waits_until: Option<Instant>,
+    notifier: Notifier,
+    trackers: Trackers,
+    /// What trackers have to say to operators.
+    pub tracked: mpsc::Receiver<Notice>,
+    pub(super) served: Served,
 }
 
 impl Desk {
-    pub(super) fn new(handle: Handle, warning: Option<String>, lost: Arc<AtomicU64>) -> Desk {
-        let waits_until = Some(Instant::now() + FIRST_RESULTS);
-        Desk { handle, warning, lost, is_stale: true, waits_until }
+    pub(super) fn new(
+        handle: Handle,
+        situation: &Arc<Mutex<Situation>>,
+        warning: Option<String>,
+        lost: Arc<AtomicU64>,
+    ) -> Desk {
+        let (sender, tracked) = mpsc::channel(trackers::NOTICES);
+        Desk {
+            notifier: Notifier::start(situation),
+            trackers: Trackers::new(handle.clone(), Arc::clone(situation), sender),
+            tracked,
+            served: Served::default(),
+            handle,
+            warning,
+            lost,
+            is_stale: true,
+            waits_until: Some(Instant::now() + FIRST_RESULTS),
+        }
+    }
+
+    /// Waits for the programs that are told of the end, and for scripts that may have ordered it, but not for long.
+    pub(in crate::daemon) async fn close(self) {
+        join!(self.notifier.close(LAST_WORDS), self.trackers.close(LAST_RUNS));
     }
 }
 
@@ -55,8 +86,16 @@ impl Control {
             };
             let is_used = !settings.vrrp.routers.is_empty();
             self.trouble("vrrp thread", self.vrrp.warning.clone().filter(|_| is_used));
-            self.vrrp.is_stale = !self.order_vrrp(Order::Configure(settings));
+            let is_told = self.order_vrrp(Order::Configure(settings));
+            self.vrrp.is_stale = !is_told;
+            if is_told {
+                let file = &self.settings.file;
+                self.vrrp.notifier.configure(&file.vrrp, file.notify.timeout);
+                self.vrrp.trackers.configure(&file.vrrp);
+                self.vrrp.served.forget_all();
+            }
         }
+        self.tell_served();
         let waits = |until: Instant| Instant::now() < until && !self.state.is_checked();
         if self.vrrp.waits_until.is_some_and(|until| !waits(until)) && self.order_vrrp(Order::Ready(true)) {
             self.vrrp.waits_until = None;
@@ -64,7 +103,8 @@ impl Control {
     }
 
     /// What nobody tells, to be looked at now and then.
-    pub(in crate::daemon) fn watch_vrrp(&self) {
+    pub(in crate::daemon) fn watch_vrrp(&mut self) {
+        self.vrrp.trackers.tick();
         let lost = self.vrrp.lost.load(Ordering::Relaxed);
         let lost = (lost > 0).then(|| {
             format!(
@@ -75,7 +115,7 @@ impl Control {
     }
 
     /// Whether it was taken.
-    fn order_vrrp(&self, order: Order) -> bool {
+    pub(super) fn order_vrrp(&self, order: Order) -> bool {
         let failure = self.vrrp.handle.order(order).err().map(|error| error.to_string());
         let is_taken = failure.is_none();
         self.trouble("vrrp orders", failure);
@@ -84,9 +124,18 @@ impl Control {
 
     /// Something that operators are to know of virtual routers.
     pub(in crate::daemon) fn happened(&mut self, happening: Happening) {
-        self.notices.tell(&Notice::Vrrp(happening));
+        let is_mailed = self.vrrp.notifier.tell(&happening);
+        let notice = Notice::Vrrp(happening);
+        match is_mailed {
+            true => self.notices.tell(&notice),
+            false => self.notices.tell_unmailed(&notice),
+        }
     }
 }
 
 /// Checks that have no result by then are not waited for: a node that can serve something is better than none.
 const FIRST_RESULTS: Duration = Duration::from_secs(10);
+/// For programs that are told of the end, and those that wait for their turn.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// For scripts that run when the daemon stops.
+const LAST_RUNS: Duration = Duration::from_secs(1);

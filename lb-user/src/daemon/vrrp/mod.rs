@@ -9,13 +9,16 @@
 
 mod desk;
 mod failover;
+mod notify;
+mod serving;
 mod thread;
+mod trackers;
 mod wires;
 
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::AtomicU64,
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
@@ -37,6 +40,7 @@ pub(super) use self::desk::Desk;
 pub(super) use self::thread::ThreadError;
 use self::thread::{Parts, Thread, Told};
 use crate::{
+    daemon::answers::Situation,
     io::vrrp::realtime,
     pure::{
         config::model::vrrp::{Tracked, Vrrp},
@@ -123,7 +127,10 @@ struct Started {
 
 impl Routers {
     /// Without routers until it is configured. `vrrp` tells what a killed daemon may have left.
-    pub(super) fn start(vrrp: &Vrrp) -> Result<(Routers, Desk), StartError> {
+    pub(super) fn start(
+        vrrp: &Vrrp,
+        situation: &Arc<Mutex<Situation>>,
+    ) -> Result<(Routers, Desk), StartError> {
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
         let wake = EventFd::from_flags(flags).map_err(|errno| StartError::Spawn(errno.into()))?;
         let (wake, lost) = (Arc::new(wake), Arc::new(AtomicU64::new(0)));
@@ -149,7 +156,7 @@ impl Routers {
             warn!("removed what a daemon that was killed had left: {}", started.removed.join(", "));
         }
         let handle = Handle { orders, wake, status };
-        let desk = Desk::new(handle.clone(), started.warning, lost);
+        let desk = Desk::new(handle.clone(), situation, started.warning, lost);
         Ok((Routers { happenings, handle, ended }, desk))
     }
 

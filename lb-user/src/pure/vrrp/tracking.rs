@@ -125,7 +125,7 @@ impl Counted<'_> {
         if !self.weighs && !matches!(self.track.effect, Effect::Fault { .. }) {
             effect.push_str(", not counted in a group");
         }
-        TrackedStatus { what: name(&self.track.what), state, effect }
+        TrackedStatus { what: name(&self.track.what), state, effect, detail: None }
     }
 }
 

@@ -356,6 +356,16 @@ impl Router {
         })
     }
 
+    /// The device that has the virtual MAC.
+    pub fn virtual_interface(&self) -> Option<String> {
+        let virtual_mac = self.virtual_mac.as_ref()?;
+        let infix = match self.family {
+            Family::V4 => "",
+            Family::V6 => "6",
+        };
+        Some(virtual_mac.name.clone().unwrap_or_else(|| format!("vrrp{infix}.{}", self.vrid)))
+    }
+
     /// 00-00-5E-00-01-{VRID}, 00-00-5E-00-02-{VRID} (RFC 9568, section 7.3).
     pub fn virtual_router_mac(&self) -> [u8; 6] {
         let family = match self.family {
@@ -363,6 +373,21 @@ impl Router {
             Family::V6 => 2,
         };
         [0, 0, 0x5e, 0, family, self.vrid]
+    }
+}
+
+impl fmt::Display for Tracked {
+    /// "script chk_haproxy", as the status has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, name) = match self {
+            Tracked::Interface(name) => ("interface", name),
+            Tracked::Script(name) => ("script", name),
+            Tracked::Process(name) => ("process", name),
+            Tracked::File(name) => ("file", name),
+            Tracked::Service(name) => ("service", name),
+            Tracked::Datapath => return f.write_str("datapath"),
+        };
+        write!(f, "{kind} {name}")
     }
 }
 
