@@ -39,7 +39,7 @@ use crate::pure::{
     config::{
         model::{
             Cluster,
-            vrrp::{Address, Route, Router as Config, Rule, Tracked, Vrrp},
+            vrrp::{Address, Route, Router, Rule, Tracked, Vrrp},
         },
         network::Family,
     },
@@ -306,14 +306,14 @@ impl Node {
         self.timers.first().map(|&(at, _)| at).into_iter().chain(self.peers.deadline()).min()
     }
 
+    /// As it is configured; None: it has left.
+    pub fn router(&self, id: RouterId) -> Option<&Router> {
+        self.instances.get(&id).map(|instance| &instance.config)
+    }
+
     /// What operators see.
     pub fn status(&self, now: Instant) -> VrrpStatus {
         status::of(self, now)
-    }
-
-    /// As configured.
-    pub fn router(&self, id: RouterId) -> Option<&Config> {
-        self.instances.get(&id).map(|instance| &instance.config)
     }
 
     /// Lets somebody else be Active, with its group, and does not preempt it.
