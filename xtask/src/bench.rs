@@ -36,6 +36,12 @@ enum Subject {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
+    /// For how long clients go without an answer when the node that has the address fails, beside Keepalived.
+    Failover {
+        /// Passed on to the benchmark, such as `--runs 3 --events stop,vanish`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -43,6 +49,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Subject::Datapath { rest } => demo::start("bench-datapath", rest),
         Subject::Checks { rest } => demo::start("bench-checks", rest),
         Subject::Rings { rest } => demo::start("bench-rings", rest),
+        Subject::Failover { rest } => {
+            setup::ensure(setup::RIVALS)?;
+            demo::start("bench-failover", rest)
+        }
         Subject::Veth { rest } => {
             setup::ensure(setup::COMPARE)?;
             demo::start("bench-veth", rest)

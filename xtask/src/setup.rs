@@ -2,6 +2,8 @@
 //! is missing.
 
 use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -36,14 +38,31 @@ pub(crate) const CHECK: &[Need] = &[Need::Sources, Need::Linker, Need::Lints];
 pub(crate) const RUN: &[Need] = &[Need::Sources, Need::Linker, Need::Packages(NETWORK_PACKAGES), Need::BpfFs];
 /// Beside `RUN`, to forward by other means than ours.
 pub(crate) const COMPARE: &[Need] = &[Need::Packages(COMPARED_PACKAGES)];
+/// Beside `RUN`, to fail over by other means than ours.
+pub(crate) const RIVALS: &[Need] = &[Need::Packages(RIVAL_PACKAGES)];
 pub(crate) const FUZZ: &[Need] = &[Need::Packages(FUZZ_PACKAGES), Need::Fuzzer];
 const ALL: &[Need] =
     &[Need::Sources, Need::Linker, Need::Lints, Need::Packages(NETWORK_PACKAGES), Need::BpfFs];
 
-const NETWORK_PACKAGES: &[Package] = &[Package {
-    name: "iproute2",
-    proof: "/sbin/ip",
-    why: "the test bed makes namespaces and links with `ip`",
+const NETWORK_PACKAGES: &[Package] = &[
+    Package { name: "iproute2", proof: "/sbin/ip", why: "the test bed makes namespaces and links with `ip`" },
+    Package {
+        name: "keepalived",
+        proof: "/usr/sbin/keepalived",
+        why: "scenarios share addresses with it, by VRRP",
+    },
+    Package { name: "frr", proof: "/usr/lib/frr/vrrpd", why: "scenarios share addresses with its vrrpd" },
+    Package {
+        name: "tcpdump",
+        proof: "/usr/bin/tcpdump",
+        why: "scenarios have it read what our daemon advertises",
+    },
+];
+
+const RIVAL_PACKAGES: &[Package] = &[Package {
+    name: "haproxy",
+    proof: "/usr/sbin/haproxy",
+    why: "the benchmark of fail-overs has it proxy beside Keepalived",
 }];
 
 const COMPARED_PACKAGES: &[Package] = &[Package {
@@ -147,6 +166,7 @@ fn install_packages(packages: &[Package]) -> Result<()> {
         bail!("this is no Debian: install {} with its own package manager", names.join(", "));
     }
     root("install Debian packages")?;
+    let _quiet = Quiet::begin()?;
     let install = || {
         Exec::new(APT)
             .args(["install", "--yes", "--no-install-recommends"])
@@ -161,6 +181,36 @@ fn install_packages(packages: &[Package]) -> Result<()> {
     eprintln!("setup: the package lists may be old");
     Exec::new(APT).args(["update"]).within(APT_LIMIT).run()?;
     install()
+}
+
+/// While it lives, packages do not start the services that they bring: tests start what they need in namespaces.
+struct Quiet {
+    /// Whether the policy is ours to remove: a machine may have one of its own.
+    ours: bool,
+}
+
+impl Quiet {
+    fn begin() -> Result<Quiet> {
+        let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(POLICY);
+        let mut file = match made {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Quiet { ours: false }),
+            Err(error) => return Err(error).with_context(|| format!("cannot make {POLICY}")),
+        };
+        let quiet = Quiet { ours: true };
+        file.write_all(b"#!/bin/sh\nexit 101\n").with_context(|| format!("cannot write {POLICY}"))?;
+        Ok(quiet)
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        if self.ours
+            && let Err(error) = fs::remove_file(POLICY)
+        {
+            eprintln!("setup: remove {POLICY}, which keeps services from being started: {error}");
+        }
+    }
 }
 
 fn missing(packages: &[Package]) -> Vec<&Package> {
@@ -202,6 +252,8 @@ const LINKER: [u32; 3] = [0, 10, 3];
 const FUZZER: &str = "0.13.2";
 const BPFFS: &str = "/sys/fs/bpf";
 const APT: &str = "/usr/bin/apt-get";
+/// Asked by Debian's packages before they start a service; 101 forbids it.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
 const APT_LIMIT: Duration = Duration::from_secs(900);
 
 #[cfg(test)]

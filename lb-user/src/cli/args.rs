@@ -80,6 +80,9 @@ pub(super) enum Command {
     /// What is changed here outlives a restart and a reload; `steelyard status` shows how it differs from the file.
     #[command(subcommand)]
     Server(ServerCommand),
+    /// List virtual routers, show one, or hand one over to another node
+    #[command(subcommand)]
+    Vrrp(VrrpCommand),
     /// Tell what a reload with the configuration of -c would do: servers, share of the slots that move, recorded flows
     Plan {
         #[command(flatten)]
@@ -271,6 +274,26 @@ pub(super) enum ServerCommand {
     },
     /// Take a server out of its service; its connections go on
     Remove(Which),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum VrrpCommand {
+    /// List all virtual routers, their groups, and the other nodes
+    List(Output),
+    /// Show one: its state and why, timers, whose adverts are heard, what it tracks, counters
+    Show {
+        /// As in the configuration
+        name: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Have another node become active; a node that would not take over leaves things as they are
+    Failover {
+        /// As in the configuration
+        name: String,
+        #[command(flatten)]
+        output: Output,
+    },
 }
 
 #[derive(Debug, ClapArgs)]

@@ -3,12 +3,16 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use hyper::Method;
 
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::runtime::{Builder, Runtime};
+use tokio::{
+    runtime::{Builder, Runtime},
+    time::timeout,
+};
 
 use super::{
     CliError,
@@ -115,6 +119,11 @@ pub(super) fn tell<T: Serialize>(
 
 pub(super) fn get<T: DeserializeOwned>(common: &Common, page: &str) -> Result<T, CliError> {
     ask(common, async |socket| client::get(socket, page).await)
+}
+
+/// The answer, if one comes in time.
+pub(super) fn within<T: DeserializeOwned>(socket: &Path, page: &str, limit: Duration) -> Option<T> {
+    runtime().ok()?.block_on(async { timeout(limit, client::get(socket, page)).await }).ok()?.ok()
 }
 
 /// Asks for something to be done.

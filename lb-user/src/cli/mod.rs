@@ -10,6 +10,7 @@ mod import;
 
 mod render;
 mod serve;
+mod vrrp;
 
 use std::{
     io::{self, Write},
@@ -71,6 +72,7 @@ pub fn run() -> ExitCode {
         Command::Status(ref output) => ask::status(&args.common, output),
         Command::Service(ref command) => ask::service(&args.common, command),
         Command::Server(ref command) => ask::server(&args.common, command),
+        Command::Vrrp(ref command) => vrrp::vrrp(&args.common, command),
         Command::Plan { ref foreign, ref output } => change::plan(&args.common, foreign, output),
         Command::Reload { max_moved, force, ref output } => {
             change::reload(&args.common, ReloadRequest { max_moved, force }, output)

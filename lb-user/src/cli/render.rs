@@ -2,7 +2,7 @@
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
-use super::color::Paint;
+use super::{color::Paint, vrrp};
 use crate::{
     io::admin::server::ServerRow,
     pure::status::{
@@ -43,6 +43,9 @@ pub(super) fn status(status: &Status, paint: Paint) -> String {
     }
     for change in &status.changes {
         text += &format!("{} {change}\n", paint.yellow("not in the file:"));
+    }
+    if !status.vrrp.routers.is_empty() {
+        text += &format!("\n{}", vrrp::routers(&status.vrrp, paint));
     }
     for each in &status.services {
         text += "\n";

@@ -1,12 +1,13 @@
 //! Commands that need no daemon: run one, check a configuration, detach.
 
-use std::{io::Write, path::PathBuf};
+use std::{io::Write, path::PathBuf, time::Duration};
 
 use tracing_subscriber::{EnvFilter, fmt::time::SystemTime};
 
 use super::{
     CliError,
     args::{Common, Foreign},
+    ask,
     color::Paint,
     print,
 };
@@ -14,11 +15,15 @@ use crate::{
     daemon,
     io::{
         file::{self, Inputs, Texts},
-        kernel,
+        host, kernel,
     },
-    pure::config::{
-        Parsed,
-        model::{Config, Secret},
+    pure::{
+        config::{
+            Parsed,
+            model::{Config, Secret},
+        },
+        lint,
+        status::VrrpStatus,
     },
 };
 
@@ -39,9 +44,34 @@ pub(super) fn check(common: &Common, foreign: &Foreign) -> Result<(), CliError> 
     if let Secret::File(path) = &config.cluster.secret {
         file::secret(path).map_err(CliError::File)?;
     }
+    for warning in around(common, &config) {
+        // A closed stderr wants no warnings.
+        let _ = writeln!(std::io::stderr(), "warning: {warning}\n");
+    }
     let servers: usize = config.services.iter().map(|service| service.servers.len()).sum();
-    print(&format!("ok: {} services, {servers} servers\n", config.services.len()))
+    let routers = match config.vrrp.routers.len() {
+        0 => String::new(),
+        routers => format!(", {routers} virtual routers"),
+    };
+    print(&format!("ok: {} services, {servers} servers{routers}\n", config.services.len()))
 }
+
+/// What this host and a daemon that runs here make questionable. Neither has to be there.
+fn around(common: &Common, config: &Config) -> Vec<String> {
+    if config.vrrp.routers.is_empty() {
+        return Vec::new();
+    }
+    let here = host::interfaces().unwrap_or_default();
+    let mut warnings = lint::host(&config.vrrp, &config.cluster, &here);
+    let socket = common.socket.as_ref().unwrap_or(&config.global.admin_socket);
+    if let Some(status) = ask::within::<VrrpStatus>(socket, "/v1/vrrp", DAEMON_MAX) {
+        warnings.extend(lint::live(&config.vrrp, &status));
+    }
+    warnings
+}
+
+/// A check is about files: a daemon that does not answer at once is left out.
+const DAEMON_MAX: Duration = Duration::from_secs(1);
 
 pub(super) fn detach(common: &Common, pin: Option<PathBuf>) -> Result<(), CliError> {
     let pin = match pin {

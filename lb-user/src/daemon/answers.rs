@@ -3,28 +3,32 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use lb_common::slot::ServerId;
-use tokio::sync::watch;
+use tokio::{
+    sync::{oneshot, watch},
+    time::timeout,
+};
 
 use super::{
     notices::Stream,
     orders::{Limits, Orderer},
+    vrrp::{self, Handle},
 };
 use crate::{
     io::{
         admin::{
             ReloadRequest,
-            server::{Answers, ServerChange},
+            server::{Answers, Refused, ServerChange},
         },
         kernel::{Dry, Reader},
     },
     pure::{
         explain::{Connection, explain},
         snapshot::{Counts, Snapshot, Surroundings},
-        status::{Counters, Explanation, Flows, InterfaceStatus, Traffic},
+        status::{Counters, Explanation, Flows, InterfaceStatus, Traffic, VrrpStatus},
     },
 };
 
@@ -38,6 +42,8 @@ pub(super) struct Situation {
     pub changes: Vec<String>,
     /// Of the programs that steer checks; empty while there are none.
     pub checks: Counters,
+    /// The last results of what virtual routers track, in words: "script chk", "exit code 1".
+    pub tracked: BTreeMap<String, String>,
 }
 
 impl Situation {
@@ -62,6 +68,7 @@ pub(super) struct Sources {
     pub dry: Mutex<Option<Dry>>,
     /// Held by whoever lists flows: one at a time.
     pub listing: Mutex<()>,
+    pub vrrp: Handle,
 }
 
 /// Beside the counters, and no counter: how many slots look records up now.
@@ -72,7 +79,8 @@ const FLOWS_SHOWN: usize = 10_000;
 /// The functions the admin server calls.
 pub(super) fn answers(sources: Sources) -> Answers {
     let sources = Arc::new(sources);
-    let [status, counters, explain, events] = [(); 4].map(|()| Arc::clone(&sources));
+    let [status, counters, explain, events, routers] = [(); 5].map(|()| Arc::clone(&sources));
+    let handle = sources.vrrp.clone();
     let [plan, reload, change] = [(); 3].map(|()| sources.orderer.clone());
     Answers {
         status: Box::new(move |()| {
@@ -86,6 +94,7 @@ pub(super) fn answers(sources: Sources) -> Answers {
                 interfaces: &situation.interfaces,
                 warnings: &warnings,
                 changes: &situation.changes,
+                vrrp: &status.vrrp(),
             };
             Ok(snapshot.status(&around, &LiveTables(&status.reader)))
         }),
@@ -112,8 +121,27 @@ pub(super) fn answers(sources: Sources) -> Answers {
             let change = change.clone();
             Box::pin(async move { change.change(service, server, what).await })
         }),
+        vrrp: Box::new(move |()| Ok((*routers.vrrp()).clone())),
+        fail_over: Box::new(move |router| {
+            let handle = handle.clone();
+            Box::pin(fail_over(handle, router))
+        }),
     }
 }
+
+async fn fail_over(handle: Handle, router: String) -> Result<String, Refused> {
+    let fault = |error: &str| Refused::Fault(error.to_owned());
+    let (reply, answer) = oneshot::channel();
+    handle.order(vrrp::Order::FailOver { router, reply }).map_err(|error| fault(&error.to_string()))?;
+    match timeout(FAIL_OVER_MAX, answer).await {
+        Ok(Ok(done)) => done.map_err(Refused::Conflict),
+        Ok(Err(_)) => Err(fault(&vrrp::OrderError::Ended.to_string())),
+        Err(_) => Err(fault("nothing came of it in time: see `steelyard vrrp show` and the log")),
+    }
+}
+
+/// Longer than any hand-over takes.
+const FAIL_OVER_MAX: Duration = Duration::from_secs(10);
 
 impl Sources {
     fn explain(&self, connection: &Connection) -> Result<Explanation, String> {
@@ -149,6 +177,10 @@ impl Sources {
         let listing = self.reader.memory.list(id, FLOWS_SHOWN);
         let flows = listing.records.iter().map(|record| record.status(&snapshot)).collect();
         Ok(Flows { total: listing.total, flows })
+    }
+
+    fn vrrp(&self) -> Arc<VrrpStatus> {
+        Arc::clone(&self.vrrp.status.borrow())
     }
 
     fn situation(&self) -> Situation {

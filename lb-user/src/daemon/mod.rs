@@ -18,9 +18,9 @@ mod interfaces;
 mod keeper;
 mod notices;
 mod orders;
+mod replica;
 mod start;
 mod through;
-#[expect(dead_code, reason = "skeleton of today")]
 mod vrrp;
 
 pub use self::start::{Options, RunError, run};

@@ -105,6 +105,15 @@ impl Notices {
     }
 
     pub(super) fn tell(&mut self, notice: &Notice) {
+        self.tell_by(notice, |_| true);
+    }
+
+    /// For what nobody wants to be mailed.
+    pub(super) fn tell_unmailed(&mut self, notice: &Notice) {
+        self.tell_by(notice, |kind| kind != Kind::Mail);
+    }
+
+    fn tell_by(&mut self, notice: &Notice, goes_by: impl Fn(Kind) -> bool) {
         let event = self.stream.push(notice);
         if self.lines.take(Instant::now()) {
             self.say_unsaid();
@@ -113,7 +122,8 @@ impl Notices {
             self.unsaid += 1;
         }
         for outlet in &self.outlets {
-            if outlet.kind.is_on(&self.settings.borrow())
+            if goes_by(outlet.kind)
+                && outlet.kind.is_on(&self.settings.borrow())
                 && outlet.queue.try_send(Arc::clone(&event)).is_err()
             {
                 outlet.lost.fetch_add(1, Ordering::Relaxed);
@@ -190,6 +200,7 @@ fn say(event: &Event) {
                 server = about.server.as_deref(),
                 address = about.address.as_deref(),
                 interface = about.interface.as_deref(),
+                router = about.router.as_deref(),
                 from = about.from.as_deref(),
                 to = about.to.as_deref(),
                 by = about.by,

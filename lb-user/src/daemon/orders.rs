@@ -228,6 +228,7 @@ impl Control {
         let before = std::mem::replace(&mut self.settings.file, file);
         self.settings.secret = secret;
         self.adopt(tried, overlay);
+        self.configure_vrrp();
         self.leave_interfaces(&before.datapath.interfaces);
         for interface in &added {
             if let Err(error) = self.attach(interface) {

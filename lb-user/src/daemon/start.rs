@@ -9,7 +9,7 @@ use std::{
 
 use futures_util::{
     FutureExt,
-    future::{Fuse, FusedFuture},
+    future::{Fuse, FusedFuture, join},
 };
 use lb_common::limits::{NAT_PORT_FIRST, NAT_PORT_LAST};
 use tokio::{
@@ -23,17 +23,20 @@ use tracing::{info, warn};
 use super::{
     answers::{Situation, Sources, answers},
     checks,
-    control::{Control, INBOX, PLAN_PAUSE_MIN},
+    control::{Control, INBOX, Inbox, PLAN_PAUSE_MIN},
     interfaces::target,
     keeper::{self, Keeper},
     notices::Notices,
     orders::{self, Limits, Loaded, ORDERS, Order, Orderer, Settings},
+    replica::{self, Peers, Sessions},
     through::Steers,
+    vrrp::{self, Routers, ThreadError},
 };
 use crate::{
     io::{
         admin::server::{self, BindError, SocketFile},
         file::{self, FileError, Held, Inputs},
+        host,
         kernel::{AttachError, Kernel, LoadError, Pins, PinsError, Sizes, ThroughError, now},
         net::{
             Interface, Net, NetError,
@@ -43,6 +46,7 @@ use crate::{
     pure::{
         config::model::Config,
         hop::Reach,
+        lint,
         notice::Notice,
         place::{self, PlaceError},
         state::{CheckTask, Event, Start, State},
@@ -75,6 +79,10 @@ pub enum RunError {
     Attach(#[from] AttachError),
     #[error(transparent)]
     Through(#[from] ThroughError),
+    #[error(transparent)]
+    Vrrp(#[from] vrrp::StartError),
+    #[error("the thread of the virtual routers ended: {0}; start again, and report it if it comes back")]
+    Routers(#[source] ThreadError),
     #[error(
         "may not load bpf programs or change interfaces: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
     )]
@@ -117,7 +125,7 @@ async fn serve(options: Options) -> Result<(), RunError> {
             let detail = concat!("steelyard ", env!("CARGO_PKG_VERSION")).to_owned();
             daemon.control.notices.tell(&Notice::Started { detail });
             let ended = daemon.run(&mut signals).await;
-            daemon.stop(options.detach).await.and(ended)
+            daemon.stop(options.detach, &mut signals).await.and(ended)
         }
         Ok(None) => {
             Pins::open(&pin)?.remove_unused()?;
@@ -140,9 +148,12 @@ struct Daemon {
     /// For orders that signals give.
     orderer: Orderer,
     tasks: watch::Receiver<Arc<Vec<CheckTask>>>,
+    /// Of the nodes beside this one.
+    cluster: watch::Receiver<replica::Cluster>,
     follower: tokio::task::JoinHandle<()>,
     admin: tokio::task::JoinHandle<std::io::Result<()>>,
     keeper: tokio::task::JoinHandle<()>,
+    routers: Routers,
     /// Removed when the daemon ends.
     _socket: SocketFile,
     _state: Option<Held>,
@@ -205,6 +216,8 @@ impl Daemon {
         let stream = notices.stream();
         let (publisher, snapshot) = watch::channel(Arc::new(state.snapshot()));
         let (checks, tasks) = watch::channel(Arc::new(state.checks()));
+        let (cluster_sender, cluster) = watch::channel(replica::Cluster::default());
+        let (routers, desk) = Routers::start(&file.vrrp, &situation)?;
         let mut control = Control {
             kernel,
             state,
@@ -222,6 +235,10 @@ impl Daemon {
             pause: PLAN_PAUSE_MIN,
             steers: Steers::default(),
             rooms: BTreeMap::new(),
+            sessions: Sessions::default(),
+            peers: Peers::default(),
+            cluster: cluster_sender,
+            vrrp: desk,
         };
         control.wanted.send_replace(control.wanted_now());
         control.look_around(warnings);
@@ -235,6 +252,7 @@ impl Daemon {
             return Err(error.into());
         }
         control.kernel.attached()?;
+        control.configure_vrrp();
         let (sender, orders) = mpsc::channel(ORDERS);
         let orderer = Orderer { orders: sender, inputs };
         let sources = Sources {
@@ -247,6 +265,7 @@ impl Daemon {
             orderer: orderer.clone(),
             dry: Mutex::default(),
             listing: Mutex::default(),
+            vrrp: control.vrrp.handle.clone(),
         };
         let admin = tokio::spawn(server::serve(listener, answers(sources)));
         Ok(Daemon {
@@ -255,9 +274,11 @@ impl Daemon {
             orders,
             orderer,
             tasks,
+            cluster,
             follower,
             admin,
             keeper,
+            routers,
             _socket: socket,
             _state: state_directory,
         })
@@ -268,7 +289,18 @@ impl Daemon {
         let (inbox, mut events) = mpsc::channel(INBOX);
         let mailbox = Arc::clone(&self.control.orders);
         let mut checking = tokio::spawn(checks::run(self.tasks.clone(), mailbox, inbox));
-        let control = self.control.run(&mut events, &mut self.net_events, &mut self.orders);
+        let (joining, mut joined) = mpsc::channel(replica::JOINED);
+        let (hearing, mut heard) = mpsc::channel(replica::HEARD);
+        let mut replicating = tokio::spawn(replica::run(self.cluster.clone(), joining, hearing));
+        let Routers { happenings, ended, .. } = &mut self.routers;
+        let control = self.control.run(Inbox {
+            events: &mut events,
+            net_events: &mut self.net_events,
+            orders: &mut self.orders,
+            happenings,
+            joined: &mut joined,
+            heard: &mut heard,
+        });
         let mut control = std::pin::pin!(control);
         // One reload by signal at a time; those that come meanwhile are one more.
         let mut reload = Fuse::terminated();
@@ -278,6 +310,7 @@ impl Daemon {
                 wish = signals.next() => match wish {
                     Wish::Stop => {
                         checking.abort();
+                        replicating.abort();
                         return Ok(());
                     }
                     Wish::Reload => again = true,
@@ -286,9 +319,18 @@ impl Daemon {
                 _ = &mut reload => {}
                 () = &mut control => break "control",
                 _ = &mut checking => break "health checks",
+                _ = &mut replicating => break "replication",
                 _ = &mut self.follower => break "netlink",
                 _ = &mut self.admin => break "admin socket",
                 _ = &mut self.keeper => break "keeper",
+                ended = &mut *ended => match ended {
+                    Ok(Err(error)) => {
+                        checking.abort();
+                        return Err(RunError::Routers(error));
+                    }
+                    // It never ends by itself, and tells nothing when it panicked.
+                    Ok(Ok(())) | Err(_) => break "virtual routers",
+                },
             }
             if again && reload.is_terminated() {
                 again = false;
@@ -296,13 +338,26 @@ impl Daemon {
             }
         };
         checking.abort();
+        replicating.abort();
         Err(RunError::Task(task))
     }
 
     /// Forwarding goes on by the pinned state, unless it is to be detached.
-    async fn stop(mut self, detach: bool) -> Result<(), RunError> {
+    async fn stop(mut self, detach: bool, signals: &mut Signals) -> Result<(), RunError> {
         self.control.notices.tell(&Notice::Stopping);
-        self.control.notices.close().await;
+        // Others take over while the rest ends here.
+        let stopped = select! {
+            () = self.routers.stop(|happening| self.control.happened(happening)) => true,
+            // A second signal stops now.
+            () = signals.stop() => false,
+        };
+        if stopped {
+            let last_words = join(self.control.notices.close(), self.control.vrrp.close());
+            select! {
+                _ = last_words => {}
+                () = signals.stop() => {}
+            }
+        }
         self.follower.abort();
         self.admin.abort();
         self.keeper.abort();
@@ -433,6 +488,10 @@ async fn interfaces(net: &Net, names: &[String]) -> Result<(Vec<Interface>, BTre
 pub(super) async fn warnings(net: &Net, config: &Config) -> BTreeMap<String, String> {
     let mut warnings = BTreeMap::new();
     for &source in &config.datapath.nat_source {
+        // It is here while a virtual router has it here, and is not missed elsewhere.
+        if config.vrrp.moves(source) {
+            continue;
+        }
         if !matches!(net.resolve(source).await, Ok(Reach::Local)) {
             let text = format!(
                 "nat_source {source} is not an address of this machine: replies come back only if it is routed here"
@@ -451,6 +510,9 @@ pub(super) async fn warnings(net: &Net, config: &Config) -> BTreeMap<String, Str
         );
         warnings.insert("ephemeral ports".to_owned(), text);
     }
+    let of_routers = host::interfaces().map(|here| lint::host(&config.vrrp, &config.cluster, &here));
+    // Where the host tells nothing there is nothing to compare with.
+    warnings.extend(of_routers.unwrap_or_default().into_iter().map(|text| (text.clone(), text)));
     warnings
 }
 
@@ -466,7 +528,7 @@ pub(super) fn require_privileges() -> Result<(), RunError> {
 
 const CAP_NET_ADMIN: u64 = 1 << 12;
 
-fn host_name() -> String {
+pub(super) fn host_name() -> String {
     let name = nix::unistd::gethostname();
     name.map_or_else(|_| "unnamed".to_owned(), |name| name.to_string_lossy().into_owned())
 }

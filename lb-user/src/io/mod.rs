@@ -3,10 +3,14 @@
 pub mod admin;
 pub mod decap;
 pub mod file;
+pub mod host;
 pub mod kernel;
 pub mod net;
 pub mod notify;
 pub mod probe;
 pub mod process;
+pub mod replica;
 #[cfg(test)]
 mod testbed;
+pub mod track;
+pub mod vrrp;

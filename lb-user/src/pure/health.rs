@@ -190,6 +190,11 @@ impl Health {
         }
     }
 
+    /// Whether a first result is there, or none will come.
+    pub fn is_known(&self) -> bool {
+        self.state != State::Unchecked
+    }
+
     /// Percent of its share of new connections that the server takes: less than all for a while after it recovered.
     pub fn share(&self, now: Instant) -> u8 {
         match self.ramp {
@@ -212,7 +217,7 @@ impl Health {
     pub fn name(&self) -> &'static str {
         match self.state {
             State::NoCheck => "no-check",
-            State::Unchecked => "unchecked",
+            State::Unchecked => UNCHECKED,
             State::Up { failures: 0 } => "up",
             State::Up { .. } => "going down",
             State::Down { successes: 0 } => "down",
@@ -274,6 +279,9 @@ impl Health {
 fn held(now: Instant, hold: Duration) -> State {
     State::Held { until: now + hold, successes: 0 }
 }
+
+/// The name of a health that no result says anything of yet.
+pub const UNCHECKED: &str = "unchecked";
 
 #[cfg(test)]
 mod tests;

@@ -127,6 +127,20 @@ pub enum Notice {
     Stopping,
     /// Of the virtual routers.
     Vrrp(Happening),
+    /// Something that virtual routers track succeeds: "script chk_haproxy".
+    TrackerUp {
+        what: String,
+        detail: String,
+    },
+    TrackerDown {
+        what: String,
+        detail: String,
+    },
+    /// It hangs, or cannot be asked: it counts as failed, and somebody has to mend it.
+    TrackerBroken {
+        what: String,
+        detail: String,
+    },
     /// So many could not be told one by one.
     Suppressed {
         count: u64,
@@ -226,6 +240,11 @@ impl Display for Notice {
             Notice::Started { detail } => write!(f, "ready: {detail}"),
             Notice::Stopping => f.write_str("stopping"),
             Notice::Vrrp(happening) => write!(f, "{happening}"),
+            Notice::TrackerUp { what, detail } => write!(f, "{what} is up: {detail}"),
+            Notice::TrackerDown { what, detail } => write!(f, "{what} is down: {detail}"),
+            Notice::TrackerBroken { what, detail } => {
+                write!(f, "{what} cannot tell, and counts as failed: {detail}")
+            }
             Notice::Suppressed { count } => write!(f, "and {count} more: see `steelyard status`"),
             Notice::Lagged { count } => {
                 write!(f, "events that passed too fast for this reader: {count}; see `steelyard events`")

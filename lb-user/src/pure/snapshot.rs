@@ -12,9 +12,13 @@ use super::{
         model::{self, Access, Admin, Balance, Forward, NoServer, Protocol},
         network::{Family, Network, Ports, endpoint, shown},
     },
+    health::UNCHECKED,
     hop::{Mac, Reach},
+    lint,
     state::{Ring, ServerState, State},
-    status::{DatapathStatus, InterfaceStatus, RingStatus, ServerStatus, ServiceStatus, Status, Traffic},
+    status::{
+        DatapathStatus, InterfaceStatus, RingStatus, ServerStatus, ServiceStatus, Status, Traffic, VrrpStatus,
+    },
 };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +100,7 @@ pub struct Surroundings<'a> {
     pub warnings: &'a [String],
     /// What is in force and not in the file.
     pub changes: &'a [String],
+    pub vrrp: &'a VrrpStatus,
 }
 
 /// Where the counts of servers come from.
@@ -163,7 +168,7 @@ impl State {
             address: shown(server.address),
             weight: server.weight,
             backup: server.backup,
-            health: known.map_or("unchecked", |known| known.health.name()),
+            health: known.map_or(UNCHECKED, |known| known.health.name()),
             admin: known.map_or(Admin::Ready, ServerState::admin),
             usable: known.is_some_and(ServerState::usable),
             detail: match progress {
@@ -194,6 +199,7 @@ impl Snapshot {
         if self.flows_crowded {
             warnings.push("the flow table is nearly full: raise [datapath] flows".to_owned());
         }
+        warnings.extend(lint::troubles(around.vrrp));
         Status {
             node: around.node.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -208,6 +214,7 @@ impl Snapshot {
             services: self.services.iter().map(|service| service.status(around, counts)).collect(),
             warnings,
             changes: around.changes.to_vec(),
+            vrrp: around.vrrp.clone(),
         }
     }
 

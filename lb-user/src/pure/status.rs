@@ -26,6 +26,8 @@ pub struct Status {
     /// What is in force and not in the configuration file, one sentence each.
     #[serde(default)]
     pub changes: Vec<String>,
+    #[serde(default)]
+    pub vrrp: VrrpStatus,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -194,6 +196,9 @@ pub struct EventStatus {
     pub address: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<String>,
+    /// A virtual router, or a group of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub router: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use socket2::{Domain, Socket, Type};
 
 use super::{
     sockopt,
@@ -25,9 +26,10 @@ use super::{
 pub fn serve(name: &str, addresses: &[SocketAddr]) -> Result<()> {
     let name: Arc<str> = name.into();
     for address in addresses {
-        let listener = TcpListener::bind(address).with_context(|| format!("listening on {address}/tcp"))?;
+        let listener = listen(*address).with_context(|| format!("listening on {address}/tcp"))?;
         sockopt::save_syns(&listener)?;
-        let socket = UdpSocket::bind(address).with_context(|| format!("listening on {address}/udp"))?;
+        let socket: UdpSocket =
+            bound(*address, Type::DGRAM).with_context(|| format!("listening on {address}/udp"))?.into();
         let (tcp, udp) = (name.clone(), name.clone());
         thread::spawn(move || accept(&listener, &tcp));
         thread::spawn(move || answer_datagrams(&socket, &udp));
@@ -35,6 +37,26 @@ pub fn serve(name: &str, addresses: &[SocketAddr]) -> Result<()> {
     println!("{READY}");
     io::copy(&mut io::stdin(), &mut io::sink())?;
     Ok(())
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = bound(address, Type::STREAM)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// To an address that may come later.
+fn bound(address: SocketAddr, kind: Type) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    match address {
+        SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+        SocketAddr::V6(_) => socket.set_freebind_v6(true)?,
+    }
+    if kind == Type::STREAM {
+        socket.set_reuse_address(true)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 fn accept(listener: &TcpListener, name: &Arc<str>) {
@@ -94,6 +116,9 @@ fn converse(stream: TcpStream, name: &str) -> io::Result<()> {
             None if line == "from\n" => {
                 writeln_at_once(&mut output, &input.get_ref().peer_addr()?.to_string())?;
             }
+            Some(("GET", _)) => {
+                return output.write_all(format!("HTTP/1.0 200 OK\r\n\r\n{name}\n").as_bytes());
+            }
             None if line == "mss\n" => {
                 writeln_at_once(&mut output, &sockopt::mss_of_syn(input.get_ref())?.to_string())?;
             }
@@ -136,6 +161,8 @@ fn answer_datagrams(socket: &UdpSocket, name: &str) {
 fn answer<'a>(name: &'a str, question: &'a [u8]) -> Cow<'a, [u8]> {
     if question.starts_with(ECHO) {
         question.into()
+    } else if question.starts_with(SIGN) {
+        [name.as_bytes(), b" ", question].concat().into()
     } else if question.starts_with(SUM) {
         summary(name, question).into_bytes().into()
     } else {
@@ -162,8 +189,10 @@ fn number(text: &str) -> io::Result<u64> {
 pub(super) const READY: &str = "ready";
 pub(super) const ECHO: &[u8] = b"echo";
 pub(super) const SUM: &[u8] = b"sum";
+const SIGN: &[u8] = b"sign";
 const DATAGRAM_MAX: usize = 65_535;
 const CONNECTIONS_MAX: usize = 16_384;
+const BACKLOG: i32 = 1_024;
 /// Of a thread that serves one connection.
 const STACK: usize = 128 << 10;
 const LINE_MAX: u64 = 64;

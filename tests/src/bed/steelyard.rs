@@ -30,7 +30,7 @@ pub struct Steelyard<'a> {
     pin: PathBuf,
     daemon: Option<Child>,
     /// Of `steelyard run`, beside the configuration.
-    pub flags: Vec<&'static str>,
+    pub flags: Vec<String>,
     /// Whether the daemon's log is printed at the end: a test harness shows it when the test failed.
     pub show_log: bool,
 }
@@ -38,17 +38,22 @@ pub struct Steelyard<'a> {
 impl<'a> Steelyard<'a> {
     /// Writes the configuration; starts nothing.
     pub fn new(bed: &'a Bed, config: &Config) -> Result<Steelyard<'a>> {
-        let steelyard = Steelyard {
+        let steelyard = Steelyard::on(&bed.balancer, bed.files(), bed.pin_directory())?;
+        steelyard.configure(config)?;
+        Ok(steelyard)
+    }
+
+    /// On any host, with its files in `folder`; without a configuration yet.
+    pub(super) fn on(host: &'a Host, folder: &Path, pin: PathBuf) -> Result<Steelyard<'a>> {
+        Ok(Steelyard {
             program: program()?,
-            host: &bed.balancer,
-            folder: bed.files().to_path_buf(),
-            pin: bed.pin_directory(),
+            host,
+            folder: folder.to_path_buf(),
+            pin,
             daemon: None,
             flags: Vec::new(),
             show_log: true,
-        };
-        steelyard.configure(config)?;
-        Ok(steelyard)
+        })
     }
 
     /// A running daemon whose every server is up and resolved.

@@ -94,14 +94,14 @@ impl<'a> Switch<'a> {
         Server::start_on(host, &name, listens, opener)
     }
 
-    fn host(&self, role: &str, segment: Segment, last: u8) -> Result<Host> {
+    pub(super) fn host(&self, role: &str, segment: Segment, last: u8) -> Result<Host> {
         let namespace = Namespace::create(&format!("{}-{role}", self.tag))?;
         Ok(Host { namespace, v4: segment.host(Family::V4, last), v6: segment.host(Family::V6, last) })
     }
 
     /// A cable from `interface` of a host to a port of the segment's bridge. The host computes its checksums
     /// itself: what XDP forwards has no later place to get one.
-    fn plug(&self, host: &Namespace, interface: &str, segment: Segment, last: u8) -> Result<()> {
+    pub(super) fn plug(&self, host: &Namespace, interface: &str, segment: Segment, last: u8) -> Result<()> {
         let port = segment.port(last);
         self.namespace.ip(&format!(
             "link add {port} type veth peer name {interface} address {} netns {}\n\
@@ -122,7 +122,12 @@ impl<'a> Switch<'a> {
 
     pub(super) fn pass_to_balancer(&self, layout: Layout) -> Result<Vec<OwnedFd>> {
         let segments = layout.interfaces().iter().zip([FRONT, BACK]).map(|(_, segment)| segment);
-        segments.map(|segment| attach(&self.namespace, &segment.port(BALANCER), Program::Pass)).collect()
+        segments.map(|segment| self.pass_to(segment, BALANCER)).collect()
+    }
+
+    /// What a host sends by XDP is taken by its port only while that runs a program, too.
+    pub(super) fn pass_to(&self, segment: Segment, last: u8) -> Result<OwnedFd> {
+        attach(&self.namespace, &segment.port(last), Program::Pass)
     }
 }
 

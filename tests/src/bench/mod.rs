@@ -9,12 +9,14 @@
 //!                                  └─► rounds ─► report: table, JSON
 //! ```
 //!
-//! `veth` sends the same packets over links between namespaces. `checks` and `rings` measure the daemon instead.
+//! `veth` sends the same packets over links between namespaces. `checks` and `rings` measure the daemon instead,
+//! `failover` two nodes that share an address.
 
 mod case;
 pub mod checks;
 mod cpu;
 mod driver;
+pub mod failover;
 mod interrupt;
 mod machine;
 mod measure;

@@ -103,7 +103,7 @@ fn sigterm_leaves_forwarding_and_detach_leaves_nothing() -> Result<()> {
 fn run_with_detach_leaves_nothing() -> Result<()> {
     let (bed, config) = bed(Arms::One, Forward::Dsr)?;
     let mut steelyard = Steelyard::new(&bed, &config)?;
-    steelyard.flags = vec!["--detach"];
+    steelyard.flags = vec!["--detach".to_owned()];
     steelyard.start()?;
     steelyard.wait("every server to be up", all_up)?;
     Requests::new(bed.service(), 50).tcp(&bed.client)?.all_answered()?;

@@ -33,6 +33,9 @@ mod through;
 mod unusable;
 mod upgrade;
 mod view;
+mod vrrp;
+mod vrrp_frr;
+mod vrrp_keepalived;
 mod wildcard;
 
 use anyhow::{Context, Result, ensure};

@@ -110,16 +110,18 @@ fn taken<T: DeserializeOwned>(body: Body<T>) -> Result<T, Response> {
 fn reply<T: Serialize>(done: Result<T, Refused>) -> Response {
     match done {
         Ok(done) => Json(done).into_response(),
-        Err(refused) => {
-            let status = match refused {
-                Refused::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-                Refused::Unknown(_) => StatusCode::NOT_FOUND,
-                Refused::Conflict(_) => StatusCode::CONFLICT,
-                Refused::Fault(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            };
-            refuse(status, &refused.to_string())
-        }
+        Err(refused) => refusal(&refused),
     }
+}
+
+pub(super) fn refusal(refused: &Refused) -> Response {
+    let status = match refused {
+        Refused::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        Refused::Unknown(_) => StatusCode::NOT_FOUND,
+        Refused::Conflict(_) => StatusCode::CONFLICT,
+        Refused::Fault(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    refuse(status, &refused.to_string())
 }
 
 /// JSON may need two bytes for one of the text.

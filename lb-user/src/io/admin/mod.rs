@@ -4,6 +4,7 @@ mod changes;
 pub mod client;
 pub mod events;
 pub mod server;
+mod vrrp;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,13 @@ pub struct ReloadRequest {
     pub max_moved: Option<f64>,
     /// Though it ends connections.
     pub force: bool,
+}
+
+/// Something was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// In words.
+    pub done: String,
 }
 
 /// A configuration to plan with, as it would stand in files.

@@ -30,12 +30,15 @@ use tokio::{net::UnixListener, task::spawn_blocking};
 use super::{
     PlanRequest, Refusal, ReloadRequest, changes,
     events::{EventsQuery, Subscription, body},
+    vrrp,
 };
 use crate::pure::{
     explain::{Connection, Endpoint},
     notice::Replay,
     overlay::Change,
-    status::{Changed, Counters, Explanation, Flows, PlanStatus, ServerStatus, ServiceStatus, Status},
+    status::{
+        Changed, Counters, Explanation, Flows, PlanStatus, ServerStatus, ServiceStatus, Status, VrrpStatus,
+    },
 };
 
 /// Where answers come from; an error is a sentence for the operator.
@@ -51,6 +54,9 @@ pub struct Answers {
     pub plan: Act<PlanRequest, PlanStatus>,
     pub reload: Act<ReloadRequest, Changed>,
     pub change: Act<ServerChange, Changed>,
+    pub vrrp: Answer<(), VrrpStatus>,
+    /// Of the virtual router of this name; what came of it.
+    pub fail_over: Act<String, String>,
 }
 
 /// One change of one server of a service.
@@ -177,6 +183,7 @@ fn router(answers: Arc<Answers>) -> Router {
         .route("/v1/explain", get(explain))
         .route("/v1/flows", get(flows))
         .merge(changes::router())
+        .merge(vrrp::router())
         .fallback(async || {
             refuse(StatusCode::NOT_FOUND, "no such page: see docs/api.md for the pages there are")
         })
@@ -327,21 +334,21 @@ fn find_server(service: ServiceStatus, name: &str) -> Result<ServerRow, String> 
     Ok(ServerRow { service: service.name, server })
 }
 
-fn unknown<'a>(kind: &str, name: &str, names: impl Iterator<Item = &'a str>) -> String {
+pub(super) fn unknown<'a>(kind: &str, name: &str, names: impl Iterator<Item = &'a str>) -> String {
     let names: Vec<_> = names.take(NAMES_SHOWN).collect();
     format!("no {kind} named `{name}`: there are {}", names.join(", "))
 }
 
 const NAMES_SHOWN: usize = 20;
 
-fn reply<T: Serialize>(answer: Result<T, String>) -> Response {
+pub(super) fn reply<T: Serialize>(answer: Result<T, String>) -> Response {
     match answer {
         Ok(answer) => Json(answer).into_response(),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error),
     }
 }
 
-fn found<T: Serialize>(answer: Result<T, String>) -> Response {
+pub(super) fn found<T: Serialize>(answer: Result<T, String>) -> Response {
     match answer {
         Ok(answer) => Json(answer).into_response(),
         Err(error) => refuse(StatusCode::NOT_FOUND, &error),

@@ -1,4 +1,4 @@
-//! Runs the operator's program for one event.
+//! Runs the operator's program for one event, or a hook of a virtual router.
 
 use std::{process::ExitStatus, time::Duration};
 
@@ -19,14 +19,20 @@ pub enum CommandError {
 
 /// `command` is a program and its arguments; the event is in its environment.
 pub async fn run(command: &[String], event: &Event, limit: Duration) -> Result<(), CommandError> {
-    let Some(name) = command.first() else { return Ok(()) };
-    let program = Program { command: command.to_vec(), environment: event.environment().into(), user: None };
+    if command.is_empty() {
+        return Ok(());
+    }
+    let environment = event.environment().into();
+    run_program(&Program { command: command.to_vec(), environment, user: None }, limit).await
+}
+
+pub async fn run_program(program: &Program, limit: Duration) -> Result<(), CommandError> {
     let mut output = Vec::new();
     let limits = Limits { time: limit, output: OUTPUT_MAX };
-    let status = process::run(&program, limits, &mut |piece| output.extend_from_slice(piece)).await?;
+    let status = process::run(program, limits, &mut |piece| output.extend_from_slice(piece)).await?;
     let output = String::from_utf8_lossy(&output);
     let said = output.trim_end();
-    debug!("notify command {name} for {}: {status}: {said}", event.kind);
+    debug!("notify command {:?}: {status}: {said}", program.command);
     if status.success() {
         return Ok(());
     }
@@ -34,7 +40,8 @@ pub async fn run(command: &[String], event: &Event, limit: Duration) -> Result<(
         Some(line) => line.chars().filter(|c| !c.is_control()).take(SAID_MAX).collect(),
         None => "it said nothing".to_owned(),
     };
-    Err(CommandError::Failed { program: name.clone(), status, said })
+    let program = program.command.first().cloned().unwrap_or_default();
+    Err(CommandError::Failed { program, status, said })
 }
 
 const SAID_MAX: usize = 200;

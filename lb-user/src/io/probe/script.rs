@@ -4,7 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 
 use super::{Failure, Trace};
 use crate::{
-    io::process::{self, Limits, ProcessError, Program},
+    io::process::{self, Limits, Line, ProcessError, Program},
     pure::{config::model::check::Script, excerpt::excerpt, report::Step, state::CheckTask},
 };
 
@@ -14,8 +14,8 @@ pub(super) async fn check(trace: &mut Trace, task: &CheckTask, script: &Script) 
     let mut line = Line::default();
     let mut hear = |piece: &[u8]| {
         line.hear(piece);
-        if !line.text.is_empty() {
-            trace.answer = Some(excerpt(&line.text));
+        if !line.text().is_empty() {
+            trace.answer = Some(excerpt(line.text()));
         }
     };
     let status = match process::run(&program(task, script), limits, &mut hear).await {
@@ -50,25 +50,6 @@ fn program(task: &CheckTask, script: &Script) -> Program {
     }
 }
 
-/// The first line of what a script says; the rest is let go.
-#[derive(Default)]
-struct Line {
-    text: Vec<u8>,
-    whole: bool,
-}
-
-impl Line {
-    fn hear(&mut self, piece: &[u8]) {
-        if !self.whole {
-            let end = piece.iter().position(|byte| *byte == b'\n');
-            self.text.extend_from_slice(&piece[..end.unwrap_or(piece.len())]);
-            self.whole = end.is_some() || self.text.len() >= LINE_MAX;
-        }
-    }
-}
-
-/// As much of a line as anybody reads.
-const LINE_MAX: usize = 1_024;
 /// Up to what a program may reasonably say.
 const OUTPUT_MAX: usize = 1_024 * 1_024;
 

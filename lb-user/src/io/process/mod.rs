@@ -74,6 +74,28 @@ pub enum ProcessError {
     Flood { program: String, max: usize },
 }
 
+/// The first line of what a program says; the rest is let go.
+#[derive(Debug, Default)]
+pub struct Line {
+    text: Vec<u8>,
+    whole: bool,
+}
+
+impl Line {
+    pub fn hear(&mut self, piece: &[u8]) {
+        if !self.whole {
+            let end = piece.iter().position(|byte| *byte == b'\n');
+            self.text.extend_from_slice(&piece[..end.unwrap_or(piece.len())]);
+            self.whole = end.is_some() || self.text.len() >= LINE_MAX;
+        }
+    }
+
+    /// Without its end.
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+}
+
 /// Nothing of the program outlives this: not its own end, nor a limit, nor the future.
 pub async fn run(program: &Program, limits: Limits, hear: Hear<'_>) -> Result<ExitStatus, ProcessError> {
     let (name, arguments) = program.command.split_first().ok_or(ProcessError::Empty)?;
@@ -202,6 +224,9 @@ fn fault(error: &io::Error, program: &str, user: Option<&str>) -> String {
         _ => format!("cannot start `{program}`: {error}"),
     }
 }
+
+/// As much of a line as anybody reads.
+const LINE_MAX: usize = 1_024;
 
 /// What a program finds others in, whatever the daemon was started with.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -37,6 +37,8 @@ pub struct About {
     pub server: Option<String>,
     pub address: Option<String>,
     pub interface: Option<String>,
+    /// A virtual router's name, or a group's.
+    pub router: Option<String>,
     pub from: Option<String>,
     pub to: Option<String>,
     /// operator | agent
@@ -78,6 +80,9 @@ impl Notice {
             Notice::Started { .. } => ("started", Info),
             Notice::Stopping => ("stopping", Info),
             Notice::Vrrp(happening) => vrrp_kind(happening),
+            Notice::TrackerUp { .. } => ("tracker-up", Info),
+            Notice::TrackerDown { .. } => ("tracker-down", Warning),
+            Notice::TrackerBroken { .. } => ("tracker-broken", Warning),
             Notice::Suppressed { .. } => ("suppressed", Warning),
             Notice::Lagged { .. } => ("lagged", Warning),
         }
@@ -127,6 +132,9 @@ impl Notice {
                 About::default().because(&count.to_string())
             }
             Notice::Vrrp(happening) => about_vrrp(happening),
+            Notice::TrackerUp { detail, .. } => About::default().moved("down", "up").because(detail),
+            Notice::TrackerDown { detail, .. } => About::default().moved("up", "down").because(detail),
+            Notice::TrackerBroken { detail, .. } => About::default().because(detail),
             Notice::Stopping => About::default(),
         }
     }
@@ -140,7 +148,8 @@ fn vrrp_kind(happening: &Happening) -> (&'static str, Level) {
         Happening::Became { to: State::Backup, .. } => ("vrrp-backup", Info),
         Happening::Became { to: State::Initialize, .. } => ("vrrp-initialize", Info),
         Happening::GroupBecame { .. } => ("vrrp-group", Info),
-        Happening::Ended { .. } | Happening::GroupEnded { .. } => ("vrrp-ended", Info),
+        Happening::Ended { .. } => ("vrrp-ended", Info),
+        Happening::GroupEnded { .. } => ("vrrp-group-ended", Info),
         Happening::Priority { .. } => ("vrrp-priority", Info),
         Happening::LowerPriority { .. } => ("vrrp-two-active", Warning),
         Happening::Mismatch { .. } => ("vrrp-mismatch", Warning),
@@ -150,32 +159,41 @@ fn vrrp_kind(happening: &Happening) -> (&'static str, Level) {
         Happening::Overslept { .. } => ("vrrp-overslept", Warning),
         Happening::PeerLost { .. } => ("peer-lost", Warning),
         Happening::PeerFound { .. } => ("peer-found", Info),
+        Happening::PeerLeft { .. } => ("peer-stopped", Info),
+        Happening::PeerRefused { .. } => ("peer-refused", Warning),
         Happening::HandOver { .. } => ("vrrp-hand-over", Info),
         Happening::Failed { .. } => ("vrrp-failed", Warning),
     }
 }
 
 fn about_vrrp(happening: &Happening) -> About {
+    let of = |router: &String| About { router: Some(router.clone()), ..About::default() };
     match happening {
-        Happening::Became { from, to, why, .. } => {
-            About::default().moved(from.name(), to.name()).because(why)
+        Happening::Became { router, from, to, why, .. } => {
+            of(router).moved(from.name(), to.name()).because(why)
         }
-        Happening::GroupBecame { to, .. } => About { to: Some(to.name().to_owned()), ..About::default() },
-        Happening::Priority { from, to, why, .. } => About::default().moved(from, to).because(why),
-        Happening::LowerPriority { peer, .. }
-        | Happening::Agreement { peer, .. }
-        | Happening::PeerLost { peer }
-        | Happening::PeerFound { peer } => About { address: Some(peer.to_string()), ..About::default() },
-        Happening::Mismatch { peer, detail, .. } => {
+        Happening::GroupBecame { group, to } => About { to: Some(to.name().to_owned()), ..of(group) },
+        Happening::Ended { router: name, .. } | Happening::GroupEnded { group: name, .. } => of(name),
+        Happening::Priority { router, from, to, why, .. } => of(router).moved(from, to).because(why),
+        Happening::LowerPriority { router, peer, .. } | Happening::Agreement { router, peer } => {
+            About { address: Some(peer.to_string()), ..of(router) }
+        }
+        Happening::Mismatch { router, peer, detail, .. } => {
+            About { address: Some(peer.to_string()), ..of(router) }.because(detail)
+        }
+        Happening::Conflict { router, address, .. } => {
+            About { address: Some(address.to_string()), ..of(router) }
+        }
+        Happening::Restored { router, what } | Happening::Failed { router, what } => of(router).because(what),
+        Happening::Overslept { router, late_ms } => of(router).because(&format!("{late_ms} ms late")),
+        Happening::PeerLost { peer } | Happening::PeerFound { peer } | Happening::PeerLeft { peer } => {
+            About { address: Some(peer.to_string()), ..About::default() }
+        }
+        Happening::PeerRefused { peer, detail } => {
             About { address: Some(peer.to_string()), ..About::default() }.because(detail)
         }
-        Happening::Conflict { address, .. } => {
-            About { address: Some(address.to_string()), ..About::default() }
-        }
-        Happening::HandOver { detail, .. } => About::default().because(detail),
-        Happening::Failed { what, .. } | Happening::Restored { what, .. } => About::default().because(what),
-        Happening::Ended { .. } | Happening::GroupEnded { .. } | Happening::Overslept { .. } => {
-            About::default()
+        Happening::HandOver { router, to, detail } => {
+            About { address: to.map(|to| to.to_string()), ..of(router) }.because(detail)
         }
     }
 }
@@ -210,7 +228,7 @@ impl Event {
     }
 
     pub fn status(&self) -> EventStatus {
-        let About { service, server, address, interface, from, to, by, detail } = self.about.clone();
+        let About { service, server, address, interface, router, from, to, by, detail } = self.about.clone();
         EventStatus {
             time: self.time(),
             node: self.node.to_string(),
@@ -220,6 +238,7 @@ impl Event {
             server,
             address,
             interface,
+            router,
             from,
             to,
             by: by.map(str::to_owned),
@@ -229,7 +248,7 @@ impl Event {
     }
 
     /// What a notify command finds in its environment: every variable, empty where there is nothing to say.
-    pub fn environment(&self) -> [(&'static str, String); 13] {
+    pub fn environment(&self) -> [(&'static str, String); 14] {
         let about = &self.about;
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
         [
@@ -241,6 +260,7 @@ impl Event {
             ("STEELYARD_SERVER", text(&about.server)),
             ("STEELYARD_ADDRESS", text(&about.address)),
             ("STEELYARD_INTERFACE", text(&about.interface)),
+            ("STEELYARD_ROUTER", text(&about.router)),
             ("STEELYARD_FROM", text(&about.from)),
             ("STEELYARD_TO", text(&about.to)),
             ("STEELYARD_BY", about.by.unwrap_or_default().to_owned()),

@@ -14,14 +14,17 @@ pub struct Letter {
 /// One mail for all of them; `events` is not empty.
 pub fn letter(events: &[Arc<Event>]) -> Letter {
     let node = events.first().map_or("", |event| &*event.node);
-    let topic = match events {
-        [event] => topic(event),
-        _ => format!("{} changes: {}", events.len(), kinds(events)),
+    let (topic, head) = match events {
+        [event] => (topic(event), of_router(event).map(|(_, head)| format!("{head}\n\n"))),
+        _ => (format!("{} changes: {}", events.len(), kinds(events)), None),
     };
     let lines: String = events.iter().map(|event| format!("{}  {}\n", event.time(), event.text)).collect();
     Letter {
         subject: format!("[{node}] {topic}"),
-        body: format!("{lines}\n-- \nsteelyard on {node}: `steelyard status` shows how things stand now\n"),
+        body: format!(
+            "{}{lines}\n-- \nsteelyard on {node}: `steelyard status` shows how things stand now\n",
+            head.unwrap_or_default()
+        ),
     }
 }
 
@@ -34,8 +37,38 @@ fn topic(event: &Event) -> String {
             format!("Server {service}/{server} ({address}) - {state}")
         }
         (Some(service), None, _) => format!("Service {service} - {state}"),
-        _ => event.text.chars().take(SUBJECT_MAX).collect(),
+        _ => match of_router(event) {
+            Some((topic, _)) => topic,
+            None => event.text.chars().take(SUBJECT_MAX).collect(),
+        },
     }
+}
+
+/// The subject and first line of Keepalived's mail, of what Keepalived mails of virtual routers.
+fn of_router(event: &Event) -> Option<(String, String)> {
+    let name: String = event.about.router.as_deref()?.chars().take(SUBJECT_MAX).collect();
+    let is_group = matches!(event.kind, "vrrp-group" | "vrrp-group-ended");
+    let what = if is_group { "Group" } else { "Instance" };
+    if matches!(event.kind, "vrrp-ended" | "vrrp-group-ended") {
+        let head = match is_group {
+            true => "=> All VRRP group instances are now stopping <=",
+            false => "=> VRRP Instance stopping <=",
+        };
+        return Some((format!("VRRP {what} {name} - Stopping"), head.to_owned()));
+    }
+    let is_change = is_group || matches!(event.kind, "vrrp-active" | "vrrp-backup" | "vrrp-fault");
+    let state = match event.about.to.as_deref().filter(|_| is_change)? {
+        "active" => "MASTER",
+        "backup" => "BACKUP",
+        "fault" => "FAULT",
+        _ => return None,
+    };
+    let head = match (is_group, state) {
+        (true, _) => format!("=> All VRRP group instances are now in {state} state <="),
+        (false, "MASTER") => "=> VRRP Instance is now owning VRRP VIPs <=".to_owned(),
+        (false, _) => "=> VRRP Instance is no longer owning VRRP VIPs <=".to_owned(),
+    };
+    Some((format!("VRRP {what} {name} - Entering {state} state"), head))
 }
 
 /// "2 server-down, 1 service-down"

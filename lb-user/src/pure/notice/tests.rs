@@ -11,7 +11,13 @@ use super::{
     By, Delivery, EVENTS_KEPT, Event, History, Level, Limit, Notice, Outbox, Replay, ServerName,
     event::TEXT_MAX, letter,
 };
-use crate::pure::config::model::Admin;
+use crate::pure::{
+    config::model::Admin,
+    vrrp::{
+        happening::{End, Happening},
+        node::State,
+    },
+};
 
 fn web1() -> ServerName {
     ServerName {
@@ -167,6 +173,24 @@ fn every_notice_has_its_words() {
             Warning,
             "the kernel's tables were put right: why",
         ),
+        (
+            Notice::TrackerUp { what: "script chk".to_owned(), detail: detail() },
+            "tracker-up",
+            Info,
+            "script chk is up: why",
+        ),
+        (
+            Notice::TrackerDown { what: "script chk".to_owned(), detail: detail() },
+            "tracker-down",
+            Warning,
+            "script chk is down: why",
+        ),
+        (
+            Notice::TrackerBroken { what: "script chk".to_owned(), detail: detail() },
+            "tracker-broken",
+            Warning,
+            "script chk cannot tell, and counts as failed: why",
+        ),
         (Notice::Started { detail: detail() }, "started", Info, "ready: why"),
         (Notice::Stopping, "stopping", Info, "stopping"),
         (Notice::Suppressed { count: 37 }, "suppressed", Warning, "and 37 more: see `steelyard status`"),
@@ -215,6 +239,7 @@ fn the_environment_is_whole() {
             "STEELYARD_SERVER=web1",
             "STEELYARD_ADDRESS=10.0.5.91:8888",
             "STEELYARD_INTERFACE=",
+            "STEELYARD_ROUTER=",
             "STEELYARD_FROM=up",
             "STEELYARD_TO=down",
             "STEELYARD_BY=",
@@ -248,6 +273,8 @@ fn mails_read_like_keepalived_s() {
         (vec![down()], "[lb1] Server web/web1 (10.0.5.91:8888) - DOWN"),
         (vec![service.clone()], "[lb1] Service web - DOWN"),
         (vec![Notice::Stopping], "[lb1] stopping"),
+        (vec![became(State::Active)], "[lb1] VRRP Instance VI_1 - Entering MASTER state"),
+        (vec![became(State::Fault)], "[lb1] VRRP Instance VI_1 - Entering FAULT state"),
         (vec![down(), down(), service], "[lb1] 3 changes: 2 server-down, 1 service-down"),
     ] {
         assert_eq!(mail(&notices).subject, subject);
@@ -258,6 +285,60 @@ fn mails_read_like_keepalived_s() {
          2026-11-20T12:00:00.000000Z  and 37 more: see `steelyard status`\n\
          \n-- \nsteelyard on lb1: `steelyard status` shows how things stand now\n"
     );
+}
+
+fn became(to: State) -> Notice {
+    let why = "chk_haproxy fails".to_owned();
+    Notice::Vrrp(Happening::Became { router: "VI_1".to_owned(), from: State::Backup, to, priority: 100, why })
+}
+
+#[test]
+fn virtual_routers_are_mailed_as_keepalived_mails_them() {
+    let group = |to| Happening::GroupBecame { group: "G1".to_owned(), to };
+    let stopped = Happening::Ended { router: "VI_1".to_owned(), how: End::Stopped };
+    let ended = Happening::GroupEnded { group: "G1".to_owned(), how: End::Stopped };
+    for (notice, topic, head) in [
+        (
+            became(State::Active),
+            "VRRP Instance VI_1 - Entering MASTER state",
+            "=> VRRP Instance is now owning VRRP VIPs <=",
+        ),
+        (
+            became(State::Backup),
+            "VRRP Instance VI_1 - Entering BACKUP state",
+            "=> VRRP Instance is no longer owning VRRP VIPs <=",
+        ),
+        (
+            Notice::Vrrp(group(State::Fault)),
+            "VRRP Group G1 - Entering FAULT state",
+            "=> All VRRP group instances are now in FAULT state <=",
+        ),
+        (Notice::Vrrp(stopped), "VRRP Instance VI_1 - Stopping", "=> VRRP Instance stopping <="),
+        (Notice::Vrrp(ended), "VRRP Group G1 - Stopping", "=> All VRRP group instances are now stopping <="),
+    ] {
+        let event = event(&notice);
+        let letter = letter(&[Arc::new(event.clone())]);
+        assert_eq!(letter.subject, format!("[lb1] {topic}"));
+        let (said, rest) = letter.body.split_once("\n\n").unwrap();
+        assert!(said == head && rest.contains(&event.text), "{}", letter.body);
+    }
+    let lower = Happening::LowerPriority {
+        router: "VI_1".to_owned(),
+        peer: "192.0.2.2".parse().unwrap(),
+        priority: 50,
+    };
+    let letter = letter(&[Arc::new(event(&Notice::Vrrp(lower)))]);
+    assert!(letter.subject.starts_with("[lb1] VI_1: 192.0.2.2 sent an advert"), "{}", letter.subject);
+}
+
+#[test]
+fn events_of_routers_name_them() {
+    let status = event(&became(State::Active)).status();
+    assert_eq!((status.kind.as_str(), status.router.as_deref()), ("vrrp-active", Some("VI_1")));
+    assert_eq!((status.from.as_deref(), status.to.as_deref()), (Some("backup"), Some("active")));
+    assert_eq!(status.detail.as_deref(), Some("chk_haproxy fails"));
+    let environment = event(&became(State::Active)).environment();
+    assert!(environment.contains(&("STEELYARD_ROUTER", "VI_1".to_owned())));
 }
 
 #[test]

@@ -50,6 +50,11 @@ impl State {
         self.stale = true;
     }
 
+    /// Whether every check has a first result.
+    pub fn is_checked(&self) -> bool {
+        self.servers.values().all(|server| server.health.is_known())
+    }
+
     /// When time alone changes something next: `pass` is to be called then.
     pub fn deadline(&self) -> Option<Instant> {
         self.wake

@@ -86,6 +86,18 @@ pub struct TrackedStatus {
     pub state: String,
     /// "fault", "weight -20", "weight 20 reverse"
     pub effect: String,
+    /// The last result, in words: "exit code 1", "timeout after 10s", "2 processes".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+impl VrrpStatus {
+    /// Adds what the trackers said last, by what they track.
+    pub fn explain(&mut self, results: &BTreeMap<String, String>) {
+        for tracked in self.routers.iter_mut().flat_map(|router| &mut router.tracked) {
+            tracked.detail = results.get(&tracked.what).cloned();
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -115,8 +127,11 @@ pub struct PeerStatus {
     pub address: String,
     /// Empty until it was heard.
     pub node: String,
-    /// alive | silent | unknown
+    /// alive | silent | stopped | refused | unknown
     pub state: String,
     /// Since its last heartbeat, in milliseconds.
     pub age_ms: Option<u64>,
+    /// Why its heartbeats are refused.
+    #[serde(default)]
+    pub detail: Option<String>,
 }

@@ -31,8 +31,12 @@ pub enum AuthField {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChecksumForm {
+    /// RFC 9568.
     MessageOnly,
+    /// Keepalived's and FRR's.
     PseudoHeader,
+    /// Old Keepalived's: 224.0.0.18 stands in the pseudo header, wherever the advert goes.
+    GroupPseudoHeader,
 }
 
 /// What the IP layer said of a packet.

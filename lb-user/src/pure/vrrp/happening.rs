@@ -81,6 +81,15 @@ pub enum Happening {
     PeerFound {
         peer: IpAddr,
     },
+    /// It stops, and said so.
+    PeerLeft {
+        peer: IpAddr,
+    },
+    /// Its heartbeats are not believed.
+    PeerRefused {
+        peer: IpAddr,
+        detail: String,
+    },
     /// An operator's order, or a hand-over to a peer, and how it ended.
     HandOver {
         router: String,
@@ -147,6 +156,10 @@ impl Display for Happening {
             ),
             Happening::PeerLost { peer } => write!(f, "node {peer} is silent"),
             Happening::PeerFound { peer } => write!(f, "node {peer} is alive"),
+            Happening::PeerLeft { peer } => write!(f, "node {peer} stops"),
+            Happening::PeerRefused { peer, detail } => {
+                write!(f, "heartbeats of node {peer} are refused: {detail}")
+            }
             Happening::HandOver { router, to: Some(to), detail } => {
                 write!(f, "{router} is handed over to {to}: {detail}")
             }

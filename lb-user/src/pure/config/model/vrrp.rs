@@ -329,7 +329,19 @@ impl Version {
     }
 }
 
+impl Vrrp {
+    /// Whether some router brings this address along.
+    pub fn moves(&self, address: IpAddr) -> bool {
+        self.routers.iter().any(|router| router.all_addresses().any(|own| own.address == address))
+    }
+}
+
 impl Router {
+    /// Those in the adverts and the others.
+    pub fn all_addresses(&self) -> impl Iterator<Item = &Address> + Clone {
+        self.addresses.iter().chain(&self.excluded)
+    }
+
     /// The addresses' owner (RFC 9568, section 1.7).
     pub fn is_owner(&self) -> bool {
         self.priority == u8::MAX
@@ -363,6 +375,21 @@ impl Router {
             Family::V6 => 2,
         };
         [0, 0, 0x5e, 0, family, self.vrid]
+    }
+}
+
+impl fmt::Display for Tracked {
+    /// "script chk_haproxy", as the status has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, name) = match self {
+            Tracked::Interface(name) => ("interface", name),
+            Tracked::Script(name) => ("script", name),
+            Tracked::Process(name) => ("process", name),
+            Tracked::File(name) => ("file", name),
+            Tracked::Service(name) => ("service", name),
+            Tracked::Datapath => return f.write_str("datapath"),
+        };
+        write!(f, "{kind} {name}")
     }
 }
 

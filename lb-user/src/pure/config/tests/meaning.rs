@@ -13,7 +13,7 @@ use crate::pure::config::{
         Access, Admin, Balance, Cluster, Config, Damping, Datapath, Forward, Global, IdleTimeout, Log,
         NoServer, Notify, Protocol, Secret, Server, Service, XdpMode,
         check::{Check, CheckKind},
-        vrrp::Vrrp,
+        vrrp::{Router, Vrrp},
     },
     network::{Family, Network, Ports},
     parse_files,
@@ -187,6 +187,20 @@ fn the_examples_are_correct() {
         assert_eq!(parsed.warnings, [], "{name}");
         assert!(!parsed.config.services.is_empty(), "{name}");
     }
+}
+
+/// Both nodes have everything in common that has to be.
+#[test]
+fn the_pair_of_the_examples_is_one() {
+    let [one, other] = ["ha-pair, one", "ha-pair, the other"].map(|name| {
+        let (_, text) = EXAMPLES.iter().find(|(known, _)| *known == name).expect("it is among them");
+        accepted(text).config
+    });
+    assert_ne!((&one.global.node, &one.cluster.peers), (&other.global.node, &other.cluster.peers));
+    assert_eq!((&one.cluster.secret, &one.services), (&other.cluster.secret, &other.services));
+    let [one, other] = [one, other].map(|config| config.vrrp.routers[0].clone());
+    assert!(one.priority > other.priority);
+    assert_eq!(Router { priority: other.priority, ..one }, other);
 }
 
 #[test]
@@ -453,11 +467,13 @@ fn answered(text: &str) {
     }
 }
 
-const EXAMPLES: [(&str, &str); 4] = [
+const EXAMPLES: [(&str, &str); 6] = [
     ("steelyard", include_str!("../../../../../examples/steelyard.toml")),
     ("gateway", include_str!("../../../../../examples/gateway.toml")),
     ("ipip", include_str!("../../../../../examples/ipip.toml")),
     ("gue", include_str!("../../../../../examples/gue.toml")),
+    ("ha-pair, one", include_str!("../../../../../examples/ha-pair/lb1.toml")),
+    ("ha-pair, the other", include_str!("../../../../../examples/ha-pair/lb2.toml")),
 ];
 
 const PIECES: [&str; 56] = [

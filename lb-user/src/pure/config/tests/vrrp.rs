@@ -203,7 +203,7 @@ addresses = ["10.0.5.97"]
 track = [{ script = "chk" }, { process = "nginx", weight = 3 }, { file = "by_hand" }, { file = "other", weight = 0 }]
 [[vrrp_group]]
 name = "VG_1"
-members = ["VI_1", "VI_2"]
+members = ["VI_1"]
 track = [{ file = "by_hand", weight = -2 }]
 notify_fault = "/bin/fault"
 [[track_script]]
@@ -239,7 +239,7 @@ interval = "100ms"
     assert_eq!(effects, expected);
     let group = Group {
         name: "VG_1".into(),
-        members: vec!["VI_1".into(), "VI_2".into()],
+        members: vec!["VI_1".into()],
         track: vec![Track { what: Tracked::File("by_hand".into()), effect: Effect::Scaled { weight: -2 } }],
         notify: Hooks {
             fault: Some(Hook { command: vec!["/bin/fault".into()], user: None }),

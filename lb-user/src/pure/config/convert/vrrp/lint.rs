@@ -17,7 +17,7 @@ pub(super) fn lint(
 ) {
     for draft in drafts {
         let Some(router) = &draft.router else { continue };
-        weights(draft, router, around, findings);
+        weights(draft, router, group_of(router, groups), around, findings);
         skew(draft, router, around, findings);
         wish(draft, router, findings);
         labels(draft, router, findings);
@@ -32,7 +32,7 @@ pub(super) fn lint(
 }
 
 /// Whether what is tracked can move the addresses at all.
-fn weights(draft: &Draft, router: &Router, around: &Around, findings: &mut Findings) {
+fn weights(draft: &Draft, router: &Router, group: Option<&str>, around: &Around, findings: &mut Findings) {
     let weighted: Vec<&Spanned<Track>> =
         draft.tracks.iter().filter(|track| !matches!(track.value.effect, Effect::Fault { .. })).collect();
     let Some(first) = weighted.first() else { return };
@@ -41,6 +41,14 @@ fn weights(draft: &Draft, router: &Router, around: &Around, findings: &mut Findi
             first.at,
             "a weight does nothing here: priority 255 owns the addresses, and does not change",
             "remove `weight`, so that a failure is a fault, or lower `priority`",
+        );
+        return;
+    }
+    if let Some(group) = group {
+        findings.warning(
+            first.at,
+            format!("a weight of one router does nothing in group `{group}`, whose routers change together"),
+            "move it to `track` of the [[vrrp_group]]",
         );
         return;
     }
@@ -61,6 +69,11 @@ fn weights(draft: &Draft, router: &Router, around: &Around, findings: &mut Findi
             "choose smaller weights, or a `priority` with room for them",
         );
     }
+}
+
+fn group_of<'a>(router: &Router, groups: &'a [DraftGroup]) -> Option<&'a str> {
+    let has = |draft: &&DraftGroup| draft.members.iter().any(|member| member.value == router.name);
+    groups.iter().find(has)?.name.as_ref().map(|name| name.value.as_str())
 }
 
 /// The priorities that scripts and the like can make, before they are clamped. A file's number is unknown.

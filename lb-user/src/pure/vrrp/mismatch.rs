@@ -1,0 +1,218 @@
+//! Who sends adverts for one router, and who of them does not agree with it: what a split brain is seen by.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use super::{
+    advert::{Advert, Refusal},
+    happening::Happening,
+    receive::{Heard, Rejected},
+};
+use crate::pure::status::SenderStatus;
+
+/// The last advert of each sender; at most `SENDERS_MAX`.
+#[derive(Debug, Clone, Default)]
+pub struct Rivals {
+    senders: BTreeMap<IpAddr, Sender>,
+    quota: Quota,
+}
+
+#[derive(Debug, Clone)]
+struct Sender {
+    at: Instant,
+    /// Its last one that was whole.
+    advert: Option<Advert>,
+    /// Priority of its last one that counted; None: it resigned, or is gone.
+    rivals_with: Option<u8>,
+    /// How it differs, since when it last did, and whether that was told.
+    refused: Option<(Refusal, String)>,
+    refused_at: Option<Instant>,
+    told: bool,
+    differs_since: Option<Instant>,
+}
+
+/// How much is told: whoever forges sources must not fill the log.
+#[derive(Debug, Clone, Default)]
+struct Quota {
+    spent: u32,
+    refilled: Option<Instant>,
+}
+
+impl Rivals {
+    /// An advert that counts.
+    pub fn heard(&mut self, now: Instant, router: &str, peer: IpAddr, heard: &Heard) -> Option<Happening> {
+        let priority = heard.advert.priority;
+        let sender = self.sender(now, peer);
+        sender.advert = Some(heard.advert.clone());
+        sender.rivals_with = Some(priority).filter(|&priority| priority != 0);
+        match &heard.difference {
+            Some(difference) => self.differs(now, router, peer, (Refusal::Addresses, difference.clone())),
+            None => {
+                sender.differs_since = None;
+                // Not between two that are refused: those may be forged in its name.
+                let quiet = heard.advert.interval * ADVERTS_AGREED;
+                if sender.refused_at.is_some_and(|at| now < at + quiet) {
+                    return None;
+                }
+                sender.refused = None;
+                sender.refused_at = None;
+                let was_told = std::mem::take(&mut sender.told);
+                was_told.then(|| Happening::Agreement { router: router.to_owned(), peer })
+            }
+        }
+    }
+
+    /// One that does not.
+    pub fn refused(
+        &mut self,
+        now: Instant,
+        router: &str,
+        peer: IpAddr,
+        rejected: Rejected,
+    ) -> Option<Happening> {
+        let sender = self.sender(now, peer);
+        if rejected.advert.is_some() {
+            sender.advert = rejected.advert;
+        }
+        self.differs(now, router, peer, (rejected.refusal, rejected.detail))
+    }
+
+    fn differs(
+        &mut self,
+        now: Instant,
+        router: &str,
+        peer: IpAddr,
+        how: (Refusal, String),
+    ) -> Option<Happening> {
+        let sender = self.senders.get_mut(&peer)?;
+        if how.0 == Refusal::Addresses {
+            sender.differs_since.get_or_insert(now);
+        }
+        let is_news = !sender.told || sender.refused.as_ref() != Some(&how);
+        sender.refused = Some(how.clone());
+        sender.refused_at = Some(now);
+        if !is_news {
+            return None;
+        }
+        sender.told = self.quota.allows(now);
+        if !sender.told {
+            return None;
+        }
+        let (refusal, detail) = how;
+        Some(Happening::Mismatch { router: router.to_owned(), peer, refusal, detail })
+    }
+
+    fn sender(&mut self, now: Instant, peer: IpAddr) -> &mut Sender {
+        if self.senders.len() >= SENDERS_MAX && !self.senders.contains_key(&peer) {
+            let oldest = self.senders.iter().min_by_key(|(_, sender)| sender.at).map(|(peer, _)| *peer);
+            oldest.and_then(|peer| self.senders.remove(&peer));
+        }
+        let sender = self.senders.entry(peer).or_insert(Sender {
+            at: now,
+            advert: None,
+            rivals_with: None,
+            refused: None,
+            refused_at: None,
+            told: false,
+            differs_since: None,
+        });
+        sender.at = now;
+        sender
+    }
+
+    /// For how long this sender's addresses have differed.
+    pub fn differs_for(&self, now: Instant, peer: IpAddr) -> Duration {
+        let since = self.senders.get(&peer).and_then(|sender| sender.differs_since);
+        since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    /// The highest priority of those that were heard and did not resign.
+    pub fn best(&self) -> Option<u8> {
+        self.senders.values().filter_map(|sender| sender.rivals_with).max()
+    }
+
+    /// This node became Active: whoever outranks it and was silent is gone.
+    pub fn won(&mut self, priority: u8) {
+        for sender in self.senders.values_mut() {
+            sender.rivals_with = sender.rivals_with.filter(|&theirs| theirs <= priority);
+        }
+    }
+
+    /// Whether one more thing that others cause may be told.
+    pub fn may_tell(&mut self, now: Instant) -> bool {
+        self.quota.allows(now)
+    }
+
+    pub fn status(&self, now: Instant) -> Vec<SenderStatus> {
+        self.senders.iter().map(|(peer, sender)| sender.status(now, *peer)).collect()
+    }
+}
+
+impl Refusal {
+    /// Whether such an advert is likely a rival's that does not agree, and not noise, our own or a replay.
+    pub fn is_of_a_rival(self) -> bool {
+        match self {
+            Refusal::Ttl
+            | Refusal::Version
+            | Refusal::AuthType
+            | Refusal::AuthMismatch
+            | Refusal::Password
+            | Refusal::Hmac
+            | Refusal::Interval
+            | Refusal::Addresses
+            | Refusal::Cast
+            | Refusal::Source
+            | Refusal::Owner => true,
+            Refusal::Length
+            | Refusal::Type
+            | Refusal::Checksum
+            | Refusal::Vrid
+            | Refusal::Replay
+            | Refusal::Own
+            | Refusal::Carp
+            | Refusal::Flood => false,
+        }
+    }
+}
+
+impl Sender {
+    fn status(&self, now: Instant, peer: IpAddr) -> SenderStatus {
+        let mut status = SenderStatus {
+            address: peer.to_string(),
+            age_ms: now.saturating_duration_since(self.at).as_millis() as u64,
+            refused: self.refused.as_ref().map(|(refusal, _)| refusal.name().to_owned()),
+            detail: self.refused.as_ref().map(|(_, detail)| detail.clone()),
+            ..SenderStatus::default()
+        };
+        if let Some(advert) = &self.advert {
+            status.priority = advert.priority;
+            status.version = advert.version.number();
+            status.interval_ms = advert.interval.as_millis() as u64;
+            status.addresses = advert.addresses.iter().map(IpAddr::to_string).collect();
+        }
+        status
+    }
+}
+
+impl Quota {
+    /// `QUOTA` at once, and one more each second.
+    fn allows(&mut self, now: Instant) -> bool {
+        let since = *self.refilled.get_or_insert(now);
+        let refill = now.saturating_duration_since(since).as_secs();
+        if refill > 0 {
+            self.spent = self.spent.saturating_sub(u32::try_from(refill).unwrap_or(u32::MAX));
+            self.refilled = Some(since + Duration::from_secs(refill));
+        }
+        let allows = self.spent < QUOTA;
+        self.spent += u32::from(allows);
+        allows
+    }
+}
+
+/// That count, in a row, before a sender is said to agree again.
+const ADVERTS_AGREED: u32 = 3;
+const SENDERS_MAX: usize = 16;
+const QUOTA: u32 = 8;
