@@ -35,6 +35,7 @@ mod upgrade;
 mod view;
 mod vrrp;
 mod vrrp_frr;
+mod vrrp_import;
 mod vrrp_keepalived;
 mod wildcard;
 
