@@ -36,6 +36,7 @@ mod view;
 mod vrrp;
 mod vrrp_flows;
 mod vrrp_frr;
+mod vrrp_import;
 mod vrrp_keepalived;
 mod vrrp_pulse;
 mod vrrp_track;

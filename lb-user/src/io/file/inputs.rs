@@ -3,6 +3,7 @@
 use std::{
     collections::HashSet,
     fs, io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -62,6 +63,7 @@ impl Inputs {
 }
 
 impl Texts {
+    /// Looks which programs of Keepalived's scripts are there.
     pub fn parse(&self) -> Result<Parsed, Vec<Diagnostic>> {
         let own: Vec<_> = self.own.iter().map(source).collect();
         let foreign = self.keepalived.iter().map(|text| Foreign {
@@ -69,9 +71,27 @@ impl Texts {
             config_id: &text.config_id,
             included: text.included,
         });
-        parse_with(&own, &foreign.collect::<Vec<_>>())
+        let foreign: Vec<_> = foreign.collect();
+        let parsed = parse_with(&own, &foreign, &[])?;
+        let programs = parsed.config.vrrp.scripts.iter().filter_map(|script| script.command.first());
+        let absent: Vec<String> = programs.filter(|program| !is_runnable(program)).cloned().collect();
+        if foreign.is_empty() || absent.is_empty() { Ok(parsed) } else { parse_with(&own, &foreign, &absent) }
     }
 }
+
+/// By its path, or found in PATH; by some user.
+fn is_runnable(program: &str) -> bool {
+    let executable = |path: &Path| {
+        fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
+    if program.contains('/') {
+        return executable(Path::new(program));
+    }
+    PATH.split(':').any(|directory| executable(&Path::new(directory).join(program)))
+}
+
+/// As programs are run with.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 fn source(text: &ConfigText) -> Source<'_> {
     Source { name: &text.name, text: &text.text }

@@ -52,11 +52,16 @@ pub fn parse(file: &str, text: &str) -> Result<Parsed, Vec<Diagnostic>> {
 
 /// Several files that are one configuration: `[[service]]` lists concatenate, any other table is in one of them.
 pub fn parse_files(sources: &[Source<'_>]) -> Result<Parsed, Vec<Diagnostic>> {
-    parse_with(sources, &[])
+    parse_with(sources, &[], &[])
 }
 
-/// The same with files of Keepalived beside them, or alone.
-pub fn parse_with(own: &[Source<'_>], foreign: &[Foreign<'_>]) -> Result<Parsed, Vec<Diagnostic>> {
+/// The same with files of Keepalived beside them, or alone. `absent`: programs that cannot be run here; Keepalived's
+/// routers do not track them.
+pub fn parse_with(
+    own: &[Source<'_>],
+    foreign: &[Foreign<'_>],
+    absent: &[String],
+) -> Result<Parsed, Vec<Diagnostic>> {
     let sources: Vec<Source<'_>> =
         own.iter().copied().chain(foreign.iter().map(|foreign| foreign.source)).collect();
     let mut findings = Findings::new(&sources);
@@ -65,7 +70,7 @@ pub fn parse_with(own: &[Source<'_>], foreign: &[Foreign<'_>]) -> Result<Parsed,
     }
     let raw = raw::read(own, &mut findings);
     let config = convert::config(raw, &mut findings);
-    let imported = keepalived::read(foreign, own.len(), &mut findings);
+    let imported = keepalived::read(foreign, own.len(), absent, &mut findings);
     let config = config.map(|(mut config, mut secrets)| {
         imported.merge(&mut config, &mut secrets, &mut findings);
         (config, secrets)

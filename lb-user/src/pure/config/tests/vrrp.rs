@@ -486,7 +486,7 @@ fn faults_of_keys() {
             "26:11: `0.0.0.0/0` and `2001:db8::1` are of different families",
         ),
         ("rule", "rules = [{ table = 1 }]", "26:10: a rule needs the packets that it is for"),
-        ("hook", "notify = \"notify.sh\"", "26:10: `notify.sh` is not an absolute path"),
+        ("hook", "notify = \"./notify.sh\"", "26:10: `./notify.sh` is not an absolute path"),
         ("track", "track = [{ weight = 5 }]", "26:10: this entry of `track` names nothing"),
         (
             "track two",

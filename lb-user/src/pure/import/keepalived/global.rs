@@ -118,6 +118,9 @@ impl Globals {
         if value::path(&word.text, PATH_MAX).is_err() {
             let message = format!("{} is no absolute path: nothing is written there", quote(&word.text));
             findings.warning(word.at, message, "write the whole path of the FIFO");
+        } else if self.fifos.len() == FIFOS_MAX {
+            let message = format!("there are {FIFOS_MAX} FIFOs already: nothing is written there");
+            findings.warning(word.at, message, "let one program read and pass on");
         } else if self.fifos.contains(&path) {
             let message = "this FIFO is given already: nothing is written twice";
             findings.warning(word.at, message, "keep one of the two");
@@ -301,6 +304,7 @@ const WORDS: [&str; 21] = [
     "vrrp_garp_master_delay",
 ];
 const DELAYS_US: (u64, u64) = (0, 3_600_000_000);
+const FIFOS_MAX: usize = 8;
 const RECIPIENTS_MAX: usize = 16;
 /// PATH_MAX without its final NUL.
 const PATH_MAX: usize = 4_095;

@@ -8,12 +8,12 @@ use crate::pure::config::error::Findings;
 
 /// Of global_defs. False: unknown.
 pub(super) fn global(statement: &Statement, findings: &mut Findings) -> bool {
-    listed(&GLOBAL, statement, findings)
+    listed(GLOBAL, statement, findings)
 }
 
 /// Of a vrrp_instance. False: unknown.
 pub(super) fn instance(statement: &Statement, findings: &mut Findings) -> bool {
-    listed(&INSTANCE, statement, findings)
+    listed(INSTANCE, statement, findings)
 }
 
 /// Of the file itself. False: unknown.
@@ -23,7 +23,7 @@ pub(super) fn top(statement: &Statement, findings: &mut Findings) -> bool {
         findings.warning(statement.at(), message, *remedy);
         return true;
     }
-    listed(&TOP, statement, findings)
+    listed(TOP, statement, findings)
 }
 
 fn listed(list: &[(&str, &str)], statement: &Statement, findings: &mut Findings) -> bool {
@@ -42,10 +42,15 @@ const PROCESS: &str =
     "there is one process, whose thread for VRRP has real-time priority where that is allowed";
 const BUFFERS: &str = "the size of buffers is chosen by itself";
 const SNMP: &str = "there is no SNMP and no D-Bus: `steelyard vrrp show`, metrics and events tell the same";
+const FIFO_SCRIPT: &str = "no program is started for a FIFO: let the system start the one that reads it";
+const OWN_SCRIPT: &str =
+    "the service manager runs what goes before and after: ExecStartPre and ExecStopPost of the unit";
+const INCLUDE: &str = "a line that includes nothing is always told";
+const DUMPS: &str = "there are no dump files: `/v1/status` has everything";
 const RELOAD: &str = "a reload is always checked as a whole before it changes anything";
 const LVS: &str = "it is for virtual_server, which is not taken over yet";
 
-const GLOBAL: [(&str, &str); 72] = [
+const GLOBAL: &[(&str, &str)] = &[
     (
         "enable_script_security",
         "scripts run as the user that is configured; let nobody else be able to change them",
@@ -121,9 +126,37 @@ const GLOBAL: [(&str, &str); 72] = [
     ("vrrp_lower_prio_no_advert", "an advert of lower priority is answered at once (RFC 9568)"),
     ("vrrp_higher_prio_send_advert", "the addresses are announced again when a rival disappears"),
     ("vrrp_min_garp", "the addresses are announced five times, spread over a second"),
+    ("notify_fifo_script", FIFO_SCRIPT),
+    ("vrrp_notify_fifo_script", FIFO_SCRIPT),
+    ("fifo_write_vrrp_states_on_reload", "a FIFO gets a line for each change, and none at a reload"),
+    ("startup_script", OWN_SCRIPT),
+    ("startup_script_timeout", OWN_SCRIPT),
+    ("shutdown_script", OWN_SCRIPT),
+    ("shutdown_script_timeout", OWN_SCRIPT),
+    ("vrrp_garp_extra_if", "addresses on other interfaces are announced as all are"),
+    ("vrrp_delay_after_boot", "only `vrrp_startup_delay` is built, which holds for each start"),
+    ("timer_expired_backup", "who overslept steps back in any case"),
+    ("vrrp_owner_ignore_adverts", "two owners are told as a fault of the configuration"),
+    ("vmac_prefix", "interfaces of virtual MACs are called vrrp.VRID, or as `use_vmac` says"),
+    ("vmac_addr_prefix", "interfaces of virtual MACs are called vrrp.VRID, or as `use_vmac` says"),
+    ("random_seed", "nothing here is random"),
+    ("include_check", INCLUDE),
+    ("data_use_instance", DUMPS),
+    ("json_version", DUMPS),
+    ("state_dump_file", DUMPS),
+    ("stats_dump_file", DUMPS),
+    ("json_dump_file", DUMPS),
+    ("reload_file", RELOAD),
+    ("vrrp_netlink_cmd_rcv_bufs_force", BUFFERS),
+    ("vrrp_netlink_monitor_rcv_bufs_force", BUFFERS),
+    ("lvs_netlink_cmd_rcv_bufs", LVS),
+    ("lvs_netlink_cmd_rcv_bufs_force", LVS),
+    ("lvs_netlink_monitor_rcv_bufs", LVS),
+    ("lvs_netlink_monitor_rcv_bufs_force", LVS),
+    ("process_monitor_rcv_bufs_force", BUFFERS),
 ];
 
-const INSTANCE: [(&str, &str); 20] = [
+const INSTANCE: &[(&str, &str)] = &[
     ("dont_track_primary", "adverts cannot leave through an interface that is down, so it is tracked"),
     ("track_src_ip", "without its source address a router cannot send, and is in Fault in any case"),
     ("use_vmac_addr", "addresses on other interfaces keep the MAC of those"),
@@ -161,7 +194,7 @@ const LATER: [(&str, &str); 8] = [
     ("track_group", NETWORK),
 ];
 
-const TOP: [(&str, &str); 13] = [
+const TOP: &[(&str, &str)] = &[
     ("garp_group", "`vrrp_garp_interval` holds for each interface"),
     ("linkbeat_interfaces", "the kernel tells of links"),
     ("interface_up_down_delays", "a link that bounces has its own patience"),
@@ -173,6 +206,7 @@ const TOP: [(&str, &str); 13] = [
     ("linkbeat_use_polling", "the kernel tells of links"),
     ("child_wait_time", PROCESS),
     ("process_names", PROCESS),
+    ("include_check", INCLUDE),
     ("config_save_dir", "the configuration is read where it stands"),
     ("tmp_config_directory", "the configuration is read where it stands"),
 ];

@@ -70,11 +70,17 @@ pub struct Imported {
     pub keys: Vec<(String, usize, PathBuf)>,
 }
 
-/// `first`: the index of the first of these files among all sources.
-pub(in crate::pure) fn read(files: &[Foreign<'_>], first: usize, findings: &mut Findings) -> Imported {
+/// `first`: the index of the first of these files among all sources. `absent`: programs that cannot be run here.
+pub(in crate::pure) fn read(
+    files: &[Foreign<'_>],
+    first: usize,
+    absent: &[String],
+    findings: &mut Findings,
+) -> Imported {
     let lines = text::lines(files, first, findings);
     let statements = parse(&lines, findings);
     let mut blocks = Blocks::default();
+    blocks.trackers.absent = absent.to_vec();
     for (order, statement) in statements.iter().enumerate() {
         if statement.keyword() == "global_defs" {
             blocks.globals.read(statement, findings);
@@ -142,7 +148,7 @@ impl Blocks {
             .into_iter()
             .filter_map(|group| group.finish(&globals, &mut trackers, is_known, &mut taken, findings))
             .collect();
-        let Trackers { scripts, processes, files } = trackers;
+        let Trackers { scripts, processes, files, .. } = trackers;
         let mut scripts = tracked(scripts, findings);
         run_as(&mut scripts, globals.script_user.as_deref(), findings);
         let mail = std::mem::take(&mut globals.mail);

@@ -20,6 +20,8 @@ pub(super) struct Trackers {
     pub scripts: Vec<Known<Script>>,
     pub processes: Vec<Known<Process>>,
     pub files: Vec<Known<TrackFile>>,
+    /// Programs that cannot be run here.
+    pub absent: Vec<String>,
 }
 
 pub(super) struct Known<T> {
@@ -182,6 +184,12 @@ impl Trackers {
         tracks
     }
 
+    fn absent_program(&self, script: &str) -> Option<String> {
+        let known = self.scripts.iter().find(|known| known.name.value == script)?;
+        let program = known.what.command.first()?;
+        self.absent.contains(program).then(|| program.clone())
+    }
+
     /// None: there is no such thing, or it is not to be tracked.
     fn own_weight(&mut self, entry: &Entry, who: &Tracker<'_>, findings: &mut Findings) -> Option<Weight> {
         let found = match &entry.what {
@@ -195,6 +203,15 @@ impl Trackers {
             }
             Tracked::Interface(_) | Tracked::Service(_) | Tracked::Datapath => {
                 return Some(Weight { weight: 0, is_reversed: false });
+            }
+            Tracked::Script(name) if let Some(program) = self.absent_program(name) => {
+                let message = format!(
+                    "{} runs as if it did not track this, as with Keepalived: {} cannot be run",
+                    who.label,
+                    quote(&program)
+                );
+                findings.warning(entry.at, message, "install it, make it executable, or correct `script`");
+                return None;
             }
             Tracked::Script(name) => track(&mut self.scripts, name),
             Tracked::Process(name) => track(&mut self.processes, name),

@@ -599,3 +599,20 @@ fn no_word_is_dropped_in_silence() {
         assert_eq!(parsed.warnings.len(), 1, "{block}: {:?}", shown(&parsed.warnings));
     }
 }
+
+/// Keepalived runs on without the script, and says it once in the log.
+#[test]
+fn a_script_that_cannot_be_run_is_not_tracked_and_said() {
+    let text = format!(
+        "vrrp_script s {{\nuser nobody\nscript \"/p -x\"\nweight -20\n}}\n{}",
+        with("track_script { s }")
+    );
+    let files = [super::foreign("k.conf", &text)];
+    let parsed = crate::pure::config::parse_with(&[], &files, &["/p".to_owned()]).unwrap();
+    assert!(parsed.config.vrrp.scripts.is_empty() && parsed.config.vrrp.routers[0].track.is_empty());
+    let expected = [
+        "1: nobody tracks `s`: it is left out, and Keepalived does not run it either",
+        "7: `VI_1` runs as if it did not track this, as with Keepalived: `/p` cannot be run",
+    ];
+    assert_eq!(shown(&parsed.warnings), expected);
+}

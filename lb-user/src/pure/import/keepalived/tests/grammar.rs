@@ -167,7 +167,7 @@ fn included_files_stand_where_they_are_included() {
             )
         },
     ];
-    let parsed = parse_with(&[Source { name: "steelyard.toml", text: "" }], &files).unwrap();
+    let parsed = parse_with(&[Source { name: "steelyard.toml", text: "" }], &files, &[]).unwrap();
     assert_eq!(parsed.config.global.node.as_deref(), Some("lb1"));
     assert_eq!(parsed.config.vrrp.scripts[0].command, ["/etc/keepalived/vrrp/check.sh"]);
     let [warning] = &parsed.warnings[..] else { panic!("{:?}", parsed.warnings) };

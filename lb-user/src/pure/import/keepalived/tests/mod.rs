@@ -23,7 +23,7 @@ fn foreign<'a>(name: &'a str, text: &'a str) -> Foreign<'a> {
 }
 
 fn read(text: &str) -> Result<Parsed, Vec<Diagnostic>> {
-    parse_with(&[], &[foreign("k.conf", text)])
+    parse_with(&[], &[foreign("k.conf", text)], &[])
 }
 
 fn accepted(text: &str) -> Parsed {

@@ -55,7 +55,7 @@ fn a_name_that_is_taken_is_an_error() {
     let own = "[[vrrp]]\nname = \"VI_1\"\ninterface = \"eth0\"\nvrid = 51\nversion = 2\naddresses = [\"10.0.5.97\"]\n";
     let both = |own: &str, foreign: &str| {
         let own = crate::pure::config::Source { name: "steelyard.toml", text: own };
-        crate::pure::config::parse_with(&[own], &[super::foreign("k.conf", foreign)])
+        crate::pure::config::parse_with(&[own], &[super::foreign("k.conf", foreign)], &[])
     };
     let errors = both(own, super::BASE).unwrap_err();
     let expected =
