@@ -10,6 +10,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io,
+    net::IpAddr,
     os::fd::AsFd,
     sync::{
         Arc,
@@ -83,6 +84,7 @@ pub(super) struct Thread {
 enum Work {
     Install { router: RouterId, estate: Arc<Estate> },
     Frame { router: RouterId, interface: u32, bytes: Vec<u8> },
+    Answer { peer: IpAddr, bytes: Vec<u8> },
 }
 
 /// To control.
@@ -175,6 +177,10 @@ impl Thread {
                 self.wires.tell(peer, &bytes);
                 Ok(())
             }
+            Action::Answer { peer, bytes } => {
+                self.work.push_back(Work::Answer { peer, bytes });
+                Ok(())
+            }
             Action::Install { router, estate } => {
                 // Only the last counts.
                 self.work
@@ -211,6 +217,10 @@ impl Thread {
                 }
                 Work::Frame { router, interface, bytes } => {
                     self.wires.send_frame(interface, &bytes).err().map(|what| (router, what))
+                }
+                Work::Answer { peer, bytes } => {
+                    self.wires.tell(peer, &bytes);
+                    None
                 }
             };
             if let Some((router, what)) = failure {

@@ -29,5 +29,7 @@ pub mod receive;
 pub mod router;
 pub mod script;
 pub mod served;
+#[cfg(test)]
+mod testing;
 pub mod timer;
 pub mod tracking;

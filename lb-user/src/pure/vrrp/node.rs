@@ -6,6 +6,7 @@
 mod configure;
 mod instance;
 mod outbox;
+mod peers;
 mod status;
 mod world;
 
@@ -21,6 +22,7 @@ use jiff::Timestamp;
 use self::{
     instance::{Hands, Instance},
     outbox::Outbox,
+    peers::Peers,
     world::World,
 };
 use super::{
@@ -29,14 +31,15 @@ use super::{
     group::{self, Condition, Group, Member},
     happening::{End, Happening},
     hmac::Sequencer,
+    pulse::handover::Cause,
     receive,
-    router::Event,
+    router::{Event, Hand, Rival},
 };
 use crate::pure::{
     config::{
         model::{
             Cluster,
-            vrrp::{Address, Route, Router, Rule, Tracked, Vrrp},
+            vrrp::{Address, Route, Router as Config, Rule, Tracked, Vrrp},
         },
         network::Family,
     },
@@ -196,6 +199,11 @@ pub enum Action {
         peer: IpAddr,
         bytes: Vec<u8>,
     },
+    /// The same, behind all that was wanted before, addresses in the kernel included: it says that they are there.
+    Answer {
+        peer: IpAddr,
+        bytes: Vec<u8>,
+    },
     Happened(Happening),
     Stopped,
 }
@@ -239,14 +247,23 @@ pub struct Node {
     sequencer: Sequencer,
     /// Packets that concern no router here.
     refused: BTreeMap<Refusal, u64>,
-    is_stopping: bool,
+    peers: Peers,
+    life: Life,
     outbox: Outbox,
     actions: Vec<Action>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Runs,
+    /// Some routers are being handed over, the others have ended.
+    Stops,
+    Stopped,
+}
+
 impl Node {
     /// Without routers, until it is configured. `seed` makes the incarnation that peers tell this start by.
-    pub fn new(now: Instant, _seed: u64) -> Node {
+    pub fn new(now: Instant, seed: u64) -> Node {
         Node {
             world: World::new(now),
             instances: BTreeMap::new(),
@@ -258,7 +275,8 @@ impl Node {
             pacers: BTreeMap::new(),
             sequencer: Sequencer::default(),
             refused: BTreeMap::new(),
-            is_stopping: false,
+            peers: Peers::new(seed),
+            life: Life::Runs,
             outbox: Outbox::default(),
             actions: Vec::new(),
         }
@@ -266,8 +284,13 @@ impl Node {
 
     /// Takes one thing in that happened at `now`. Deadlines that have passed are handled before it.
     pub fn handle(&mut self, now: Instant, input: Input<'_>) {
+        // What a peer said counts before its silence.
+        if let Input::Peer { source, bytes } = input {
+            self.peers.pulse.receive(now, source, bytes);
+            return self.pass(now);
+        }
         self.pass(now);
-        if !self.is_stopping {
+        if self.life == Life::Runs {
             self.take_in(now, input);
             self.pass(now);
         }
@@ -280,12 +303,7 @@ impl Node {
 
     /// When `Input::Pass` is due at the latest.
     pub fn deadline(&self) -> Option<Instant> {
-        self.timers.first().map(|&(at, _)| at)
-    }
-
-    /// As it is configured; None: it has left.
-    pub fn router(&self, id: RouterId) -> Option<&Router> {
-        self.instances.get(&id).map(|instance| &instance.config)
+        self.timers.first().map(|&(at, _)| at).into_iter().chain(self.peers.deadline()).min()
     }
 
     /// What operators see.
@@ -293,20 +311,13 @@ impl Node {
         status::of(self, now)
     }
 
-    /// A node of the cluster is dead: those that it was Active for need not wait.
-    pub fn peer_lost(&mut self, now: Instant, peer: IpAddr) {
-        for id in self.ids() {
-            self.event(now, id, Event::PeerLost(peer));
-        }
-    }
-
-    /// Becomes Active at once, with its group.
-    pub fn claim(&mut self, now: Instant, id: RouterId, why: &str) {
-        self.event(now, id, Event::Claim(why));
+    /// As configured.
+    pub fn router(&self, id: RouterId) -> Option<&Config> {
+        self.instances.get(&id).map(|instance| &instance.config)
     }
 
     /// Lets somebody else be Active, with its group, and does not preempt it.
-    pub fn release(&mut self, now: Instant, id: RouterId, why: &str) {
+    fn release(&mut self, now: Instant, id: RouterId, why: &str) {
         let members = self.group_of(id).map_or(BTreeSet::from([id]), |group| group.members.clone());
         for id in members {
             self.event(now, id, Event::Release { why, hold_back: true });
@@ -315,10 +326,12 @@ impl Node {
 
     fn take_in(&mut self, now: Instant, input: Input<'_>) {
         match input {
-            // Heartbeats are believed only with a secret of the cluster, and none is kept yet.
             Input::Pass | Input::Peer { .. } => {}
             Input::Clock(timestamp) => self.world.clock = Some((now, timestamp)),
-            Input::Configure(settings) => self.configure(now, settings.vrrp),
+            Input::Configure(settings) => {
+                self.peers.configure(now, &settings);
+                self.configure(now, settings.vrrp);
+            }
             Input::Link(link) => self.link(now, link),
             Input::LinkGone { name } => self.link_gone(now, &name),
             Input::Packet { seen, bytes } => self.packet(now, &seen, bytes),
@@ -339,23 +352,36 @@ impl Node {
 
     /// Everything that is due.
     fn pass(&mut self, now: Instant) {
+        self.pass_peers(now);
+        if self.life == Life::Runs {
+            self.pass_routers(now);
+        }
+        self.tell_peers(now);
+        self.outbox.flush(&mut self.actions);
+        self.finish_stop(now);
+    }
+
+    fn pass_routers(&mut self, now: Instant) {
         // Each sets its next deadline after `now`; a take-over, a group and an announcement may make it due again.
         for _ in 0..TURNS * self.instances.len() {
             let Some(&(_, id)) = self.timers.first().filter(|&&(at, _)| at <= now) else { break };
             if self.instances.get(&id).is_some_and(|instance| instance.delay_ends(now)) {
                 self.judge(now, &BTreeSet::from([id]));
             }
-            self.event(now, id, Event::Pass);
+            let is_taking = |instance: &Instance| instance.group.is_none() && instance.is_taking(now);
+            if !self.instances.get(&id).is_some_and(is_taking) || !self.asks_first(now, id) {
+                self.event(now, id, Event::Pass);
+            }
             self.with(now, id, Instance::announce);
         }
-        self.outbox.flush(&mut self.actions);
     }
 
     /// One thing for the election of one router, and what it means for its group.
     fn event(&mut self, now: Instant, id: RouterId, event: Event<'_>) {
-        let Some(before) = self.instances.get(&id).map(Instance::state) else { return };
+        let Some(before) = self.instances.get(&id).map(Instance::entry) else { return };
         self.with(now, id, |instance, hands| instance.elect(hands, event));
-        self.follow(now, id, before);
+        self.peers.note(id, before, self.instances.get(&id).map(Instance::entry));
+        self.follow(now, id, before.state);
     }
 
     fn with(&mut self, now: Instant, id: RouterId, act: impl FnOnce(&mut Instance, &mut Hands<'_>)) {
@@ -397,6 +423,9 @@ impl Node {
             }
             _ => {
                 for id in group::takers(&self.members(&name)) {
+                    if self.asks_first(now, id) {
+                        continue;
+                    }
                     let why = self.instances.get(&id).map(Instance::why_take).unwrap_or_default();
                     self.event(now, id, Event::Claim(&why));
                 }
@@ -443,29 +472,48 @@ impl Node {
         }
         for id in all {
             let Some(instance) = self.instances.get(&id) else { continue };
-            let condition = match &instance.group {
-                Some(group) => group::condition(id, &self.members(group)).unwrap_or(Condition::Able),
-                None => instance.own.clone(),
-            };
+            let condition = self.condition(instance);
             self.meet(now, id, &condition);
+        }
+    }
+
+    /// What holds for it, with its group.
+    fn condition(&self, instance: &Instance) -> Condition {
+        match &instance.group {
+            Some(group) => group::condition(instance.id, &self.members(group)).unwrap_or(Condition::Able),
+            None => instance.own.clone(),
         }
     }
 
     /// A fault counts before the priority, which else would hand over first.
     fn meet(&mut self, now: Instant, id: RouterId, condition: &Condition) {
-        if let Condition::Fault { why, by_link } = condition {
+        if let Condition::Fault { why, by_link } = condition
+            && !self.leave(now, id, &Cause::Fault, None)
+        {
             self.event(now, id, Event::Fault { why, by_link: *by_link });
         }
-        let Some(instance) = self.instances.get(&id) else { return };
-        let (effective, rival) = (instance.standing.priority, instance.best_rival());
-        if effective != instance.priority() {
-            self.with(now, id, Instance::tell_priority);
-            self.event(now, id, Event::Priority { effective, rival });
-        }
+        self.weigh(now, id);
         match condition {
             Condition::Able => self.event(now, id, Event::Able),
             Condition::Waits(why) => self.event(now, id, Event::Waits(why)),
             Condition::Fault { .. } => {}
+        }
+    }
+
+    fn weigh(&mut self, now: Instant, id: RouterId) {
+        let Some(instance) = self.instances.get(&id) else { return };
+        let (effective, rival, before) =
+            (instance.standing.priority, instance.best_rival(), instance.priority());
+        if effective == before {
+            return;
+        }
+        let may_leave = effective < before && instance.config.hand_over;
+        self.with(now, id, Instance::tell_priority);
+        let above = may_leave.then(|| self.better_successor(id, effective)).flatten();
+        self.event(now, id, Event::Priority { effective, rival: rival.filter(|_| above.is_none()) });
+        if let Some(above) = above {
+            let why = format!("its priority fell to {effective}, below {above} of a peer");
+            self.leave(now, id, &Cause::Outbid(why), Some(effective));
         }
     }
 
@@ -518,11 +566,20 @@ impl Node {
         let mut heard = None;
         self.with(now, id, |instance, hands| heard = Some(instance.receive(hands, seen, bytes)));
         match heard {
-            Some(Ok(rival)) => self.event(now, id, Event::Advert(rival)),
+            Some(Ok(rival)) => self.advert(now, id, rival),
             // Somebody else's protocol: it says nothing of this router.
             Some(Err(Refusal::Carp)) => *self.refused.entry(Refusal::Carp).or_default() += 1,
             Some(Err(refusal)) if refusal.is_of_a_rival() => self.event(now, id, Event::Refused),
             Some(Err(_)) | None => {}
+        }
+    }
+
+    fn advert(&mut self, now: Instant, id: RouterId, rival: Rival) {
+        let state = |node: &Node| node.instances.get(&id).map(Instance::state);
+        let before = state(self);
+        self.event(now, id, Event::Advert(rival));
+        if (before, state(self)) == (Some(State::Active), Some(State::Backup)) {
+            self.outbid(now, id);
         }
     }
 
@@ -539,24 +596,45 @@ impl Node {
             return;
         };
         let (id, state) = (instance.id, instance.state());
+        if state == State::Active && self.leave(now, id, &Cause::FailOver, None) {
+            return;
+        }
         let detail = if state == State::Active {
-            self.release(now, id, "an operator wants another node to be active");
+            self.release(now, id, "an operator wants another node to be active; it holds back");
             "resigned, and holds back until no other node is active".to_owned()
         } else {
-            format!("is {} here: there is nothing to hand over", state.name())
+            self.not_here(id, state)
         };
         self.outbox.told.push(Happening::HandOver { router: name.to_owned(), to: None, detail });
     }
 
     fn stop(&mut self, now: Instant) {
-        self.is_stopping = true;
+        self.life = Life::Stops;
         for id in self.ids() {
-            self.with(now, id, |instance, hands| instance.end(hands, End::Stopped));
+            let is_active = self.instances.get(&id).is_some_and(|instance| instance.state() == State::Active);
+            if !is_active || !self.leave(now, id, &Cause::Stop, None) {
+                self.end(now, id);
+            }
         }
+    }
+
+    fn end(&mut self, now: Instant, id: RouterId) {
+        self.peers.forget(id);
+        self.with(now, id, |instance, hands| instance.end(hands, End::Stopped));
+    }
+
+    /// Once every router has ended.
+    fn finish_stop(&mut self, now: Instant) {
+        if self.life != Life::Stops || self.peers.is_anybody_leaving() {
+            return;
+        }
+        self.life = Life::Stopped;
+        self.timers.clear();
         for group in std::mem::take(&mut self.groups).into_keys() {
             self.outbox.told.push(Happening::GroupEnded { group, how: End::Stopped });
         }
-        self.timers.clear();
+        self.peers.pulse.say_goodbye();
+        self.tell_peers(now);
         self.outbox.flush(&mut self.actions);
         self.actions.push(Action::Stopped);
     }
@@ -564,3 +642,6 @@ impl Node {
 
 /// Of one router in one pass: its election, its group's, its announcement, and one to spare.
 const TURNS: usize = 4;
+
+#[cfg(test)]
+mod tests;

@@ -10,11 +10,14 @@
 //!
 //! Must not know addresses, trackers, sockets or other routers: it is told what they come to.
 
+mod handing;
+
 use std::{
     net::IpAddr,
     time::{Duration, Instant},
 };
 
+pub use self::handing::Hand;
 use super::{node::State, timer::Timer};
 use crate::pure::config::model::vrrp::{Preempt, Version, Wish};
 
@@ -51,6 +54,10 @@ pub struct Router {
     eager: bool,
     /// An operator moved it away: it does not preempt until it was Active again.
     holds_back: bool,
+    /// It hands over to a node that may have the lower priority: no adverts.
+    quiet: bool,
+    /// It took over from a node that may have the higher priority: until then that one's adverts mean nothing.
+    spares: Option<Instant>,
     since: Instant,
     why: String,
     transitions: u64,
@@ -112,8 +119,8 @@ pub enum Event<'a> {
         /// And do not preempt it.
         hold_back: bool,
     },
-    /// This node of the cluster is dead.
-    PeerLost(IpAddr),
+    /// Agreed with another node of the cluster.
+    Hand(Hand<'a>),
     Stop,
 }
 
@@ -148,6 +155,8 @@ impl Router {
             outranks_since: None,
             eager: terms.wish == Wish::Master,
             holds_back: false,
+            quiet: false,
+            spares: None,
             since: now,
             why: "starts".to_owned(),
             transitions: 0,
@@ -194,6 +203,10 @@ impl Router {
         &self.why
     }
 
+    pub fn holds_back(&self) -> bool {
+        self.holds_back
+    }
+
     pub fn since(&self) -> Instant {
         self.since
     }
@@ -216,7 +229,7 @@ impl Router {
         match self.phase {
             Phase::Initialize => None,
             Phase::Backup { down_at } => down_at,
-            Phase::Active { next, .. } => Some(next),
+            Phase::Active { next, .. } => Some(next).filter(|_| !self.quiet),
             Phase::Fault { held } => held,
         }
     }
@@ -248,7 +261,6 @@ impl Router {
                 | Event::Refused
                 | Event::Claim(_)
                 | Event::Release { .. }
-                | Event::PeerLost(_)
                 | Event::Stop,
             ) => Vec::new(),
 
@@ -256,11 +268,10 @@ impl Router {
             (Phase::Backup { .. }, Event::Advert(heard)) => self.heard_in_backup(now, heard),
             (Phase::Backup { .. }, Event::Claim(why)) => self.take(now, why),
             (Phase::Backup { .. }, Event::Release { hold_back, .. }) => self.released(now, hold_back),
-            (Phase::Backup { .. }, Event::PeerLost(peer)) => self.peer_lost(now, peer),
             (Phase::Backup { .. }, Event::Refused) => self.refused(now),
             (Phase::Backup { .. }, Event::Able) => Vec::new(),
 
-            (Phase::Active { sent, next }, Event::Pass) => self.advert_due(now, sent, next),
+            (Phase::Active { next, .. }, Event::Pass) => self.advert_due(now, next),
             (Phase::Active { sent, next }, Event::Advert(heard)) => {
                 self.heard_in_active(now, heard, sent, next)
             }
@@ -268,9 +279,7 @@ impl Router {
                 self.holds_back = hold_back;
                 self.resign(now, self.timer().master_down(), why)
             }
-            (Phase::Active { .. }, Event::Claim(_) | Event::PeerLost(_) | Event::Refused | Event::Able) => {
-                Vec::new()
-            }
+            (Phase::Active { .. }, Event::Claim(_) | Event::Refused | Event::Able) => Vec::new(),
 
             (Phase::Fault { held }, Event::Pass) => self.hold_ended(now, held),
             (Phase::Fault { held: Some(_) }, Event::Able) => {
@@ -286,10 +295,7 @@ impl Router {
                 self.rival = Some(heard);
                 if heard.priority == 0 { Vec::new() } else { self.yield_held(held) }
             }
-            (
-                Phase::Fault { .. },
-                Event::Refused | Event::Claim(_) | Event::Release { .. } | Event::PeerLost(_),
-            ) => Vec::new(),
+            (Phase::Fault { .. }, Event::Refused | Event::Claim(_) | Event::Release { .. }) => Vec::new(),
 
             (
                 Phase::Initialize | Phase::Backup { .. } | Phase::Active { .. },
@@ -301,6 +307,7 @@ impl Router {
             (Phase::Backup { .. } | Phase::Active { .. } | Phase::Fault { .. }, Event::Stop) => {
                 self.retire(now, "stopped")
             }
+            (phase, Event::Hand(hand)) => self.hand(now, phase, hand),
             (_, Event::Priority { effective, rival }) => self.set_priority(now, effective, rival),
         }
     }
@@ -398,12 +405,16 @@ impl Router {
     /// RFC 9568, section 6.4.3.
     fn heard_in_active(&mut self, now: Instant, heard: Rival, sent: Instant, next: Instant) -> Vec<Act> {
         self.rival = Some(heard);
+        let beats_us = heard.priority > self.priority || heard.priority == self.priority && heard.above_us;
+        if self.passes_over(now, heard, beats_us) {
+            return Vec::new();
+        }
         if heard.priority == 0 {
             let mut acts = self.answer(now, sent, next);
             acts.push(Act::AnnounceAgain);
             return acts;
         }
-        if heard.priority > self.priority || heard.priority == self.priority && heard.above_us {
+        if beats_us {
             self.master_interval = heard.interval.max(INTERVAL_MIN);
             let why = if heard.priority > self.priority {
                 format!("{} has priority {}, this node {}", heard.from, heard.priority, self.priority)
@@ -429,15 +440,12 @@ impl Router {
         Vec::new()
     }
 
-    fn advert_due(&mut self, now: Instant, sent: Instant, next: Instant) -> Vec<Act> {
-        if now < next {
-            return Vec::new();
-        }
+    fn advert_due(&mut self, now: Instant, next: Instant) -> Vec<Act> {
+        let Some(late) = now.checked_duration_since(next).filter(|_| !self.quiet) else { return Vec::new() };
         let timer = self.timer();
         // Others may have taken over: to send now would be to fight them. One that is Active is heard within an
         // interval, so the wait is short.
-        if now >= sent + timer.master_down() {
-            let late = now - next;
+        if late + timer.interval >= timer.master_down() {
             let wait = timer.interval + timer.skew();
             let mut acts = vec![Act::Overslept { late }];
             acts.extend(self.become_backup(now, wait, "it slept past the time in which others take over"));
@@ -474,7 +482,7 @@ impl Router {
                 self.phase = Phase::Backup { down_at: Some(down_at) };
                 Vec::new()
             }
-            Phase::Active { .. } if fell && self.terms.hand_over => match rival {
+            Phase::Active { .. } if fell && self.terms.hand_over && !self.quiet => match rival {
                 Some(rival) if rival > effective => self.hand_over(now, rival),
                 Some(_) | None => Vec::new(),
             },
@@ -504,14 +512,6 @@ impl Router {
         self.outranks_since = None;
         self.phase = Phase::Backup { down_at: Some(now + self.timer().master_down()) };
         Vec::new()
-    }
-
-    /// Only the one that was heard last can be the one that is Active.
-    fn peer_lost(&mut self, now: Instant, peer: IpAddr) -> Vec<Act> {
-        if self.rival.is_none_or(|rival| rival.from != peer) {
-            return Vec::new();
-        }
-        self.master_is_down(now, &format!("node {peer} is silent"))
     }
 
     /// Others take over when they missed our adverts. Until then nobody else has the addresses: they stay, so that a
@@ -577,6 +577,8 @@ impl Router {
         let from = self.state();
         self.phase = phase;
         self.outranks_since = None;
+        self.quiet = false;
+        self.spares = None;
         self.since = now;
         self.transitions += 1;
         why.clone_into(&mut self.why);

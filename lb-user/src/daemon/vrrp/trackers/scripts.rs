@@ -48,14 +48,16 @@ pub(super) async fn follow(mut settings: watch::Receiver<Script>, reporter: Repo
     }
 }
 
-/// Says so as soon as the run takes longer than the interval, and until one does not.
+/// Says so as soon as the run takes longer than the interval, and until one takes less than half of it.
 async fn run(what: &Tracked, script: &Script, reporter: &Reporter) -> Ran {
     let mut run = pin!(script::run(script));
-    let interval = script.interval;
+    let (interval, started) = (script.interval, Instant::now());
     select! {
         biased;
         ran = &mut run => {
-            reporter.late(what, None);
+            if started.elapsed() < interval / 2 {
+                reporter.late(what, None);
+            }
             ran
         }
         () = sleep(interval), if interval < script.timeout => {

@@ -24,6 +24,7 @@ impl Node {
         let gone = self.instances.values().filter(|instance| !wanted.contains(&identity(&instance.config)));
         for id in gone.map(|instance| instance.id).collect::<Vec<_>>() {
             self.with(now, id, |instance, hands| instance.end(hands, End::Deleted));
+            self.peers.forget(id);
             if let Some(at) = self.instances.remove(&id).and_then(|instance| instance.armed) {
                 self.timers.remove(&(at, id));
             }

@@ -20,6 +20,7 @@ use crate::pure::{
         happening::{End, Happening},
         hmac::{Senders, Sequencer},
         mismatch::Rivals,
+        pulse::wire::{Entry, Key},
         receive::{Expected, receive},
         router::{Act, Event, Rival, Router, Terms},
         timer::Timer,
@@ -30,6 +31,8 @@ use crate::pure::{
 pub(in crate::pure::vrrp) struct Instance {
     pub(super) id: RouterId,
     pub(super) config: Config,
+    /// What the other nodes of the cluster call it.
+    pub(super) key: Key,
     pub(super) group: Option<String>,
     /// What its group tracks.
     pub(super) group_track: Vec<Track>,
@@ -53,6 +56,8 @@ pub(in crate::pure::vrrp) struct Instance {
     counters: RouterCounters,
     refused: BTreeMap<Refusal, u64>,
     failure: Option<String>,
+    /// When the last advert came that counted.
+    advert_at: Option<Instant>,
 }
 
 /// What only the instance knows of itself, for those who look.
@@ -101,6 +106,8 @@ impl Instance {
             counters: RouterCounters::default(),
             refused: BTreeMap::new(),
             failure: None,
+            advert_at: None,
+            key: Key::of(&config),
             config,
         }
     }
@@ -115,6 +122,7 @@ impl Instance {
                 self.announcer.begin(hands.now, &config.announce);
             }
         }
+        self.key = Key::of(&config);
         self.config = config;
         self.election.set_terms(hands.now, terms(&self.config, self.group.is_some()));
     }
@@ -131,6 +139,21 @@ impl Instance {
 
     pub(super) fn priority(&self) -> u8 {
         self.election.priority()
+    }
+
+    /// As the other nodes of the cluster see it.
+    pub(super) fn entry(&self) -> Entry {
+        let (version, state, priority) = (self.config.version, self.state(), self.priority());
+        Entry { key: self.key, version, state, priority, is_held: self.election.holds_back() }
+    }
+
+    pub(super) fn advert_at(&self) -> Option<Instant> {
+        self.advert_at
+    }
+
+    /// Its timer is about to make it Active.
+    pub(super) fn is_taking(&self, now: Instant) -> bool {
+        self.state() == State::Backup && self.election.deadline().is_some_and(|at| at <= now)
     }
 
     pub(super) fn why_take(&self) -> String {
@@ -277,10 +300,12 @@ impl Instance {
     pub(super) fn elect(&mut self, hands: &mut Hands<'_>, event: Event<'_>) {
         let owned = self.election.owns();
         let acts = self.election.handle(hands.now, event);
+        // Even if they were held: a link that went down takes some addresses along.
+        let is_active = acts.iter().any(|act| matches!(act, Act::Became { to: State::Active, .. }));
         for act in acts {
             self.act(hands, act);
         }
-        if self.election.owns() != owned {
+        if is_active || self.election.owns() != owned {
             self.install(hands);
         }
     }
@@ -422,6 +447,7 @@ impl Instance {
             Ok(heard) => {
                 let advert = &heard.advert;
                 self.counters.adverts_received += 1;
+                self.advert_at = Some(now);
                 self.counters.priority_zero_received += u64::from(advert.priority == 0);
                 self.form = Some(advert.checksum);
                 self.conflicts.heard();

@@ -1,4 +1,5 @@
-//! The order of what one input leads to: every advert before anything that takes time, and what is told last.
+//! The order of what one input leads to: every advert before anything that takes time, what
+//! other nodes hear of it behind it, and what is told last.
 
 use super::{Action, Happening};
 
@@ -9,13 +10,14 @@ pub(super) struct Outbox {
     pub(super) install: Vec<Action>,
     pub(super) frame: Vec<Action>,
     pub(super) close: Vec<Action>,
+    pub(super) tell: Vec<Action>,
     pub(super) told: Vec<Happening>,
 }
 
 impl Outbox {
     pub(super) fn flush(&mut self, actions: &mut Vec<Action>) {
-        let Outbox { open, send, install, frame, close, told } = self;
-        for part in [open, send, install, frame, close] {
+        let Outbox { open, send, install, frame, close, tell, told } = self;
+        for part in [open, send, install, frame, close, tell] {
             actions.append(part);
         }
         actions.extend(told.drain(..).map(Action::Happened));

@@ -20,7 +20,7 @@ pub(super) fn of(node: &Node, now: Instant) -> VrrpStatus {
         }
     });
     let refused = node.refused.iter().map(|(refusal, &count)| (refusal.name().to_owned(), count)).collect();
-    VrrpStatus { routers, groups: groups.collect(), peers: Vec::new(), refused }
+    VrrpStatus { routers, groups: groups.collect(), peers: node.peers.pulse.status(now), refused }
 }
 
 fn router(node: &Node, instance: &Instance, now: Instant) -> RouterStatus {

@@ -8,9 +8,11 @@
 //!
 //! Nothing that is not signed is believed. Must not know what a router does about a peer that is lost.
 
+pub mod handover;
 mod peer;
 #[cfg(test)]
 mod tests;
+pub mod trust;
 pub mod wire;
 
 use std::{
@@ -88,6 +90,7 @@ pub struct Pulse {
     roster: Vec<Entry>,
     roster_digest: u64,
     outbox: Vec<(IpAddr, Vec<u8>)>,
+    answers: Vec<(IpAddr, Vec<u8>)>,
     events: Vec<Event>,
 }
 
@@ -110,6 +113,7 @@ impl Pulse {
             roster: Vec::new(),
             roster_digest: digest(&[]),
             outbox: Vec::new(),
+            answers: Vec::new(),
             events: Vec::new(),
         }
     }
@@ -176,7 +180,7 @@ impl Pulse {
         match datagram.message {
             Message::Hello | Message::Answer => {}
             Message::Beat { yours, hears, .. } => {
-                peer.acknowledged = yours;
+                peer.acknowledged = Some(yours);
                 peer.deaf_since = if hears { None } else { peer.deaf_since.or(Some(now)) };
             }
             Message::Roster { digest, part, parts, entries } => {
@@ -234,12 +238,12 @@ impl Pulse {
             self.peers.values().filter(|peer| now >= peer.beat_at).map(|peer| peer.address).collect();
         for address in due {
             let Some(peer) = self.peers.get_mut(&address) else { continue };
-            let is_absent = matches!(peer.presence, Presence::Unknown | Presence::Left);
-            peer.beat_at = now + self.heartbeat.max(PROBE_MIN) * if is_absent { ABSENT } else { 1 };
+            peer.beat_at = now + self.heartbeat.max(PROBE_MIN) * peer.pace();
             let hears = peer.is_alive();
-            let (yours, lacks) = (peer.roster_digest, peer.acknowledged != self.roster_digest);
+            let peer_is_absent = peer.is_absent();
+            let (yours, lacks) = (peer.roster_digest, peer.acknowledged != Some(self.roster_digest));
             self.tell(address, Message::Beat { mine: self.roster_digest, yours, hears });
-            if lacks && hears {
+            if lacks && !peer_is_absent {
                 self.send_roster(address);
             }
         }
@@ -262,18 +266,30 @@ impl Pulse {
         }
         self.roster_digest = digest(&entries);
         self.roster = entries;
-        for peer in self.peers.values_mut().filter(|peer| peer.is_alive()) {
-            peer.beat_at = now;
+        for peer in self.peers.values_mut() {
+            // What it acknowledged last may have been the same long ago.
+            peer.acknowledged = None;
+            if !peer.is_absent() {
+                peer.beat_at = now;
+            }
         }
         self.beat(now);
     }
 
     pub fn tell(&mut self, address: IpAddr, message: Message) {
-        let (Some(Signing { key, .. }), Some(peer)) = (&self.signing, self.peers.get_mut(&address)) else {
-            return;
-        };
-        let datagram = peer.address_to(self.incarnation, message);
-        self.outbox.push((address, key.encode(&datagram)));
+        let bytes = self.address_to(address, message);
+        self.outbox.extend(bytes.map(|bytes| (address, bytes)));
+    }
+
+    /// Says it when all is done that is to be done now.
+    pub fn answer(&mut self, address: IpAddr, message: Message) {
+        let bytes = self.address_to(address, message);
+        self.answers.extend(bytes.map(|bytes| (address, bytes)));
+    }
+
+    fn address_to(&mut self, address: IpAddr, message: Message) -> Option<Vec<u8>> {
+        let (Signing { key, .. }, peer) = (self.signing.as_ref()?, self.peers.get_mut(&address)?);
+        Some(key.encode(&peer.address_to(self.incarnation, message)))
     }
 
     /// Tells everybody that silence from now on means nothing.
@@ -289,6 +305,10 @@ impl Pulse {
         mem::take(&mut self.outbox)
     }
 
+    pub fn take_answers(&mut self) -> Vec<(IpAddr, Vec<u8>)> {
+        mem::take(&mut self.answers)
+    }
+
     pub fn take_events(&mut self) -> Vec<Event> {
         mem::take(&mut self.events)
     }
@@ -302,10 +322,6 @@ impl Pulse {
         self.peers.values().map(of).min()
     }
 
-    pub fn has_peers(&self) -> bool {
-        !self.peers.is_empty()
-    }
-
     /// The living peer that has this router Active.
     pub fn holder(&self, key: Key) -> Option<(IpAddr, Entry)> {
         self.living(key)
@@ -313,10 +329,13 @@ impl Pulse {
             .find(|(_, entry)| entry.state == State::Active)
     }
 
-    /// The living peer that would be Active next.
-    pub fn successor(&self, key: Key) -> Option<(IpAddr, Entry)> {
-        self.living(key)
+    /// The living peer that has all of these in Backup, and would be Active next.
+    pub fn successor(&self, keys: &[Key]) -> Option<(IpAddr, Entry)> {
+        let waits = |peer: &Peer, key: Key| peer.entry(key).filter(|entry| entry.state == State::Backup);
+        let (first, others) = keys.split_first()?;
+        self.living(*first)
             .filter(|(_, entry)| entry.state == State::Backup)
+            .filter(|(peer, _)| others.iter().all(|key| waits(peer, *key).is_some()))
             .max_by_key(|(peer, entry)| (entry.priority, rank(peer)))
             .map(|(peer, entry)| (peer.address, entry))
     }
@@ -330,26 +349,25 @@ impl Pulse {
         })
     }
 
-    /// The peer that has this router Active and has not heard us since `long`, though we hear it.
+    /// Whether any living peer has not heard us for `long`, though we hear it.
+    pub fn is_unheard(&self, now: Instant, long: Duration) -> bool {
+        self.peers.values().any(|peer| peer.is_alive() && peer.is_deaf(now, long))
+    }
+
+    /// The peer that has this router Active, and has not heard us for `long`, though we hear it.
     pub fn deaf_holder(&self, now: Instant, key: Key, long: Duration) -> Option<IpAddr> {
         self.living(key)
-            .filter(|(_, entry)| entry.state == State::Active)
-            .find(|(peer, _)| peer.deaf_since.is_some_and(|since| now >= since + long))
+            .find(|(peer, entry)| entry.state == State::Active && peer.is_deaf(now, long))
             .map(|(peer, _)| peer.address)
     }
 
-    /// When a peer that does not hear us has not for `long`.
-    pub fn deaf_at(&self, now: Instant, long: Duration) -> Option<Instant> {
-        self.peers
-            .values()
-            .filter(|peer| peer.is_alive())
-            .filter_map(|peer| Some(peer.deaf_since? + long))
-            .filter(|at| *at > now)
-            .min()
+    /// Whether the configuration names it.
+    pub fn knows(&self, address: IpAddr) -> bool {
+        self.peers.contains_key(&address)
     }
 
-    pub fn is_alive(&self, address: IpAddr) -> bool {
-        self.peers.get(&address).is_some_and(Peer::is_alive)
+    pub fn heartbeat(&self) -> Duration {
+        self.heartbeat
     }
 
     pub fn patience(&self) -> Duration {
@@ -374,5 +392,3 @@ fn rank(peer: &Peer) -> u64 {
 }
 
 const PROBE_MIN: Duration = Duration::from_millis(1);
-/// So many times less often does a node hear of us that is not there: it speaks first when it starts.
-const ABSENT: u32 = 10;

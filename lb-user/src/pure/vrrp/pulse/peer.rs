@@ -40,7 +40,7 @@ pub(super) struct Peer {
     pub roster_digest: u64,
     partial: Option<Partial>,
     /// The digest of our roster that it has.
-    pub acknowledged: u64,
+    pub acknowledged: Option<u64>,
     /// Since when it says that it does not hear us.
     pub deaf_since: Option<Instant>,
     /// Why its datagrams are not believed, and when that was told.
@@ -52,7 +52,9 @@ pub(super) struct Session {
     /// What it wants echoed.
     token: u64,
     /// The newest that counted.
-    sequence: u64,
+    newest: u64,
+    /// Bit by bit backwards from the newest: those that count no more. What waits behind work is overtaken by beats.
+    seen: u128,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +106,22 @@ impl Mint {
     }
 }
 
+impl Session {
+    /// Once.
+    fn counts(&mut self, sequence: u64) -> bool {
+        if let Some(ahead) = sequence.checked_sub(self.newest).filter(|ahead| *ahead > 0) {
+            let moved = u32::try_from(ahead).ok().and_then(|ahead| self.seen.checked_shl(ahead));
+            self.seen = moved.unwrap_or(0) | 1;
+            self.newest = sequence;
+            return true;
+        }
+        let behind = u32::try_from(self.newest - sequence).ok().and_then(|behind| 1_u128.checked_shl(behind));
+        let Some(bit) = behind.filter(|bit| self.seen & bit == 0) else { return false };
+        self.seen |= bit;
+        true
+    }
+}
+
 impl Peer {
     pub(super) fn new(now: Instant, address: IpAddr, key: &SigningKey, mint: &mut Mint) -> Peer {
         Peer {
@@ -120,7 +138,7 @@ impl Peer {
             roster: Vec::new(),
             roster_digest: digest(&[]),
             partial: None,
-            acknowledged: digest(&[]),
+            acknowledged: None,
             deaf_since: None,
             refusal: None,
         }
@@ -128,6 +146,25 @@ impl Peer {
 
     pub(super) fn is_alive(&self) -> bool {
         self.presence == Presence::Alive
+    }
+
+    /// It never was there, or left.
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self.presence, Presence::Unknown | Presence::Left)
+    }
+
+    /// Heartbeats from one to the next. One that is silent may hear us, though we do not hear it; one that is not there
+    /// speaks first when it starts.
+    pub(super) fn pace(&self) -> u32 {
+        match self.presence {
+            Presence::Alive => 1,
+            Presence::Silent => 2,
+            Presence::Unknown | Presence::Left => 10,
+        }
+    }
+
+    pub(super) fn is_deaf(&self, now: Instant, long: Duration) -> bool {
+        self.deaf_since.is_some_and(|since| now >= since + long)
     }
 
     /// What it says of its router of this name.
@@ -141,8 +178,8 @@ impl Peer {
 
     /// Judges a signed datagram, and remembers what follows from it.
     pub(super) fn judge(&mut self, datagram: &Datagram, key: &SigningKey, mint: &mut Mint) -> Belief {
-        let fresh =
-            Session { incarnation: datagram.incarnation, token: datagram.token, sequence: datagram.sequence };
+        let (token, newest) = (datagram.token, datagram.sequence);
+        let fresh = Session { incarnation: datagram.incarnation, token, newest, seen: u128::MAX };
         if datagram.echo == self.pending {
             self.current = self.pending;
             self.pending = mint.token(key, self.address);
@@ -155,11 +192,11 @@ impl Peer {
         }
         match &mut self.session {
             Some(session) if datagram.echo == self.current && session.incarnation == datagram.incarnation => {
-                if datagram.sequence <= session.sequence {
-                    return Belief::Stale;
+                if session.counts(datagram.sequence) {
+                    Belief::Known
+                } else {
+                    Belief::Stale
                 }
-                session.sequence = datagram.sequence;
-                Belief::Known
             }
             _ => Belief::Unproven,
         }
@@ -169,7 +206,7 @@ impl Peer {
         self.roster.clear();
         self.roster_digest = digest(&[]);
         self.partial = None;
-        self.acknowledged = digest(&[]);
+        self.acknowledged = None;
         self.deaf_since = None;
     }
 
@@ -258,3 +295,31 @@ impl Peer {
 }
 
 const REFUSAL_AGAIN: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_datagram_counts_once_and_not_when_it_is_old() {
+        let mut session = Session { incarnation: 1, token: 2, newest: 1_000, seen: u128::MAX };
+        for (sequence, counts) in [
+            (1_000, false),
+            (999, false),
+            (1_005, true),
+            (1_003, true),
+            (1_003, false),
+            (1_005, false),
+            (1_132, true),
+            (1_004, false),
+            (1_006, true),
+            (1_006, false),
+            (9_000_000_000, true),
+            (8_999_999_999, true),
+            (0, false),
+            (u64::MAX, true),
+        ] {
+            assert_eq!(session.counts(sequence), counts, "{sequence}");
+        }
+    }
+}

@@ -6,6 +6,7 @@ use crate::pure::{
         model::{Secret, vrrp::Version},
         network::Family,
     },
+    testing::an_instant,
     vrrp::node::State,
 };
 
@@ -112,7 +113,7 @@ fn entry(vrid: u8, state: State, priority: u8) -> Entry {
 }
 
 fn two() -> Net {
-    let mut net = Net::new(Instant::now(), &["hush"; 2]);
+    let mut net = Net::new(an_instant(), &["hush"; 2]);
     net.run(Duration::from_millis(50));
     assert_eq!(net.told(), [(0, "found"), (1, "found")]);
     net
@@ -198,7 +199,7 @@ fn what_was_recorded_is_worth_nothing() {
 
 #[test]
 fn another_secret_is_told_once_and_nothing_believed() {
-    let mut net = Net::new(Instant::now(), &["hush", "other"]);
+    let mut net = Net::new(an_instant(), &["hush", "other"]);
     net.run(Duration::from_secs(2));
     assert_eq!(net.told(), [(0, "refused"), (1, "refused")]);
     assert_eq!(net.nodes[0].status(net.now)[0].state, "refused");
@@ -243,7 +244,7 @@ fn who_does_not_hear_says_so() {
 
 #[test]
 fn the_best_of_those_that_could_succeeds() {
-    let mut net = Net::new(Instant::now(), &["hush"; 3]);
+    let mut net = Net::new(an_instant(), &["hush"; 3]);
     net.run(Duration::from_millis(20));
     let key = entry(51, State::Active, 0).key;
     let mut given = |first: Entry, second: Entry| {
@@ -251,7 +252,7 @@ fn the_best_of_those_that_could_succeeds() {
         net.nodes[1].set_roster(now, vec![first]);
         net.nodes[2].set_roster(now, vec![second]);
         net.run(Duration::from_millis(10));
-        let successor = net.nodes[0].successor(key).map(|(peer, _)| peer);
+        let successor = net.nodes[0].successor(&[key]).map(|(peer, _)| peer);
         (successor, net.nodes[0].is_better_claimed(key, 100))
     };
     let (one, two) = (Some(address(1)), Some(address(2)));

@@ -83,7 +83,6 @@ fn every_state_takes_every_event() {
         (initialize, moved(80), "", "initialize"),
         (initialize, Event::Claim(""), "", "initialize"),
         (initialize, release, "", "initialize"),
-        (initialize, Event::PeerLost(PEER), "", "initialize"),
         (initialize, Event::Stop, "", "initialize"),
         (backup, Event::Pass, "", "backup 2000"),
         (backup, Event::Able, "", "backup 2000"),
@@ -99,7 +98,6 @@ fn every_state_takes_every_event() {
         (backup, moved(80), "", "backup 2078"),
         (backup, Event::Claim(""), "advert 100, active", "active 1000"),
         (backup, release, "", "backup 3609"),
-        (backup, Event::PeerLost(PEER), "", "backup 2000"),
         (backup, Event::Stop, "initialize", "initialize"),
         (wants, Event::Pass, "", "wants"),
         (wants, Event::Able, "", "wants"),
@@ -113,7 +111,6 @@ fn every_state_takes_every_event() {
         (wants, moved(80), "", "wants"),
         (wants, Event::Claim(""), "advert 100, active", "active 1000"),
         (wants, release, "", "backup 3609"),
-        (wants, Event::PeerLost(PEER), "", "wants"),
         (wants, Event::Stop, "initialize", "initialize"),
         (active, Event::Pass, "", "active 400"),
         (active, Event::Able, "", "active 400"),
@@ -136,7 +133,6 @@ fn every_state_takes_every_event() {
         (active, moved(80), "advert 0, backup", "backup 1687"),
         (active, Event::Claim(""), "", "active 400"),
         (active, release, "advert 0, backup", "backup 3609"),
-        (active, Event::PeerLost(PEER), "", "active 400"),
         (active, Event::Stop, "advert 0, initialize", "initialize"),
         (fault, Event::Pass, "", "fault"),
         (fault, Event::Able, "backup", "backup 3609"),
@@ -150,7 +146,6 @@ fn every_state_takes_every_event() {
         (fault, moved(80), "", "fault"),
         (fault, Event::Claim(""), "", "fault"),
         (fault, release, "", "fault"),
-        (fault, Event::PeerLost(PEER), "", "fault"),
         (fault, Event::Stop, "initialize", "initialize"),
         (held, Event::Pass, "", "held 900"),
         (held, Event::Able, "advert 100, active", "active 1000"),
@@ -164,7 +159,6 @@ fn every_state_takes_every_event() {
         (held, moved(80), "", "held 900"),
         (held, Event::Claim(""), "", "held 900"),
         (held, release, "", "held 900"),
-        (held, Event::PeerLost(PEER), "", "held 900"),
         (held, Event::Stop, "advert 0, initialize", "initialize"),
     ] {
         let mut router = in_phase(now, terms(), phase);
@@ -344,18 +338,61 @@ fn hand_over_is_asked_for_and_needs_a_rival_that_is_better() {
 }
 
 #[test]
-fn a_dead_node_is_waited_for_no_longer() {
-    let now = an_instant();
-    let backup = Phase::Backup { down_at: Some(now + ms(3_000)) };
-    let other = IpAddr::from([10, 0, 0, 3]);
-    for (name, grouped, lost, acts) in [
-        ("the one that is Active", false, PEER, "advert 100, active"),
-        ("another", false, other, ""),
-        ("with its group", true, PEER, ""),
+fn every_state_takes_every_hand() {
+    let now = an_instant() + ms(1_000_000);
+    let backup = Phase::Backup { down_at: Some(now + ms(2_000)) };
+    let wants = Phase::Backup { down_at: None };
+    let active = Phase::Active { sent: now - ms(600), next: now + ms(400) };
+    let held = Phase::Fault { held: Some(now + ms(900)) };
+    let hands = [Hand::Leave, Hand::Stay, Hand::Succeed(""), Hand::Postpone(now + ms(50))];
+    for (phase, expected) in [
+        (Phase::Initialize, ["initialize"; 4]),
+        (backup, ["backup 2000", "backup 2000", "active 1000", "backup 50"]),
+        (wants, ["wants", "wants", "active 1000", "backup 50"]),
+        (active, ["active 400"; 4]),
+        (Phase::Fault { held: None }, ["fault"; 4]),
+        (held, ["held 900"; 4]),
     ] {
-        let mut router = in_phase(now, Terms { grouped, ..terms() }, backup);
-        router.handle(now, Event::Advert(rival(150)));
-        assert_eq!(said(&router.handle(now, Event::PeerLost(lost))), acts, "{name}");
-        assert_eq!(router.wants(), grouped, "{name}");
+        for (hand, after) in hands.into_iter().zip(expected) {
+            let mut router = in_phase(now, terms(), phase);
+            let acts = said(&router.handle(now, Event::Hand(hand)));
+            assert_eq!(shown(now, router.phase), after, "{phase:?}, {hand:?}");
+            let is_taken = after == "active 1000";
+            assert_eq!(acts, if is_taken { "advert 100, active" } else { "" }, "{phase:?}, {hand:?}");
+        }
     }
+}
+
+#[test]
+fn one_that_leaves_is_quiet_until_it_stays_or_is_outbid() {
+    let now = an_instant();
+    let leaving = || {
+        let mut router = in_phase(now, terms(), Phase::Active { sent: now, next: now + ms(400) });
+        router.handle(now, Event::Hand(Hand::Leave));
+        assert_eq!(router.deadline(), None);
+        router
+    };
+    let after = now + ms(500);
+    for (event, acts) in [
+        (Event::Pass, ""),
+        (Event::Advert(rival(0)), ""),
+        (Event::Advert(rival(50)), ""),
+        (Event::Advert(rival(150)), "backup"),
+        (Event::Priority { effective: 50, rival: Some(90) }, ""),
+        (Event::Hand(Hand::Stay), "advert 100"),
+        (Event::Release { why: "", hold_back: true }, "advert 0, backup"),
+        (Event::Stop, "advert 0, initialize"),
+    ] {
+        assert_eq!(said(&leaving().handle(after, event)), acts, "{event:?}");
+    }
+}
+
+#[test]
+fn a_successor_does_not_mind_what_the_leaver_sent_before() {
+    let now = an_instant();
+    let mut router = in_phase(now, terms(), Phase::Backup { down_at: Some(now + ms(2_000)) });
+    router.handle(now, Event::Hand(Hand::Succeed("")));
+    assert_eq!(said(&router.handle(now + ms(50), Event::Advert(rival(150)))), "");
+    assert_eq!(said(&router.handle(now + ms(99), Event::Advert(rival(0)))), "announce");
+    assert_eq!(said(&router.handle(now + ms(100), Event::Advert(rival(150)))), "backup");
 }
