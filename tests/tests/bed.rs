@@ -9,10 +9,16 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::bed::{
-    Arms, Bed, Family, Forward, Layout,
+    Arms, Bed, Family, Forward, Layout, Pair,
     client::{Knock, Requests, Session, knock, knock_from, ping, tcp_from, udp_from},
-    datagrams, layout,
+    datagrams,
+    frr::{Frr, FrrRouter},
+    keepalived::Keepalived,
+    layout,
+    observer::Observer,
+    tcpdump::Tcpdump,
     topology::{attach, interface_index},
+    vrrp::{Virtual, keepalived_config},
     xdp::Program,
 };
 
@@ -207,5 +213,35 @@ fn a_bed_leaves_nothing_behind_even_when_a_test_panics() -> Result<()> {
         .filter(|name| name.starts_with(tag))
         .collect();
     ensure!(left.is_empty(), "{left:?}");
+    Ok(())
+}
+
+/// Keepalived and FRR, without the program under test.
+#[test]
+fn nodes_of_others_share_an_address() -> Result<()> {
+    const LIMIT: Duration = Duration::from_secs(10);
+    const QUIET: Duration = Duration::from_millis(400);
+    let pair = Pair::new(2, 0)?;
+    let observer = Observer::start(&pair)?;
+    let tcpdump = Tcpdump::start(&pair, "ip proto 112 or ip6 proto 112")?;
+    let router = Virtual::new(1, Family::V4, &[150, 100]);
+    let both = [router.clone(), Virtual::new(1, Family::V6, &[150, 100])];
+    let mut keepalived = Keepalived::running(&pair, 0, &keepalived_config(&pair, 0, &both))?;
+    pair.wait_for_holders(router.address(), &[0], LIMIT)?;
+    let addresses = [both[0].address(), both[1].address()];
+    let frr = Frr::running(&pair, 1, &[FrrRouter { vrid: 1, priority: 100, interval_ms: 100, addresses }])?;
+    keepalived.stop()?;
+    for family in Family::BOTH {
+        observer.wait_for(1, family, 1, QUIET, LIMIT).with_context(|| frr.log())?;
+    }
+    keepalived.start()?;
+    pair.cut(0)?;
+    pair.wait_for_holders(router.address(), &[0, 1], LIMIT).context("each is alone")?;
+    pair.mend(0)?;
+    for family in Family::BOTH {
+        observer.wait_for(1, family, 0, QUIET, LIMIT).with_context(|| frr.log())?;
+    }
+    ensure!(tcpdump.stop()?.contains("VRRPv3, Advertisement, vrid 1, prio 150"), "tcpdump saw no advert");
+    ensure!(observer.stop()?.iter().any(|advert| advert.priority == 0), "nobody resigned");
     Ok(())
 }

@@ -8,6 +8,7 @@ mod ebpf;
 mod exec;
 mod fuzz;
 mod setup;
+mod soak;
 mod test;
 mod tidy;
 mod workspace;
@@ -39,8 +40,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Measure.
     Bench(bench::Arguments),
-    /// Keep many connections open while everything that can change does; see docs/reliability.md.
-    Soak(demo::Arguments),
+    /// Keep many connections open while everything that can change does, or `vrrp`; see docs/reliability.md.
+    Soak(soak::Arguments),
     /// Run one fuzz target for a while.
     Fuzz(fuzz::Arguments),
 }
@@ -60,7 +61,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test(arguments) => return test::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments)?,
         Task::Bench(arguments) => bench::run(&arguments)?,
-        Task::Soak(arguments) => demo::start("soak", &arguments.rest)?,
+        Task::Soak(arguments) => soak::run(&arguments)?,
         Task::Fuzz(arguments) => fuzz::run(&arguments)?,
     }
     Ok(ExitCode::SUCCESS)

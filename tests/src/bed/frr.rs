@@ -3,7 +3,6 @@
 use std::{
     fs::{self, File},
     net::IpAddr,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -36,8 +35,6 @@ impl<'a> Frr<'a> {
     pub fn running(pair: &'a Pair, node: usize, routers: &[FrrRouter]) -> Result<Frr<'a>> {
         let host = &pair.nodes[node];
         let folder = pair.folder(node);
-        // Its sockets are made by a user of its own, unless told otherwise; root it stays, but the folder is looked at.
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
         for router in routers {
             add_macvlans(host, router)?;
         }
@@ -86,8 +83,9 @@ fn add_macvlans(host: &Host, router: &FrrRouter) -> Result<()> {
         let (name, vrid) = (format!("vrrp{number}-{}", router.vrid), router.vrid);
         let mac = format!("00:00:5e:00:{:02x}:{vrid:02x}", if family == Family::V4 { 1 } else { 2 });
         host.namespace.ip(&format!(
-            "link add {name} link {INTERFACE} addrgenmode {} type macvlan mode bridge\n\
+            "link add {name} link {INTERFACE} type macvlan mode bridge\n\
              link set {name} address {mac}\n\
+             link set {name} addrgenmode {}\n\
              addr add {address}/{} dev {name}{}\n\
              link set {name} up\n",
             if family == Family::V4 { "none" } else { "eui64" },
@@ -116,7 +114,8 @@ fn config(routers: &[FrrRouter]) -> String {
 fn start(host: &Host, folder: &Path, daemon: &str) -> Result<Child> {
     let log = File::create(folder.join(format!("{daemon}.log")))?;
     let mut command = Command::new(Path::new(DAEMONS).join(daemon));
-    command.args(["--user", "root", "--group", "root", "--vty_port", "0", "--log", "stdout"]);
+    // The group is the one that its shell must be of.
+    command.args(["--user", "root", "--group", "frrvty", "--vty_port", "0", "--log", "stdout"]);
     for (option, file) in [
         ("--config_file", format!("{daemon}.conf")),
         ("--pid_file", format!("{daemon}.pid")),

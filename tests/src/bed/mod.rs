@@ -40,6 +40,7 @@ pub mod stream;
 mod switch;
 pub mod tcpdump;
 pub mod topology;
+pub mod vrrp;
 pub mod wait;
 pub mod xdp;
 
@@ -50,4 +51,4 @@ pub use pair::Pair;
 pub use server::Server;
 pub use steelyard::Steelyard;
 pub use topology::{Bed, Host};
-pub use wait::poll;
+pub use wait::{pause, poll};

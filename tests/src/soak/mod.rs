@@ -6,11 +6,14 @@
 //! ```text
 //! bed ─► crowd: TCP sessions, UDP flows ─► one step after the other ─► ask ─► row of the report
 //! ```
+//!
+//! `vrrp` is one of its own: nodes that share addresses.
 
 mod crowd;
 mod death;
 mod report;
 mod steps;
+pub mod vrrp;
 
 pub use self::{
     crowd::{Asked, Crowd},

@@ -1,9 +1,9 @@
 //! The soak on a small scale; `cargo xtask soak` has the large one.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lb_tests::{
     bed::Forward,
-    soak::{Plan, run, time_to_the_last},
+    soak::{Plan, run, time_to_the_last, vrrp},
 };
 
 fn nothing_breaks(plan: Plan) -> Result<()> {
@@ -66,6 +66,16 @@ fn a_dead_server_gets_no_connection_for_longer_than_its_checks_take() -> Result<
         // The figure is the soak's; here other scenarios share the machine.
         ensure!(death.last_ms <= death.limit_ms + CROWDED_MS, "{death:?}");
     }
+    Ok(())
+}
+
+/// Three nodes of ours and Keepalived; another seed each time, which a failure tells.
+#[test]
+fn addresses_are_never_on_two_nodes_nor_on_none() -> Result<()> {
+    let seed = u64::from(std::process::id());
+    let plan = vrrp::Plan { seconds: 60, seed, nodes: 3, foreign: true, heartbeats: true };
+    let report = vrrp::run(plan).with_context(|| format!("--seed {seed}"))?;
+    eprintln!("{report}");
     Ok(())
 }
 

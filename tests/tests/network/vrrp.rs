@@ -13,6 +13,10 @@ use lb_tests::bed::{
 
 /// A router in each family on `eth0`, an advert every 100 ms. There is no data path: a node may do VRRP alone.
 fn config(steelyard: &Steelyard, priority: u8, interface: &str) -> String {
+    config_with(steelyard, priority, interface, "")
+}
+
+fn config_with(steelyard: &Steelyard, priority: u8, interface: &str, more: &str) -> String {
     let mut text = format!(
         "[global]\nadmin_socket = {:?}\nstate = {:?}\n\n[datapath]\npin = {:?}\n",
         steelyard.socket(),
@@ -23,7 +27,7 @@ fn config(steelyard: &Steelyard, priority: u8, interface: &str) -> String {
         let bits = Pair::prefix(family);
         text += &format!(
             "\n[[vrrp]]\nname = \"{family:?}\"\ninterface = {interface:?}\nvrid = 51\nversion = 3\n\
-             priority = {priority}\nadvert_interval = \"100ms\"\naddresses = [\"{}/{bits}\"]\n",
+             priority = {priority}\nadvert_interval = \"100ms\"\naddresses = [\"{}/{bits}\"]\n{more}",
             vip(family)
         );
     }
@@ -134,6 +138,49 @@ fn an_interface_that_is_missing_is_waited_for() -> Result<()> {
     late("link set late0 up")?;
     late("addr add 10.99.0.1/24 dev late0")?;
     holders(&pair, &[0])
+}
+
+/// The neighbours of the address notice nothing when it moves: its MAC moves along.
+#[test]
+fn a_virtual_mac_moves_with_the_address() -> Result<()> {
+    let pair = Pair::new(2, 0)?;
+    let mut nodes = [pair.steelyard(0)?, pair.steelyard(1)?];
+    for (node, priority) in nodes.iter_mut().zip([200, 100]) {
+        node.write_config(&config_with(node, priority, INTERFACE, "virtual_mac = true\n"))?;
+        node.start()?;
+    }
+    holders(&pair, &[0])?;
+    answered(&pair)?;
+    all_at_virtual_macs(&pair)?;
+    let devices = |node: usize| -> Result<String> {
+        Ok(pair.nodes[node].namespace.ip_json(&["link", "show", "type", "macvlan"])?.to_string())
+    };
+    for device in ["vrrp.51", "vrrp6.51"] {
+        ensure!(devices(0)?.contains(device), "there is no {device}: {}", devices(0)?);
+    }
+    nodes[0].kill9()?;
+    // The switch learns the way from adverts.
+    pair.cut(0)?;
+    answered(&pair)?;
+    all_at_virtual_macs(&pair)?;
+    pair.mend(0)?;
+    nodes[0].start()?;
+    holders(&pair, &[0])?;
+    answered(&pair)?;
+    nodes[0].terminate()?;
+    ensure!(!devices(0)?.contains("vrrp"), "a device is left: {}", devices(0)?);
+    holders(&pair, &[1])
+}
+
+/// As the client has learned.
+fn all_at_virtual_macs(pair: &Pair) -> Result<()> {
+    for (family, mac) in [(V4, "00:00:5e:00:01:33"), (V6, "00:00:5e:00:02:33")] {
+        let address = vip(family).to_string();
+        let neighbours = pair.client.namespace.ip_json(&["neigh", "show", "to", &address])?;
+        let known = neighbours.get(0).and_then(|known| known.get("lladdr"));
+        ensure!(known.and_then(|known| known.as_str()) == Some(mac), "{address} is at {known:?}");
+    }
+    Ok(())
 }
 
 const LIMIT: Duration = Duration::from_secs(10);

@@ -23,6 +23,7 @@ use std::{
 use jiff::Timestamp;
 use nix::{
     errno::Errno,
+    net::if_::if_nametoindex,
     poll::{PollFd, PollFlags, ppoll},
     sys::{eventfd::EventFd, time::TimeSpec},
 };
@@ -31,16 +32,20 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     Order,
     failover::FailOvers,
-    wires::{Ready, Wires},
+    wires::{Device, Ready, Wires},
 };
 use crate::{
     io::vrrp::{
         NetlinkError,
         addresses::{Addresses, Shortfall},
         links::{Change, Links},
+        macvlan::{Macvlan, Macvlans},
     },
     pure::{
-        config::model::vrrp::{Track, Tracked, Vrrp},
+        config::{
+            model::vrrp::{Address, Router, Track, Tracked, Vrrp},
+            network::Family,
+        },
         status::VrrpStatus,
         vrrp::{
             advert::Refusal,
@@ -66,6 +71,9 @@ pub(super) struct Thread {
     wake: Arc<EventFd>,
     links: Links,
     addresses: Addresses,
+    macvlans: Macvlans,
+    /// Those of all virtual MACs, whether they are there or not.
+    devices: Vec<Macvlan>,
     wires: Wires,
     work: VecDeque<Work>,
     told: Told,
@@ -114,6 +122,8 @@ impl Thread {
             wake: parts.wake,
             links: Links::new()?,
             addresses,
+            macvlans: Macvlans::new()?,
+            devices: Vec::new(),
             wires: Wires::default(),
             work: VecDeque::new(),
             told: parts.told,
@@ -164,7 +174,8 @@ impl Thread {
     fn act(&mut self, action: Action) -> Result<(), (RouterId, String)> {
         match action {
             Action::Open { router, sockets } => {
-                self.wires.open(router, sockets).map_err(|what| (router, what))
+                let device = self.device(router).map_err(|what| (router, what))?;
+                self.wires.open(router, sockets, device).map_err(|what| (router, what))
             }
             Action::Close { router } => {
                 self.wires.close(router);
@@ -208,6 +219,17 @@ impl Thread {
         }
     }
 
+    /// Of a router with a virtual MAC.
+    fn device(&self, router: RouterId) -> Result<Option<Device>, String> {
+        let Some(config) = self.node.router(router) else { return Ok(None) };
+        let (Some(virtual_mac), Some(name)) = (&config.virtual_mac, config.virtual_interface()) else {
+            return Ok(None);
+        };
+        let index = if_nametoindex(name.as_str()).map_err(|_| format!("there is no device {name} yet"))?;
+        let mac = (!virtual_mac.transmit_base).then(|| config.virtual_router_mac());
+        Ok(Some(Device { index, mac }))
+    }
+
     /// As far as it goes without delaying a timer; all of it at the end.
     fn do_work(&mut self) -> Result<(), ThreadError> {
         while let Some(work) = self.work.pop_front() {
@@ -236,6 +258,8 @@ impl Thread {
     }
 
     fn install(&mut self, router: RouterId, estate: &Estate) -> Result<(), String> {
+        let moved = self.node.router(router).and_then(|config| on_device(config, estate));
+        let estate = moved.as_ref().unwrap_or(estate);
         let Shortfall { failed, foreign } =
             self.addresses.install(router, estate).map_err(|error| error.to_string())?;
         // The addresses' owner has them of its own, for ever.
@@ -296,6 +320,8 @@ impl Thread {
                 Order::Configure(settings) => {
                     let interfaces = interfaces(&settings.vrrp);
                     self.bereft.retain(|name, _| interfaces.contains(name));
+                    self.devices = devices(&settings.vrrp);
+                    self.make_devices()?;
                     for change in self.links.follow(interfaces)? {
                         self.handle_change(change);
                     }
@@ -313,6 +339,13 @@ impl Thread {
         Ok(())
     }
 
+    fn make_devices(&mut self) -> Result<(), ThreadError> {
+        for what in self.macvlans.reconcile(&self.devices)? {
+            self.told.tell(Happening::Failed { router: "virtual_mac".to_owned(), what });
+        }
+        Ok(())
+    }
+
     fn fail_over(&mut self, router: String, reply: oneshot::Sender<Result<String, String>>) {
         let status = self.node.status(Instant::now());
         if self.failovers.begin(&status, &router, reply, Instant::now()) {
@@ -322,6 +355,15 @@ impl Thread {
 
     fn hear_links(&mut self) -> Result<(), ThreadError> {
         let news = self.links.read(&self.addresses)?;
+        let is_base =
+            |name: &str| self.devices.iter().any(|device| device.base == name || device.name == name);
+        let concerns = |change: &Change| match change {
+            Change::Link(link) => is_base(&link.name),
+            Change::Gone { name, .. } => is_base(name),
+        };
+        if news.changes.iter().any(concerns) {
+            self.make_devices()?;
+        }
         for change in news.changes {
             self.handle_change(change);
         }
@@ -381,6 +423,7 @@ impl Drop for Thread {
     fn drop(&mut self) {
         // The error that ends the thread is told already.
         let _ = self.addresses.remove_all();
+        let _ = self.macvlans.remove_all();
     }
 }
 
@@ -429,7 +472,31 @@ fn interfaces(vrrp: &Vrrp) -> BTreeSet<String> {
     });
     let addresses = vrrp.routers.iter().flat_map(|router| router.addresses.iter().chain(&router.excluded));
     let devices = addresses.filter_map(|address| address.dev.as_ref());
-    vrrp.routers.iter().map(|router| &router.interface).chain(tracked).chain(devices).cloned().collect()
+    let names = vrrp.routers.iter().map(|router| &router.interface).chain(tracked).chain(devices);
+    let virtuals = vrrp.routers.iter().filter_map(Router::virtual_interface);
+    names.cloned().chain(virtuals).collect()
+}
+
+fn devices(vrrp: &Vrrp) -> Vec<Macvlan> {
+    let device = |router: &Router| {
+        let (name, base) = (router.virtual_interface()?, router.interface.clone());
+        Some(Macvlan { name, base, mac: router.virtual_router_mac() })
+    };
+    vrrp.routers.iter().filter_map(device).collect()
+}
+
+/// What a router with a virtual MAC has: its addresses are on the device. Beside no other, else there were two ways
+/// into their network, and the kernel would ask for neighbours from the interface below in their name.
+fn on_device(config: &Router, estate: &Estate) -> Option<Estate> {
+    let device = config.virtual_interface()?;
+    let mut estate = estate.clone();
+    for address in estate.addresses.iter_mut().filter(|address| address.dev.is_none()) {
+        let prefix = Family::of(address.address).bits();
+        let moved =
+            Address { prefix, dev: Some(device.clone()), label: None, broadcast: None, ..address.clone() };
+        *address = moved;
+    }
+    Some(estate)
 }
 
 /// Those of `wait` that are not the wires'.

@@ -17,9 +17,10 @@ use crate::{
     },
     pure::{
         config::{model::vrrp::Router, network::Family},
+        hop::Mac,
         vrrp::{
             advert::Seen,
-            frame::Claim,
+            frame::{self, Claim},
             node::{RouterId, Settings, Sockets},
         },
     },
@@ -32,6 +33,22 @@ pub(super) struct Wires {
     /// Whose claims are heard, by the name of the interface.
     claimed: BTreeMap<String, BTreeSet<IpAddr>>,
     peers: Option<Peers>,
+    /// Routers whose adverts leave with a MAC of their own.
+    virtuals: BTreeMap<RouterId, Virtual>,
+    /// Of the next IPv4 header that is made here.
+    id: u16,
+}
+
+struct Virtual {
+    mac: Mac,
+    sockets: Sockets,
+}
+
+/// The device of a virtual MAC.
+pub(super) struct Device {
+    pub index: u32,
+    /// What adverts leave with. None: with that of the interface below.
+    pub mac: Option<Mac>,
 }
 
 /// Where frames go out and come in.
@@ -84,14 +101,27 @@ impl Wires {
         Ok(())
     }
 
-    pub(super) fn open(&mut self, router: RouterId, sockets: Sockets) -> Result<(), String> {
+    /// Adverts of others with a virtual MAC are heard on the device that has it, and nowhere else.
+    pub(super) fn open(
+        &mut self,
+        router: RouterId,
+        sockets: Sockets,
+        device: Option<Device>,
+    ) -> Result<(), String> {
+        self.close(router);
         let place = (sockets.interface, Family::of(sockets.source));
-        self.adverts.open(router, sockets).map_err(|error| error.to_string())?;
+        self.adverts.open(router, sockets.clone()).map_err(|error| error.to_string())?;
+        if let Some(Device { index, mac }) = device {
+            let heard = Sockets { interface: index, ..sockets.clone() };
+            self.adverts.listen(router, heard).map_err(|error| error.to_string())?;
+            self.virtuals.extend(mac.map(|mac| (router, Virtual { mac, sockets })));
+        }
         self.frames_of(place).map(drop)
     }
 
     pub(super) fn close(&mut self, router: RouterId) {
         self.adverts.close(router);
+        self.virtuals.remove(&router);
     }
 
     /// An interface is gone: one of the same name will be another one.
@@ -99,7 +129,13 @@ impl Wires {
         self.frames.retain(|&(known, _), _| known != index);
     }
 
-    pub(super) fn send(&self, router: RouterId, destination: IpAddr, bytes: &[u8]) -> Result<(), String> {
+    pub(super) fn send(&mut self, router: RouterId, destination: IpAddr, bytes: &[u8]) -> Result<(), String> {
+        if let Some(Virtual { mac, sockets }) = self.virtuals.get(&router) {
+            self.id = self.id.wrapping_add(1);
+            if let Some(frame) = frame::advert(*mac, sockets.source, destination, self.id, bytes) {
+                return self.send_frame(sockets.interface, &frame);
+            }
+        }
         self.adverts.send(router, destination, bytes).map_err(|error| error.to_string())
     }
 

@@ -9,10 +9,13 @@ mod filter;
 pub mod frames;
 mod item;
 pub mod links;
+pub mod macvlan;
 mod netlink;
 pub mod pulse;
 pub mod realtime;
 pub mod socket;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 

@@ -10,6 +10,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::CString,
     fmt, io,
     io::IoSliceMut,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
@@ -42,6 +43,8 @@ use crate::pure::{
 #[derive(Default)]
 pub struct Adverts {
     routers: BTreeMap<RouterId, Sockets>,
+    /// Those that hear their group on one more interface: the one with the virtual MAC.
+    listeners: BTreeMap<RouterId, Sockets>,
     open: BTreeMap<Place, Shared>,
     last_id: u32,
     buffer: Buffer,
@@ -106,8 +109,16 @@ impl Adverts {
         Ok(())
     }
 
+    /// Hears the group of these, and sends nothing by them, beside what `open` opens and until `close`.
+    pub fn listen(&mut self, router: RouterId, sockets: Sockets) -> Result<(), OpenError> {
+        let [group, _] = Place::of(&sockets);
+        self.listeners.insert(router, sockets);
+        self.ensure(group)
+    }
+
     pub fn close(&mut self, router: RouterId) {
         self.routers.remove(&router);
+        self.listeners.remove(&router);
         self.tidy();
     }
 
@@ -165,7 +176,8 @@ impl Adverts {
     }
 
     fn tidy(&mut self) {
-        let wanted: BTreeSet<Place> = self.routers.values().flat_map(Place::of).collect();
+        let heard = self.listeners.values().map(|sockets| Place::of(sockets)[0]);
+        let wanted: BTreeSet<Place> = self.routers.values().flat_map(Place::of).chain(heard).collect();
         let unwanted = self.open.extract_if(.., |place, _| !wanted.contains(place));
         self.flooded += unwanted.map(|(_, shared)| shared.flooded).sum::<u64>();
         for place in wanted {
@@ -178,7 +190,8 @@ impl Adverts {
     }
 
     fn vrids(&self, place: Place) -> BTreeSet<u8> {
-        let here = self.routers.values().filter(|sockets| Place::of(sockets).contains(&place));
+        let all = self.routers.values().chain(self.listeners.values());
+        let here = all.filter(|sockets| Place::of(sockets).contains(&place));
         here.map(|sockets| sockets.vrid).collect()
     }
 }
@@ -269,7 +282,7 @@ struct Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match if_indextoname(self.interface) {
+        match name_of(self.interface) {
             Ok(name) => write!(f, "of {} on {}", self.at, name.to_string_lossy()),
             Err(_) => write!(f, "of {} on interface {}, which is gone", self.at, self.interface),
         }
@@ -312,7 +325,7 @@ impl Place {
             .map_err(step("open a raw socket, which needs CAP_NET_RAW"))?;
         // Nothing is queued before it is known from where.
         socket.attach_filter(&filter::nothing()).map_err(step("set its filter"))?;
-        let name = if_indextoname(self.interface).map_err(|errno| ("find its interface", errno.into()))?;
+        let name = name_of(self.interface).map_err(step("find its interface"))?;
         socket.bind_device(Some(name.as_bytes())).map_err(step("bind it to its interface"))?;
         socket.bind(&self.socket_address(self.at).into()).map_err(step("bind it to its address"))?;
         self.configure(&socket).map_err(step("set its options"))?;
@@ -357,6 +370,12 @@ impl Place {
             IpAddr::V6(group) => socket.join_multicast_v6(&group, self.interface),
         }
     }
+}
+
+/// Never empty, which as a device to be bound to means any.
+fn name_of(interface: u32) -> io::Result<CString> {
+    let name = if_indextoname(interface)?;
+    if name.is_empty() { Err(Errno::ENXIO.into()) } else { Ok(name) }
 }
 
 struct Buffer {

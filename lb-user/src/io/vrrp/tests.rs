@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr, process::Command, time::Duration};
 use super::{
     addresses::{Addresses, Shortfall},
     links::{Change, Links, News},
+    macvlan::{Macvlan, Macvlans},
 };
 use crate::{
     io::testbed::in_namespaces,
@@ -256,5 +257,37 @@ fn links_come_go_and_change() {
         hear(&mut links, &addresses, |news| is(news, &|link| link.name == "later0")).await;
         ip("link del later0");
         hear(&mut links, &addresses, gone).await;
+    });
+}
+
+#[test]
+fn a_device_is_made_marked_and_taken_away() {
+    in_namespaces(async |_| {
+        let mac = [0, 0, 0x5e, 0, 1, 51];
+        let named = |name: &str| Macvlan { name: name.to_owned(), base: "near0".to_owned(), mac };
+        let there = || ip("-br link show type macvlan");
+        let ignore = || std::fs::read_to_string("/proc/sys/net/ipv4/conf/near0/arp_ignore");
+        let before = ignore().ok();
+        let mut macvlans = Macvlans::new().unwrap();
+        assert_eq!(macvlans.reconcile(&[named("vrrp.51")]).unwrap(), Vec::<String>::new());
+        assert_ne!(ignore().ok(), before);
+        macvlans.remove_all().unwrap();
+        assert_eq!(ignore().ok(), before);
+        let late = Macvlan { base: "none0".to_owned(), ..named("late.51") };
+        let twice = [named("vrrp.51"), named("vrrp.51"), late];
+        let told = macvlans.reconcile(&twice).unwrap();
+        assert_eq!(told, ["two virtual routers want a device vrrp.51: give one a name"]);
+        assert!(there().contains("vrrp.51@near0") && there().contains("00:00:5e:00:01:33"), "{}", there());
+        assert!(!ip("addr show dev vrrp.51").contains("fe80"));
+        // The next start removes what this one leaves, and no device of somebody else.
+        drop(macvlans);
+        ip("link add link near0 name vrrp.52 type macvlan");
+        let mut next = Macvlans::new().unwrap();
+        assert!(!there().contains("vrrp.51"), "{}", there());
+        let told = next.reconcile(&[named("vrrp.52"), named("vrrp.53")]).unwrap();
+        assert!(told[0].contains("there is one that is not ours"), "{told:?}");
+        assert!(there().contains("vrrp.53"));
+        next.remove_all().unwrap();
+        assert!(there().contains("vrrp.52") && !there().contains("vrrp.53"), "{}", there());
     });
 }

@@ -2,7 +2,11 @@
 //!
 //! ARP (RFC 826, RFC 5227) and neighbour discovery (RFC 4861). Must not know who owns what.
 
+mod advert;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+pub use self::advert::advert;
 
 use super::checksum::Sum;
 use crate::pure::hop::Mac;

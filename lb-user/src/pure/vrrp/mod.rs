@@ -15,6 +15,8 @@ mod checksum;
 pub mod codec;
 pub mod conflict;
 pub mod file;
+#[cfg(test)]
+mod fixture;
 pub mod flood;
 pub mod frame;
 pub mod group;

@@ -550,7 +550,7 @@ impl Node {
         };
         self.on_wire = self.instances.values().filter_map(key).collect();
         let virtual_macs = self.instances.values().filter_map(|instance| {
-            let link = self.world.links.get(&instance.virtual_interface()?)?;
+            let link = self.world.links.get(&instance.config.virtual_interface()?)?;
             Some(((link.index, instance.config.vrid, instance.config.family), instance.id))
         });
         self.on_wire.extend(virtual_macs.collect::<Vec<_>>());

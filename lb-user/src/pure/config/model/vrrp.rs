@@ -356,6 +356,16 @@ impl Router {
         })
     }
 
+    /// The device that has the virtual MAC.
+    pub fn virtual_interface(&self) -> Option<String> {
+        let virtual_mac = self.virtual_mac.as_ref()?;
+        let infix = match self.family {
+            Family::V4 => "",
+            Family::V6 => "6",
+        };
+        Some(virtual_mac.name.clone().unwrap_or_else(|| format!("vrrp{infix}.{}", self.vrid)))
+    }
+
     /// 00-00-5E-00-01-{VRID}, 00-00-5E-00-02-{VRID} (RFC 9568, section 7.3).
     pub fn virtual_router_mac(&self) -> [u8; 6] {
         let family = match self.family {

@@ -180,7 +180,8 @@ impl Instance {
     }
 
     pub(super) fn is_on(&self, interface: &str) -> bool {
-        self.config.interface == interface || self.virtual_interface().is_some_and(|name| name == interface)
+        self.config.interface == interface
+            || self.config.virtual_interface().is_some_and(|name| name == interface)
     }
 
     pub(super) fn tracks(&self, what: &Tracked) -> bool {
@@ -189,15 +190,6 @@ impl Instance {
 
     pub(super) fn interface_index(&self) -> Option<u32> {
         self.sockets.as_ref().map(|sockets| sockets.interface)
-    }
-
-    pub(super) fn virtual_interface(&self) -> Option<String> {
-        let virtual_mac = self.config.virtual_mac.as_ref()?;
-        let infix = match self.config.family {
-            Family::V4 => "",
-            Family::V6 => "6",
-        };
-        Some(virtual_mac.name.clone().unwrap_or_else(|| format!("vrrp{infix}.{}", self.config.vrid)))
     }
 
     pub(super) fn counted<'a>(&'a self, world: &World) -> Vec<Counted<'a>> {
@@ -251,6 +243,11 @@ impl Instance {
             }
             return Some(format!("interface {name} does not exist yet"));
         };
+        if let Some(device) =
+            self.config.virtual_interface().filter(|name| !hands.world.links.contains_key(name))
+        {
+            return Some(format!("device {device} of the virtual MAC does not exist yet"));
+        }
         self.mac = match self.config.virtual_mac {
             Some(_) => self.config.virtual_router_mac(),
             None => link.mac,
