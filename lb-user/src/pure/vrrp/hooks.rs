@@ -248,7 +248,7 @@ impl Backlog {
     }
 
     /// The one that has waited longest, of those whose owner has nothing running; to be followed by `done`.
-    pub fn next(&mut self) -> Option<Telling> {
+    pub fn take(&mut self) -> Option<Telling> {
         if self.running.len() >= RUNNING_MAX {
             return None;
         }

@@ -25,7 +25,7 @@ pub(super) async fn run(
     loop {
         let is_over = {
             let mut waiting = queues.lock();
-            while let Some(telling) = waiting.backlog.next() {
+            while let Some(telling) = waiting.backlog.take() {
                 running.spawn(tell(telling, settings.borrow().timeout));
             }
             waiting.closed && waiting.backlog.is_idle()

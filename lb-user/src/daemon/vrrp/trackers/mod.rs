@@ -188,13 +188,8 @@ impl Reporter {
     }
 
     /// It takes longer than it should, but tells: None when that is over.
-    fn late(&self, what: &Tracked, fault: Option<String>) {
-        let warning = fault.map(|fault| format!("{what} {fault}"));
-        if self.warn_of(format!("{what} late"), warning.clone())
-            && let Some(warning) = warning
-        {
-            warn!("{warning}");
-        }
+    fn late(&self, what: &Tracked, fault: Option<&str>) {
+        self.warn_of(format!("{what} late"), fault.map(|fault| format!("{what} {fault}")));
     }
 
     /// True: this is news.

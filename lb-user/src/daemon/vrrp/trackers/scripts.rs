@@ -7,6 +7,7 @@ use tokio::{
     sync::watch,
     time::{sleep, sleep_until},
 };
+use tracing::warn;
 
 use super::{Reporter, is_over};
 use crate::{
@@ -24,6 +25,7 @@ pub(super) async fn follow(mut settings: watch::Receiver<Script>, reporter: Repo
     if course.verdict() != Verdict::Unknown {
         reporter.found(&what, course.verdict(), "not run yet: `init_fail`");
     }
+    let mut was_late = false;
     loop {
         // Cancel safe: neither loses anything.
         select! {
@@ -32,11 +34,12 @@ pub(super) async fn follow(mut settings: watch::Receiver<Script>, reporter: Repo
                 if changed.is_err() {
                     return;
                 }
+                was_late = false;
                 course.adjust(Instant::now(), settings.borrow_and_update().clone());
             }
             () = sleep_until(course.due().into()) => {
                 let started = Instant::now();
-                let ran = run(&what, course.script(), &reporter).await;
+                let ran = run(&what, course.script(), &mut was_late, &reporter).await;
                 if is_over(&settings) {
                     return;
                 }
@@ -48,19 +51,25 @@ pub(super) async fn follow(mut settings: watch::Receiver<Script>, reporter: Repo
     }
 }
 
-/// Says so as soon as the run takes longer than the interval, and until one does not.
-async fn run(what: &Tracked, script: &Script, reporter: &Reporter) -> Ran {
+/// Says so as soon as the run takes longer than the interval, and until one takes less than half of it; the log has it
+/// once.
+async fn run(what: &Tracked, script: &Script, was_late: &mut bool, reporter: &Reporter) -> Ran {
     let mut run = pin!(script::run(script));
-    let interval = script.interval;
+    let (interval, started) = (script.interval, Instant::now());
     select! {
         biased;
         ran = &mut run => {
-            reporter.late(what, None);
+            if started.elapsed() < interval / 2 {
+                reporter.late(what, None);
+            }
             ran
         }
         () = sleep(interval), if interval < script.timeout => {
             let fault = format!("takes longer than its interval of {interval:?} and runs less often: raise it");
-            reporter.late(what, Some(fault));
+            reporter.late(what, Some(&fault));
+            if !std::mem::replace(was_late, true) {
+                warn!("{what} {fault}");
+            }
             run.await
         }
     }

@@ -153,7 +153,7 @@ fn an_owner_s_tellings_run_one_after_the_other_and_nobody_waits_for_another_owne
     for (owner, line) in [("b", "1"), ("b", "2"), ("a", "3"), ("b", "4")] {
         assert_eq!(backlog.put(telling(owner, line, true)), None);
     }
-    let next = |backlog: &mut Backlog| backlog.next().map(|telling| telling.line);
+    let next = |backlog: &mut Backlog| backlog.take().map(|telling| telling.line);
     assert_eq!(next(&mut backlog).as_deref(), Some("1"));
     assert_eq!(next(&mut backlog).as_deref(), Some("3"));
     assert_eq!(next(&mut backlog), None);
@@ -182,7 +182,7 @@ fn what_does_not_fit_is_what_matters_least() {
     for _ in 0..10 * WAITING_MAX {
         backlog.put(telling("a", "aside", false));
     }
-    assert_eq!(backlog.next().unwrap().line, "state");
+    assert_eq!(backlog.take().unwrap().line, "state");
 }
 
 #[test]
@@ -191,8 +191,8 @@ fn so_many_run_at_once_and_no_more() {
     for number in 0..RUNNING_MAX + 1 {
         backlog.put(telling(&number.to_string(), "it", true));
     }
-    let running: Vec<_> = std::iter::from_fn(|| backlog.next()).collect();
+    let running: Vec<_> = std::iter::from_fn(|| backlog.take()).collect();
     assert_eq!(running.len(), RUNNING_MAX);
     backlog.done(&running[0].owner);
-    assert!(backlog.next().is_some());
+    assert!(backlog.take().is_some());
 }
