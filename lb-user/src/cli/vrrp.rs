@@ -12,7 +12,9 @@ use super::{
 };
 use crate::{
     io::admin::Done,
-    pure::status::{PeerStatus, RouterStatus, SenderStatus, TimersStatus, TrackedStatus, VrrpStatus},
+    pure::status::{
+        PeerRouterStatus, PeerStatus, RouterStatus, SenderStatus, TimersStatus, TrackedStatus, VrrpStatus,
+    },
 };
 
 pub(super) fn vrrp(common: &Common, command: &VrrpCommand) -> Result<(), CliError> {
@@ -94,10 +96,20 @@ fn peers(peers: &[PeerStatus], paint: Paint) -> String {
             Cell::new(&peer.node),
             Cell::new(state),
             right(peer.age_ms.map_or_else(|| "never".to_owned(), ago)),
-            Cell::new(peer.detail.as_deref().unwrap_or_default()),
+            Cell::new(peer.detail.clone().unwrap_or_else(|| told(peer))),
         ]);
     }
     finish(&table)
+}
+
+/// "VRID 51 backup 250", of the first of its routers.
+fn told(peer: &PeerStatus) -> String {
+    let router =
+        |router: &PeerRouterStatus| format!("VRID {} {} {}", router.vrid, router.state, router.priority);
+    match &peer.routers[..] {
+        [] => String::new(),
+        routers => first(&routers.iter().map(router).collect::<Vec<_>>()),
+    }
 }
 
 fn show(router: &RouterStatus, paint: Paint) -> String {
@@ -406,6 +418,12 @@ heard
                 node: "lb2".to_owned(),
                 state: "alive".to_owned(),
                 age_ms: Some(12),
+                routers: vec![PeerRouterStatus {
+                    vrid: 51,
+                    state: "backup".to_owned(),
+                    priority: 250,
+                    ..PeerRouterStatus::default()
+                }],
                 ..PeerStatus::default()
             }],
             refused: [("carp".to_owned(), 2_000)].into(),
@@ -418,7 +436,7 @@ GROUP  STATE   MEMBERS
 VG_1   active  VI_1 VI_2
 
 PEER       NODE  STATE  HEARD     DETAIL
-10.0.5.92  lb2   alive  12ms ago
+10.0.5.92  lb2   alive  12ms ago  VRID 51 backup 250
 
 refused, of no router here: carp 2 000
 ";

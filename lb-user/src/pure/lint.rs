@@ -13,7 +13,7 @@ use super::{
         },
         network::{Family, Network},
     },
-    status::{RouterStatus, SenderStatus, VrrpStatus},
+    status::{PeerRouterStatus, RouterStatus, SenderStatus, VrrpStatus},
 };
 
 /// An interface of this host, with its addresses and the lengths of their prefixes.
@@ -124,7 +124,12 @@ pub fn live(vrrp: &Vrrp, status: &VrrpStatus) -> Vec<String> {
             let differs = differences(router, sender);
             found.extend(differs.map(|text| format!("[[vrrp]] {}: {} {text}", router.name, sender.address)));
         }
-        found.extend(stuck(router, live).map(|text| format!("[[vrrp]] {}: {text}", router.name)));
+        let told = told(router, vrrp, status);
+        for (peer, there) in &told {
+            let differs = differences_of_nodes(router, there);
+            found.extend(differs.map(|text| format!("[[vrrp]] {}: node {peer} {text}", router.name)));
+        }
+        found.extend(stuck(router, live, &told).map(|text| format!("[[vrrp]] {}: {text}", router.name)));
     }
     found
 }
@@ -176,25 +181,56 @@ fn differences(router: &Router, sender: &SenderStatus) -> impl Iterator<Item = S
     [version, interval, addresses, tie, refused].into_iter().flatten()
 }
 
-/// Weights that cannot move the addresses to a rival that was heard.
-fn stuck(router: &Router, live: &RouterStatus) -> impl Iterator<Item = String> {
+/// What living nodes of the cluster say of this router, with their addresses. Nothing where several of ours may be meant.
+fn told<'a>(router: &Router, vrrp: &Vrrp, status: &'a VrrpStatus) -> Vec<(&'a str, &'a PeerRouterStatus)> {
+    let same = |other: &&Router| (other.vrid, other.family) == (router.vrid, router.family);
+    if vrrp.routers.iter().filter(same).count() > 1 {
+        return Vec::new();
+    }
+    let of_router =
+        |told: &&PeerRouterStatus| told.vrid == router.vrid && told.family == router.family.name();
+    let alive = status.peers.iter().filter(|peer| peer.state == "alive");
+    alive
+        .flat_map(|peer| peer.routers.iter().filter(of_router).map(|told| (peer.address.as_str(), told)))
+        .collect()
+}
+
+/// What is said of the node, in the words that follow its address.
+fn differences_of_nodes(router: &Router, there: &PeerRouterStatus) -> impl Iterator<Item = String> {
+    let (theirs, ours) = (there.version, router.version.number());
+    let version = (theirs != ours).then(|| {
+        format!("has this router in version {theirs}, and this is version {ours}: use one for both")
+    });
+    let tie = (there.priority == router.priority).then(|| {
+        format!("has priority {}, too: the higher address wins; give them different ones", there.priority)
+    });
+    [version, tie].into_iter().flatten()
+}
+
+/// Weights that cannot move the addresses to the best rival that is known.
+fn stuck(
+    router: &Router,
+    live: &RouterStatus,
+    told: &[(&str, &PeerRouterStatus)],
+) -> impl Iterator<Item = String> {
     let heard = live.senders.iter().filter(|sender| counts(sender) && sender.priority > 0);
-    let rival = heard.max_by_key(|sender| sender.priority).filter(|_| !router.is_owner());
+    let heard = heard.map(|sender| (sender.address.as_str(), sender.priority));
+    let able = told.iter().filter(|(_, there)| ["backup", "active"].contains(&there.state.as_str()));
+    let all = heard.chain(able.map(|(peer, there)| (*peer, there.priority)));
+    let rival = all.max_by_key(|(_, priority)| *priority).filter(|_| !router.is_owner());
     let best = router.track.iter().filter_map(change).map(|change| change.max(0)).sum::<i32>();
     let best = (i32::from(router.priority) + best).min(254);
     let fails = |track: &Track| {
-        let (rival, change) = (rival?, change(track)?);
+        let ((rival, theirs), change) = (rival?, change(track)?);
         let after = (best - change.abs()).max(1);
         let remedy = match change < 0 {
-            true => format!("use a weight of at least {}", best - i32::from(rival.priority) + 1),
-            false => format!("use a `priority` that is lower by {}", after - i32::from(rival.priority) + 1),
+            true => format!("use a weight of at least {}", best - i32::from(theirs) + 1),
+            false => format!("use a `priority` that is lower by {}", after - i32::from(theirs) + 1),
         };
-        (best > rival.priority.into() && after > rival.priority.into()).then(|| {
+        (best > theirs.into() && after > theirs.into()).then(|| {
             format!(
-                "when {} fails, the priority falls from {best} to {after}, and {} has {}: the addresses stay here; {remedy}",
-                thing(&track.what),
-                rival.address,
-                rival.priority,
+                "when {} fails, the priority falls from {best} to {after}, and {rival} has {theirs}: the addresses stay here; {remedy}",
+                thing(&track.what)
             )
         })
     };

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use self::vrrp::{
-    GroupStatus, PeerStatus, RouterCounters, RouterStatus, SenderStatus, TimersStatus, TrackedStatus,
-    VrrpStatus,
+    GroupStatus, PeerRouterStatus, PeerStatus, RouterCounters, RouterStatus, SenderStatus, TimersStatus,
+    TrackedStatus, VrrpStatus,
 };
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -34,6 +34,7 @@ mod unusable;
 mod upgrade;
 mod view;
 mod vrrp;
+mod vrrp_flows;
 mod vrrp_frr;
 mod vrrp_keepalived;
 mod vrrp_pulse;

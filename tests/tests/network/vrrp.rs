@@ -118,6 +118,29 @@ fn a_link_without_carrier_moves_the_addresses() -> Result<()> {
 }
 
 #[test]
+fn a_reload_moves_nothing_that_stays() -> Result<()> {
+    let pair = Pair::new(2, 0)?;
+    let [first, second] = running(&pair)?;
+    let text = config(&first, 200, INTERFACE);
+    let more =
+        text.replacen("advert_interval", "excluded_addresses = [\"10.99.0.1/32\"]\nadvert_interval", 1);
+    first.write_config(&more.replace("priority = 200", "priority = 190"))?;
+    first.done(&["reload"])?;
+    pair.wait_for_holders([10, 99, 0, 1].into(), &[0], LIMIT)?;
+    // A file with a mistake changes nothing.
+    first.write_config(&text.replace("vrid = 51", "vrid = 510"))?;
+    let refused = first.cli(&["reload"])?;
+    ensure!(refused.code == Some(1) || refused.code == Some(2), "{refused:?}");
+    first.write_config(&text)?;
+    first.done(&["reload"])?;
+    pair.wait_for_holders([10, 99, 0, 1].into(), &[], LIMIT)?;
+    holders(&pair, &[0])?;
+    let active = [first, second].map(|node| node.log().matches("kind=\"vrrp-active\"").count());
+    ensure!(active == [2, 0], "they became active {active:?} times, for two routers");
+    Ok(())
+}
+
+#[test]
 fn an_interface_that_is_missing_is_waited_for() -> Result<()> {
     let pair = Pair::new(1, 0)?;
     let mut node = pair.steelyard(0)?;

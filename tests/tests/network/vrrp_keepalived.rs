@@ -33,8 +33,6 @@ fn addresses_follow_the_elections() -> Result<()> {
     held(&pair, &routers, Virtual::favourite).context("steelyard started again")?;
     theirs.stop()?;
     held(&pair, &routers, |_| OURS).context("keepalived stopped")?;
-    theirs.start()?;
-    held(&pair, &routers, Virtual::favourite).context("keepalived started again")?;
 
     nobody_complains(&tcpdump.stop()?, &theirs.log())
 }

@@ -277,6 +277,19 @@ struct Packet {
     message: Vec<u8>,
 }
 
+impl Packet {
+    fn bytes(&self) -> Result<Vec<u8>> {
+        let Packet { source, destination, ttl, message } = self;
+        let length = u16::try_from(message.len())?;
+        let header =
+            Ipv4Header::new(length, *ttl, IpNumber(PROTOCOL), source.octets(), destination.octets())?;
+        let mut bytes = Vec::with_capacity(header.header_len() + message.len());
+        header.write(&mut bytes)?;
+        bytes.extend(message);
+        Ok(bytes)
+    }
+}
+
 /// Somebody on the segment who says what it likes, in anybody's name.
 struct Forger {
     socket: Socket,
@@ -293,15 +306,13 @@ impl Forger {
     }
 
     fn send(&self, packet: &Packet) -> Result<()> {
-        let Packet { source, destination, ttl, message } = packet;
-        let length = u16::try_from(message.len())?;
-        let header =
-            Ipv4Header::new(length, *ttl, IpNumber(PROTOCOL), source.octets(), destination.octets())?;
-        let mut bytes = Vec::with_capacity(header.header_len() + message.len());
-        header.write(&mut bytes)?;
-        bytes.extend(message);
-        let to = SocketAddr::new((*destination).into(), 0);
-        self.socket.send_to(&bytes, &to.into()).context("sending a crafted packet").map(drop)
+        self.send_bytes(packet.destination, &packet.bytes()?)
+    }
+
+    /// With their IP header.
+    fn send_bytes(&self, destination: Ipv4Addr, bytes: &[u8]) -> Result<()> {
+        let to = SocketAddr::new(destination.into(), 0);
+        self.socket.send_to(bytes, &to.into()).context("sending a crafted packet").map(drop)
     }
 }
 
@@ -378,18 +389,20 @@ fn flood(pair: &Pair, duration: Duration) -> Result<u64> {
     forged.bend = |message| message[7] ^= 1;
     let wrong_checksum = forged.packet();
     forged.bend = |message| message.truncate(9);
-    let mut packets = [wrong_digest, unsigned, wrong_checksum, forged.packet()];
+    let packets = [wrong_digest, unsigned, wrong_checksum, forged.packet()];
+    let mut packets = packets.iter().map(Packet::bytes).collect::<Result<Vec<_>>>()?;
     let (start, mut sent) = (Instant::now(), 0_u64);
     while start.elapsed() < duration {
         let due = (start.elapsed().as_secs_f64() * RATE) as u64;
-        while sent < due {
+        while sent < due && start.elapsed() < duration {
             let kind = sent as usize % packets.len();
             let packet = &mut packets[kind];
-            // Some are copies, some are not.
-            if sent % 3 == 0 {
-                packet.message[5] = packet.message[5].wrapping_add(1);
+            // Half of them are copies, half are each another one.
+            if kind % 2 == 0 {
+                let interval = IP_HEADER + 5;
+                packet[interval] = packet[interval].wrapping_add(1);
             }
-            forger.send(packet)?;
+            forger.send_bytes(GROUP, packet)?;
             sent += 1;
         }
     }
@@ -476,6 +489,7 @@ fn refused(status: &Status, router: Option<&str>, refusal: Refusal) -> u64 {
 const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 const PASSWORD: &str = "pa55word";
+const IP_HEADER: usize = 20;
 const FLOOD: Duration = Duration::from_secs(1);
 /// Packets a second.
 const RATE: f64 = 100_000.0;

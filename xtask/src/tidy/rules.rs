@@ -96,6 +96,8 @@ const UNSAFE_ISLANDS: &[&str] = &[
     "lb-user/src/io/kernel",
     // A fork between the daemon and a program of the operator's.
     "lb-user/src/io/process/leash",
+    // The address of a packet socket.
+    "lb-user/src/io/vrrp/frames",
     // A program, a checksum offload, socket options and a namespace that no safe wrapper reaches.
     "tests/src/bed/xdp",
     "tests/src/bed/offload",

@@ -95,6 +95,16 @@ enum Work {
     Answer { peer: IpAddr, bytes: Vec<u8> },
 }
 
+impl Work {
+    /// Whose it is; an answer is the node's.
+    fn router(&self) -> Option<RouterId> {
+        match self {
+            Work::Install { router, .. } | Work::Frame { router, .. } => Some(*router),
+            Work::Answer { .. } => None,
+        }
+    }
+}
+
 /// To control.
 pub(super) struct Told {
     pub happenings: mpsc::Sender<Happening>,
@@ -174,8 +184,11 @@ impl Thread {
     fn act(&mut self, action: Action) -> Result<(), (RouterId, String)> {
         match action {
             Action::Open { router, sockets } => {
-                let device = self.device(router).map_err(|what| (router, what))?;
-                self.wires.open(router, sockets, device).map_err(|what| (router, what))
+                let device = self.device(router);
+                if let Err(why) = device.and_then(|device| self.wires.open(router, sockets, device)) {
+                    self.node.handle(Instant::now(), Input::Deaf { router, why });
+                }
+                Ok(())
             }
             Action::Close { router } => {
                 self.wires.close(router);
@@ -193,9 +206,8 @@ impl Thread {
                 Ok(())
             }
             Action::Install { router, estate } => {
-                // Only the last counts.
-                self.work
-                    .retain(|work| !matches!(work, Work::Install { router: other, .. } if *other == router));
+                // Only the last counts, and what was to be announced of the one before is not true any more.
+                self.work.retain(|work| work.router() != Some(router));
                 self.work.push_back(Work::Install { router, estate });
                 Ok(())
             }
@@ -508,5 +520,5 @@ const PUBLISH: Duration = Duration::from_millis(100);
 const CLOCK: Duration = Duration::from_secs(10);
 /// After so long without a pause it takes one, of this length, in which timers are all that counts: what floods it
 /// waits in the sockets, and is dropped there.
-const BUSY_MAX: Duration = Duration::from_millis(50);
-const BREATH: Duration = Duration::from_millis(1);
+const BUSY_MAX: Duration = Duration::from_millis(20);
+const BREATH: Duration = Duration::from_millis(4);

@@ -79,7 +79,7 @@ fn load(code: u16, k: u32) -> SockFilter {
 }
 
 /// A power of two.
-pub(super) const SAMPLE: u32 = 8;
+const SAMPLE: u32 = 8;
 
 const LD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
 const LD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;

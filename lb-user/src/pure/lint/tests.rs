@@ -1,5 +1,8 @@
 use super::*;
-use crate::pure::config::{self, model::Config};
+use crate::pure::{
+    config::{self, model::Config},
+    status::PeerStatus,
+};
 
 fn config(text: &str) -> Config {
     config::parse("steelyard.toml", text).unwrap_or_else(|errors| panic!("{errors:#?}")).config
@@ -168,6 +171,49 @@ fn a_weight_that_moves_nothing_is_found_by_the_rivals_priority() {
     }
 }
 
+/// A backup sends no adverts: what nodes of ours say of themselves is what is known of it.
+#[test]
+fn a_configuration_is_held_against_the_nodes_of_the_cluster() {
+    let there = |version, state: &str, priority| {
+        let router =
+            PeerRouterStatus { vrid: 51, family: "IPv4".into(), version, state: state.into(), priority };
+        let peer = PeerStatus {
+            address: "10.0.5.92".into(),
+            state: "alive".into(),
+            routers: vec![router],
+            ..PeerStatus::default()
+        };
+        let mut status = heard(sender());
+        status.routers[0].senders.clear();
+        VrrpStatus { peers: vec![peer], ..status }
+    };
+    let vip = "addresses = [\"10.0.5.96\"]\n";
+    let weight = "track = [{ service = \"web\", weight = -5 }]";
+    let stays = "when service web fails, the priority falls from 100 to 95, and 10.0.5.92 has 90: \
+                 the addresses stay here; use a weight of at least 11";
+    let cases = [
+        ("well", "", there(3, "backup", 90), vec![]),
+        (
+            "version",
+            "",
+            there(2, "active", 90),
+            vec!["node 10.0.5.92 has this router in version 2, and this is version 3: use one for both"],
+        ),
+        (
+            "tie",
+            "",
+            there(3, "backup", 100),
+            vec!["node 10.0.5.92 has priority 100, too: the higher address wins; give them different ones"],
+        ),
+        ("weight", weight, there(3, "backup", 90), vec![stays]),
+        ("weight, and nobody able", weight, there(3, "fault", 90), vec![]),
+    ];
+    for (name, keys, status, expected) in cases {
+        let expected: Vec<_> = expected.iter().map(|text| format!("[[vrrp]] V: {text}")).collect();
+        assert_eq!(live(&router(&format!("{vip}{keys}")).vrrp, &status), expected, "{name}");
+    }
+}
+
 #[test]
 fn what_is_refused_is_a_trouble_as_long_as_it_is_heard() {
     let refused = SenderStatus {
@@ -175,7 +221,8 @@ fn what_is_refused_is_a_trouble_as_long_as_it_is_heard() {
         detail: Some("the passwords differ".into()),
         ..sender()
     };
-    let expected = "V: adverts of 10.0.5.92 are refused (password): the passwords differ; both nodes may hold the addresses";
+    let expected =
+        "V: 10.0.5.92 does not agree (password): the passwords differ; both nodes may hold the addresses";
     assert_eq!(troubles(&heard(refused.clone())), [expected]);
     assert_eq!(troubles(&heard(SenderStatus { age_ms: 120_000, ..refused })), Vec::<String>::new());
     assert_eq!(troubles(&heard(sender())), Vec::<String>::new());

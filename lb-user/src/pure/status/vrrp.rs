@@ -134,4 +134,19 @@ pub struct PeerStatus {
     /// Why its heartbeats are refused.
     #[serde(default)]
     pub detail: Option<String>,
+    /// Its routers, as it told last.
+    #[serde(default)]
+    pub routers: Vec<PeerRouterStatus>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PeerRouterStatus {
+    pub vrid: u8,
+    /// IPv4 | IPv6
+    pub family: String,
+    pub version: u8,
+    /// initialize | backup | active | fault
+    pub state: String,
+    /// With what it tracks.
+    pub priority: u8,
 }

@@ -36,7 +36,7 @@ struct Sender {
 
 /// How much is told: whoever forges sources must not fill the log.
 #[derive(Debug, Clone, Default)]
-struct Quota {
+pub struct Quota {
     spent: u32,
     refilled: Option<Instant>,
 }
@@ -199,7 +199,7 @@ impl Sender {
 
 impl Quota {
     /// `QUOTA` at once, and one more each second.
-    fn allows(&mut self, now: Instant) -> bool {
+    pub fn allows(&mut self, now: Instant) -> bool {
         let since = *self.refilled.get_or_insert(now);
         let refill = now.saturating_duration_since(since).as_secs();
         if refill > 0 {
@@ -216,3 +216,72 @@ impl Quota {
 const ADVERTS_AGREED: u32 = 3;
 const SENDERS_MAX: usize = 16;
 const QUOTA: u32 = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pure::{
+        config::model::vrrp::Version,
+        testing::an_instant,
+        vrrp::advert::{AuthField, ChecksumForm},
+    };
+
+    fn heard(priority: u8) -> Heard {
+        let advert = Advert {
+            version: Version::V3,
+            vrid: 51,
+            priority,
+            interval: Duration::from_secs(1),
+            addresses: Vec::new(),
+            auth: AuthField::None,
+            checksum: ChecksumForm::PseudoHeader,
+        };
+        Heard { advert, difference: None }
+    }
+
+    fn peer(n: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, n])
+    }
+
+    #[test]
+    fn the_best_rival_is_one_that_lives() {
+        let (now, mut rivals) = (an_instant(), Rivals::default());
+        assert_eq!(rivals.best(), None);
+        for (n, priority) in [(1, 90), (2, 150), (3, 200), (3, 0)] {
+            rivals.heard(now, "r", peer(n), &heard(priority));
+        }
+        assert_eq!(rivals.best(), Some(150), "200 has resigned");
+        rivals.won(100);
+        assert_eq!(rivals.best(), Some(90), "150 let us win");
+    }
+
+    #[test]
+    fn the_oldest_sender_makes_room() {
+        let (now, mut rivals) = (an_instant(), Rivals::default());
+        for n in 0..20 {
+            rivals.heard(now + Duration::from_millis(n.into()), "r", peer(n), &heard(100));
+        }
+        let known: Vec<_> = rivals.status(now).into_iter().map(|sender| sender.address).collect();
+        let expected: Vec<_> = (4..20).map(|n| peer(n).to_string()).collect();
+        assert_eq!(known, expected);
+    }
+
+    #[test]
+    fn a_sender_agrees_only_when_nothing_in_its_name_is_refused() {
+        let (start, mut rivals) = (an_instant(), Rivals::default());
+        let refused = |rivals: &mut Rivals, at| {
+            let detail = "the checksum is wrong".to_owned();
+            let rejected = Rejected { refusal: Refusal::Checksum, detail, advert: None };
+            rivals.refused(at, "r", peer(1), rejected).is_some()
+        };
+        let mut told = 0;
+        for second in 0..100 {
+            let at = start + Duration::from_secs(second);
+            told += u32::from(rivals.heard(at, "r", peer(1), &heard(100)).is_some());
+            told += u32::from(refused(&mut rivals, at));
+        }
+        assert_eq!(told, 1, "forged ones between good ones are told once");
+        let later = start + Duration::from_secs(103);
+        assert!(matches!(rivals.heard(later, "r", peer(1), &heard(100)), Some(Happening::Agreement { .. })));
+    }
+}

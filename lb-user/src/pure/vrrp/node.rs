@@ -39,7 +39,7 @@ use crate::pure::{
     config::{
         model::{
             Cluster,
-            vrrp::{Address, Route, Router as Config, Rule, Tracked, Vrrp},
+            vrrp::{Address, Route, Router, Rule, Tracked, Vrrp},
         },
         network::Family,
     },
@@ -135,7 +135,12 @@ pub enum Input<'a> {
         source: IpAddr,
         bytes: &'a [u8],
     },
-    /// An adapter could not do what was wanted.
+    /// The sockets that a router wanted could not be opened.
+    Deaf {
+        router: RouterId,
+        why: String,
+    },
+    /// An adapter could not do something else that was wanted.
     Failed {
         router: RouterId,
         what: String,
@@ -307,7 +312,7 @@ impl Node {
     }
 
     /// As it is configured; None: it has left.
-    pub fn router(&self, id: RouterId) -> Option<&Config> {
+    pub fn router(&self, id: RouterId) -> Option<&Router> {
         self.instances.get(&id).map(|instance| &instance.config)
     }
 
@@ -343,6 +348,10 @@ impl Node {
                 self.judge(now, &self.ids());
             }
             Input::FailOver { router } => self.fail_over(now, &router),
+            Input::Deaf { router, why } => {
+                self.with(now, router, |instance, hands| instance.deafen(hands.now, why));
+                self.judge(now, &BTreeSet::from([router]));
+            }
             Input::Failed { router, what } => {
                 self.with(now, router, |instance, hands| instance.failed(hands, what));
             }
@@ -365,7 +374,7 @@ impl Node {
         // Each sets its next deadline after `now`; a take-over, a group and an announcement may make it due again.
         for _ in 0..TURNS * self.instances.len() {
             let Some(&(_, id)) = self.timers.first().filter(|&&(at, _)| at <= now) else { break };
-            if self.instances.get(&id).is_some_and(|instance| instance.delay_ends(now)) {
+            if self.instances.get(&id).is_some_and(|instance| instance.is_to_be_judged(now)) {
                 self.judge(now, &BTreeSet::from([id]));
             }
             let is_taking = |instance: &Instance| instance.group.is_none() && instance.is_taking(now);

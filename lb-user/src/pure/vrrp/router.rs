@@ -239,12 +239,14 @@ impl Router {
         let interval_changed = self.terms.interval != terms.interval;
         let regrouped = self.terms.grouped != terms.grouped;
         self.terms = terms;
+        let latest = now + self.timer().master_down();
         if interval_changed && self.state() == State::Active {
             self.master_interval = terms.interval;
         }
         match &mut self.phase {
             Phase::Active { next, .. } => *next = (*next).min(now + terms.interval),
             Phase::Backup { down_at: down_at @ None } if regrouped => *down_at = Some(now),
+            Phase::Backup { down_at: Some(down_at) } if interval_changed => *down_at = (*down_at).min(latest),
             Phase::Backup { .. } | Phase::Initialize | Phase::Fault { .. } => {}
         }
     }

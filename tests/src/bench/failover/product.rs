@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use lb_user::pure::status::{Status, VrrpStatus};
 use serde::Serialize;
 
 use super::event::Timing;
@@ -77,6 +78,17 @@ impl<'a> Node<'a> {
                 steelyard.start()
             }
         }
+    }
+
+    /// Returns once it takes part in elections, and hears the other node where it listens for it.
+    pub(super) fn settle(&self) -> Result<()> {
+        let Node::Steelyard { steelyard, runs: true } = self else { return Ok(()) };
+        let settled = |status: &Status| {
+            let VrrpStatus { routers, peers, .. } = &status.vrrp;
+            routers.iter().all(|router| ["backup", "active"].contains(&router.state.as_str()))
+                && peers.iter().all(|peer| peer.state == "alive")
+        };
+        steelyard.wait("every node to take part", settled).map(drop)
     }
 
     /// SIGTERM.

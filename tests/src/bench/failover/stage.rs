@@ -14,7 +14,7 @@ use super::{
     probe::Prober,
     product::{Node, Product, RESPONDER_PORT},
 };
-use crate::bed::{Family, Pair, layout::SERVICE_PORT, poll, server::Peer, wait::pause};
+use crate::bed::{Family, Pair, layout::SERVICE_PORT, pair::INTERFACE, poll, server::Peer, wait::pause};
 
 pub(super) struct Stage<'a> {
     pair: &'a Pair,
@@ -43,15 +43,15 @@ impl<'a> Stage<'a> {
         let vip = Pair::vip(Family::V4, 0);
         let prober = Prober::start(&self.pair.client, SocketAddr::new(vip, RESPONDER_PORT));
         let started = Instant::now();
-        poll("steady answers before the event", STEADY, || {
-            prober.steady(Pair::name(begin), started).then_some(())
-        })?;
+        let steady = || prober.steady(Pair::name(begin), started).then_some(());
+        poll("steady answers before the event", STEADY, steady)?;
         let crowd = crowd.map(|connections| {
             Crowd::open(&self.pair.client, SocketAddr::new(vip, SERVICE_PORT), connections)
         });
         let crowd = crowd.transpose()?;
 
         wait_until(Instant::now() + phase(self.timing));
+        poll("steady answers until the event", STEADY, steady)?;
         let at = Instant::now();
         let end = self.happen(event)?;
         poll("steady answers after the event", STEADY, || prober.steady(Pair::name(end), at).then_some(()))?;
@@ -85,6 +85,9 @@ impl<'a> Stage<'a> {
             _ => A,
         };
         self.holder(holder).context("before the event")?;
+        if self.nodes.iter().all(Node::runs) {
+            self.nodes.iter().try_for_each(Node::settle)?;
+        }
         Ok(holder)
     }
 
@@ -116,7 +119,7 @@ impl<'a> Stage<'a> {
         let restarted = Instant::now();
         match event {
             Event::Stop | Event::StopFast => self.nodes[A].start()?,
-            Event::Vanish | Event::VanishFast => self.pair.mend(A)?,
+            Event::Vanish | Event::VanishFast => self.boot(A)?,
             Event::LinkDown | Event::LinkDownFast => self.pair.plug_in(A)?,
             Event::Bounce | Event::Return | Event::ReturnFast => {}
             Event::Kill | Event::KillFast => {
@@ -130,6 +133,17 @@ impl<'a> Stage<'a> {
             Event::Service => self.respond(A)?,
         }
         Ok(None)
+    }
+
+    /// A host that vanished comes back with nothing that it had.
+    fn boot(&mut self, node: usize) -> Result<()> {
+        self.nodes[node].kill9()?;
+        let vip = Pair::vip(Family::V4, 0);
+        if self.pair.holds(node, vip)? {
+            self.pair.nodes[node].namespace.ip(&format!("addr del {vip}/24 dev {INTERFACE}\n"))?;
+        }
+        self.pair.mend(node)?;
+        self.nodes[node].start()
     }
 
     fn holder(&self, node: usize) -> Result<()> {

@@ -164,7 +164,12 @@ fn what_is_no_advert_is_named() {
             Refusal::Type,
             "the message has type 2, an advertisement has 1",
         ),
-        ("checksum", v3.replacen("74af", "74ae", 1), Refusal::Checksum, "the checksum 74ae is wrong"),
+        (
+            "checksum",
+            v3.replacen("74af", "74ae", 1),
+            Refusal::Checksum,
+            "the advert's checksum is wrong in every known form",
+        ),
         ("carp", carp, Refusal::Carp, "carp has the same ip protocol, and uses the id 51 here"),
     ];
     for (name, digits, refusal, detail) in cases {

@@ -1,7 +1,10 @@
 //! One virtual router with everything around its election: sockets, addresses, announcements, counters.
 
+mod reach;
+
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Instant};
 
+use self::reach::Deaf;
 use super::{Action, Condition, Estate, Link, Outbox, RouterId, Sockets, State, World};
 use crate::pure::{
     config::{
@@ -19,7 +22,7 @@ use crate::pure::{
         group::Member,
         happening::{End, Happening},
         hmac::{Senders, Sequencer},
-        mismatch::Rivals,
+        mismatch::{Quota, Rivals},
         pulse::wire::{Entry, Key},
         receive::{Expected, receive},
         router::{Act, Event, Rival, Router, Terms},
@@ -45,6 +48,7 @@ pub(in crate::pure::vrrp) struct Instance {
     /// The end of its delay after the start.
     delayed_until: Option<Instant>,
     sockets: Option<Sockets>,
+    deaf: Option<Deaf>,
     mac: Mac,
     estate: Arc<Estate>,
     announcer: Announcer,
@@ -56,6 +60,8 @@ pub(in crate::pure::vrrp) struct Instance {
     counters: RouterCounters,
     refused: BTreeMap<Refusal, u64>,
     failure: Option<String>,
+    /// Of what this node does to itself.
+    quota: Quota,
     /// When the last advert came that counted.
     advert_at: Option<Instant>,
 }
@@ -96,6 +102,7 @@ impl Instance {
             election: Router::new(hands.now, terms(&config, false), config.priority),
             delayed_until: Some(delayed_until).filter(|&until| until > hands.now),
             sockets: None,
+            deaf: None,
             mac: [0; 6],
             estate: estate(&config),
             announcer: Announcer::default(),
@@ -106,6 +113,7 @@ impl Instance {
             counters: RouterCounters::default(),
             refused: BTreeMap::new(),
             failure: None,
+            quota: Quota::default(),
             advert_at: None,
             key: Key::of(&config),
             config,
@@ -172,10 +180,16 @@ impl Instance {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let waits = self.delayed_until.filter(|_| self.state() == State::Initialize);
         let probe = self.conflicts.deadline(self.silent_from());
-        [self.election.deadline(), self.announcer.deadline(), probe, waits].into_iter().flatten().min()
+        let deaf = self.deaf.as_ref().map(|deaf| deaf.again_at);
+        [self.election.deadline(), self.announcer.deadline(), probe, waits, deaf].into_iter().flatten().min()
     }
 
-    pub(super) fn delay_ends(&self, now: Instant) -> bool {
+    /// Something that kept it from taking part has passed.
+    pub(super) fn is_to_be_judged(&self, now: Instant) -> bool {
+        self.delay_ends(now) || self.deaf.as_ref().is_some_and(|deaf| deaf.again_at <= now)
+    }
+
+    fn delay_ends(&self, now: Instant) -> bool {
         self.delayed_until.is_some_and(|until| until <= now)
     }
 
@@ -234,65 +248,6 @@ impl Instance {
         }
     }
 
-    /// Makes its sockets those of its interface; returns why it cannot send.
-    fn reach(&mut self, hands: &mut Hands<'_>) -> Option<String> {
-        let name = &self.config.interface;
-        let Some(link) = hands.world.links.get(name) else {
-            if self.sockets.take().is_some() {
-                hands.outbox.close.push(Action::Close { router: self.id });
-            }
-            return Some(format!("interface {name} does not exist yet"));
-        };
-        if let Some(device) =
-            self.config.virtual_interface().filter(|name| !hands.world.links.contains_key(name))
-        {
-            return Some(format!("device {device} of the virtual MAC does not exist yet"));
-        }
-        self.mac = match self.config.virtual_mac {
-            Some(_) => self.config.virtual_router_mac(),
-            None => link.mac,
-        };
-        let source = self.source(link, hands.world);
-        if let Some(source) = source {
-            let group = (!self.config.is_unicast()).then(|| self.config.group_address());
-            let sockets = Sockets { interface: link.index, vrid: self.config.vrid, source, group };
-            if self.sockets.as_ref() != Some(&sockets) {
-                self.sockets = Some(sockets.clone());
-                hands.outbox.open.push(Action::Open { router: self.id, sockets });
-            }
-        }
-        if !link.is_up {
-            return Some(format!("interface {name} is down"));
-        }
-        match (source, self.config.source) {
-            (Some(_), _) => None,
-            (None, Some(source)) => Some(format!("no interface has the source address {source} yet")),
-            (None, None) => {
-                let kind = match self.config.family {
-                    Family::V4 => "IPv4",
-                    Family::V6 => "link-local IPv6",
-                };
-                Some(format!("interface {name} has no {kind} address yet"))
-            }
-        }
-    }
-
-    /// It stays the one in use while that is there.
-    fn source(&self, link: &Link, world: &World) -> Option<IpAddr> {
-        if let Some(source) = self.config.source {
-            return Some(source).filter(|&source| world.has(source));
-        }
-        let is_ours = |address: IpAddr| self.estate.addresses.iter().any(|ours| ours.address == address);
-        let fits = |address: IpAddr| match (self.config.family, address) {
-            (Family::V4, IpAddr::V4(_)) => !is_ours(address),
-            (Family::V6, IpAddr::V6(v6)) => v6.is_unicast_link_local() && !is_ours(address),
-            (Family::V4, IpAddr::V6(_)) | (Family::V6, IpAddr::V4(_)) => false,
-        };
-        let there: Vec<_> = link.addresses.iter().map(|&(address, _)| address).filter(|&a| fits(a)).collect();
-        let current = self.sockets.as_ref().map(|sockets| sockets.source);
-        current.filter(|current| there.contains(current)).or(there.first().copied())
-    }
-
     /// One thing for the election, and what it comes to.
     pub(super) fn elect(&mut self, hands: &mut Hands<'_>, event: Event<'_>) {
         let owned = self.election.owns();
@@ -327,6 +282,7 @@ impl Instance {
     }
 
     fn became(&mut self, hands: &mut Hands<'_>, from: State, to: State) {
+        self.failure = None;
         if from == State::Active {
             self.counters.released_active += 1;
             self.announcer.stop();
@@ -485,14 +441,15 @@ impl Instance {
         }
     }
 
-    /// What somebody removed is there again at once: neighbours notice nothing, and nobody is elected.
+    /// What somebody removed is there again at once: neighbours notice nothing, and nobody is elected. What leaves
+    /// with a link comes back with it.
     pub(super) fn restore(&mut self, hands: &mut Hands<'_>) {
-        if !self.election.owns() {
+        if self.state() != State::Active {
             return;
         }
         self.install(hands);
         self.announcer.again(hands.now, &self.config.announce);
-        if self.rivals.may_tell(hands.now) {
+        if self.quota.allows(hands.now) {
             let addresses: Vec<_> = self.estate.addresses.iter().map(|one| one.address.to_string()).collect();
             let what = format!("something that it installed ({})", addresses.join(", "));
             hands.outbox.told.push(Happening::Restored { router: self.config.name.clone(), what });
@@ -502,7 +459,7 @@ impl Instance {
     pub(super) fn failed(&mut self, hands: &mut Hands<'_>, what: String) {
         let is_news = self.failure.as_ref().is_none_or(|last| *last != what);
         self.failure = Some(what.clone());
-        if is_news && self.rivals.may_tell(hands.now) {
+        if is_news && self.quota.allows(hands.now) {
             hands.outbox.told.push(Happening::Failed { router: self.config.name.clone(), what });
         }
     }

@@ -240,6 +240,22 @@ fn an_interface_that_leaves_and_comes_back() {
 }
 
 #[test]
+fn one_that_cannot_hear_does_not_win() {
+    let mut bench = Bench::new(routers([a_router("r")]));
+    let deafen = |bench: &mut Bench| {
+        let why = "no file descriptor is left".to_owned();
+        said(&bench.input(Input::Deaf { router: RouterId(0), why }))
+    };
+    assert_eq!(deafen(&mut bench), "fault");
+    for second in 1..=10 {
+        assert_eq!(said(&bench.run_until(second * 1_000)), "open", "after {second} s");
+        assert_eq!(deafen(&mut bench), "");
+    }
+    assert_eq!(said(&bench.run_until(11_000)), "open");
+    assert_eq!(said(&bench.run_until(12_000)), "backup", "nothing was said against it");
+}
+
+#[test]
 fn a_script_that_fails_hands_over_to_the_rival_that_was_heard() {
     let weight = Effect::Weight { weight: -80, reverse: false };
     let mut bench = Bench::new(routers([tracking(weight)]));
@@ -451,6 +467,21 @@ fn a_group_moves_together() {
     bench.run_until(40_000);
     assert_eq!(said(&bench.script(Verdict::Down)), "send 0, install 0, fault, group fault");
     assert_eq!(said(&bench.script(Verdict::Up)), "backup, group backup");
+}
+
+#[test]
+fn a_group_outlives_a_bounce_of_one_link() {
+    let mut settings = grouped();
+    settings.vrrp.routers[1].interface = "eth1".to_owned();
+    let eth1 = |is_up| Link { name: "eth1".to_owned(), index: 3, is_up, ..eth0(1) };
+    let mut bench = Bench::new(settings);
+    bench.input(Input::Link(eth1(true)));
+    bench.script(Verdict::Up);
+    bench.run_until(10_000);
+    assert_eq!(said(&bench.input(Input::Link(eth1(false)))), "fault, group fault", "and the addresses stay");
+    bench.now += ms(200);
+    let back = bench.input(Input::Link(eth1(true)));
+    assert_eq!(said(&back), "send 100, install 1, frame, active, group active");
 }
 
 #[test]

@@ -290,6 +290,7 @@ impl Peer {
             state: state.to_owned(),
             age_ms: self.heard.map(|heard| now.saturating_duration_since(heard).as_millis() as u64),
             detail: self.refusal.map(|(error, _)| error.to_string()),
+            routers: self.roster.iter().map(Entry::status).collect(),
         }
     }
 }

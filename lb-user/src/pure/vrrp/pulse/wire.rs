@@ -16,6 +16,7 @@ use crate::pure::{
         model::vrrp::{Router, Version},
         network::Family,
     },
+    status::PeerRouterStatus,
     vrrp::node::State,
 };
 
@@ -97,6 +98,18 @@ pub struct Entry {
     pub priority: u8,
     /// It handed over on an operator's behalf, and does not want the addresses back.
     pub is_held: bool,
+}
+
+impl Entry {
+    pub fn status(&self) -> PeerRouterStatus {
+        PeerRouterStatus {
+            vrid: self.key.vrid,
+            family: self.key.family.name().to_owned(),
+            version: self.version.number(),
+            state: self.state.name().to_owned(),
+            priority: self.priority,
+        }
+    }
 }
 
 /// Why bytes are no datagram of ours.

@@ -133,7 +133,8 @@ fn a_refusal_names_the_field_and_both_values() {
         Refusal::Owner,
         "the advert has priority 255, and so has this router: only one can own the addresses",
     );
-    v3(&|case| case.seen.source = ip("10.98.0.9")).refused(Refusal::Checksum, "the checksum 69e3 is wrong");
+    v3(&|case| case.seen.source = ip("10.98.0.9"))
+        .refused(Refusal::Checksum, "the advert's checksum is wrong in every known form");
 }
 
 #[test]
