@@ -114,7 +114,7 @@ impl Node {
                 self.peers.hand_overs.give_up(now, peer);
                 self.inherit(now, peer, how, heard, &active);
             }
-            pulse::Event::Roster { .. } => {}
+            pulse::Event::Roster { peer } => self.contest(now, peer),
             pulse::Event::Asked { peer, what: Ask::Resign, call } => self.resigned(now, peer, call),
             pulse::Event::Asked { peer, what: Ask::Take, call } => self.wanted(now, peer, call),
             pulse::Event::Asked { peer, what: Ask::Claimed, call } => {
@@ -159,12 +159,25 @@ impl Node {
     pub(super) fn outbid(&mut self, now: Instant, id: RouterId) {
         let Some(instance) = self.instances.get(&id) else { return };
         let (router, lately) = (instance.config.name.clone(), instance.config.interval * 2);
-        if let Some((peer, length)) = self.peers.trust.outbid(now, id, lately) {
+        let Peers { trust, pulse, .. } = &mut self.peers;
+        if let Some((peer, length)) = trust.outbid(now, id, lately, |peer| !pulse.is_alive(peer)) {
             let what = format!(
                 "took over though node {peer} lives: its heartbeats were lost, its adverts were not; for {length:?} its \
                  silence is not acted on"
             );
             self.outbox.told.push(Happening::Failed { router, what });
+        }
+    }
+
+    /// Two are Active after a network was in two: an advert at once ends it, not the next that is due.
+    fn contest(&mut self, now: Instant, peer: IpAddr) {
+        for id in self.ids() {
+            let Some(instance) = self.instances.get(&id).filter(|one| one.state() == State::Active) else {
+                continue;
+            };
+            if self.peers.pulse.is_active_on(peer, instance.key) {
+                self.event(now, id, Event::Hand(Hand::Insist));
+            }
         }
     }
 

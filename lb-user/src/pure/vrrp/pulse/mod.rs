@@ -366,6 +366,16 @@ impl Pulse {
         self.peers.contains_key(&address)
     }
 
+    pub fn is_alive(&self, address: IpAddr) -> bool {
+        self.peers.get(&address).is_some_and(Peer::is_alive)
+    }
+
+    /// Whether this peer has the router Active.
+    pub fn is_active_on(&self, address: IpAddr, key: Key) -> bool {
+        let entry = self.peers.get(&address).and_then(|peer| peer.entry(key));
+        entry.is_some_and(|entry| entry.state == State::Active)
+    }
+
     pub fn heartbeat(&self) -> Duration {
         self.heartbeat
     }

@@ -28,9 +28,15 @@ impl Trust {
     }
 
     /// An advert of somebody better was heard by a router that took over: whose silence meant nothing, if that was
-    /// lately, and for how long it is not acted on.
-    pub fn outbid(&mut self, now: Instant, id: RouterId, lately: Duration) -> Option<(IpAddr, Duration)> {
-        let (peer, at) = self.guesses.remove(&id)?;
+    /// lately and it is silent still, and for how long it is not acted on.
+    pub fn outbid(
+        &mut self,
+        now: Instant,
+        id: RouterId,
+        lately: Duration,
+        is_silent: impl Fn(IpAddr) -> bool,
+    ) -> Option<(IpAddr, Duration)> {
+        let (peer, at) = self.guesses.remove(&id).filter(|(peer, _)| is_silent(*peer))?;
         // Routers that were taken over together are proved wrong together.
         if now > at + lately || !self.is_trusted(now, peer) {
             return None;
@@ -77,13 +83,13 @@ mod tests {
             for id in [1, 2] {
                 trust.guessed(now, RouterId(id), PEER);
             }
-            assert_eq!(trust.outbid(now, RouterId(1), LATELY), Some((PEER, length)));
-            assert_eq!(trust.outbid(now, RouterId(2), LATELY), None, "the same guess");
+            assert_eq!(trust.outbid(now, RouterId(1), LATELY, |_| true), Some((PEER, length)));
+            assert_eq!(trust.outbid(now, RouterId(2), LATELY, |_| true), None, "the same guess");
             assert!(!trust.is_trusted(now + length - Duration::from_millis(1), PEER));
             now += length;
         }
         trust.guessed(now + AGAIN, RouterId(1), PEER);
-        assert_eq!(trust.outbid(now + AGAIN, RouterId(1), LATELY), Some((PEER, DOUBT)));
+        assert_eq!(trust.outbid(now + AGAIN, RouterId(1), LATELY, |_| true), Some((PEER, DOUBT)));
     }
 
     #[test]
@@ -91,7 +97,19 @@ mod tests {
         let now = an_instant();
         let mut trust = Trust::default();
         trust.guessed(now, RouterId(1), PEER);
-        assert_eq!(trust.outbid(now + LATELY + Duration::from_millis(1), RouterId(1), LATELY), None);
+        assert_eq!(
+            trust.outbid(now + LATELY + Duration::from_millis(1), RouterId(1), LATELY, |_| true),
+            None
+        );
+        assert!(trust.is_trusted(now, PEER));
+    }
+
+    #[test]
+    fn who_is_heard_again_was_silent() {
+        let now = an_instant();
+        let mut trust = Trust::default();
+        trust.guessed(now, RouterId(1), PEER);
+        assert_eq!(trust.outbid(now, RouterId(1), LATELY, |_| false), None);
         assert!(trust.is_trusted(now, PEER));
     }
 }

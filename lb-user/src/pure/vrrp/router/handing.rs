@@ -11,6 +11,8 @@ pub enum Hand<'a> {
     Leave,
     /// It does not.
     Stay,
+    /// Another node is Active, too.
+    Insist,
     /// Another node leaves, and this one is to take over.
     Succeed(&'a str),
     /// Whatever the timer would have it do, not before then.
@@ -28,6 +30,7 @@ impl Router {
                 self.quiet = false;
                 self.advertise(now, now)
             }
+            (Phase::Active { .. }, Hand::Insist) if !self.quiet => self.advertise(now, now),
             (Phase::Backup { .. }, Hand::Succeed(why)) => {
                 let acts = self.take(now, why);
                 self.spares = Some(now + SPARES);
@@ -41,11 +44,11 @@ impl Router {
                 self.phase = Phase::Backup { down_at: Some(until) };
                 Vec::new()
             }
-            (Phase::Active { .. }, Hand::Stay | Hand::Postpone(_))
-            | (Phase::Backup { .. }, Hand::Leave | Hand::Stay)
+            (Phase::Active { .. }, Hand::Stay | Hand::Insist | Hand::Postpone(_))
+            | (Phase::Backup { .. }, Hand::Leave | Hand::Stay | Hand::Insist)
             | (
                 Phase::Initialize | Phase::Fault { .. },
-                Hand::Leave | Hand::Stay | Hand::Succeed(_) | Hand::Postpone(_),
+                Hand::Leave | Hand::Stay | Hand::Insist | Hand::Succeed(_) | Hand::Postpone(_),
             ) => Vec::new(),
         }
     }

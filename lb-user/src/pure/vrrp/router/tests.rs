@@ -360,6 +360,9 @@ fn every_state_takes_every_hand() {
             let is_taken = after == "active 1000";
             assert_eq!(acts, if is_taken { "advert 100, active" } else { "" }, "{phase:?}, {hand:?}");
         }
+        let mut router = in_phase(now, terms(), phase);
+        let acts = said(&router.handle(now, Event::Hand(Hand::Insist)));
+        assert_eq!(acts, if phase == active { "advert 100" } else { "" }, "{phase:?}");
     }
 }
 
@@ -379,6 +382,7 @@ fn one_that_leaves_is_quiet_until_it_stays_or_is_outbid() {
         (Event::Advert(rival(50)), ""),
         (Event::Advert(rival(150)), "backup"),
         (Event::Priority { effective: 50, rival: Some(90) }, ""),
+        (Event::Hand(Hand::Insist), ""),
         (Event::Hand(Hand::Stay), "advert 100"),
         (Event::Release { why: "", hold_back: true }, "advert 0, backup"),
         (Event::Stop, "advert 0, initialize"),

@@ -538,8 +538,13 @@ fn a_port_that_is_cut_and_healed_ends_with_one_holder() {
     net.run(Duration::from_secs(3));
     net.heal();
     net.nodes[0].is_gone = false;
-    net.run(Duration::from_secs(10));
+    net.watch();
+    net.run(Duration::from_millis(200));
     net.only(0);
+    assert!(net.seen().1 <= 110, "one beat, and no waiting for an advert: {:?}", net.seen());
+    net.crash(0);
+    net.run(Duration::from_millis(110));
+    net.only(1);
 }
 
 #[derive(Debug, Clone, Copy)]
