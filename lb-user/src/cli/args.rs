@@ -39,6 +39,14 @@ pub(super) struct Common {
     pub socket: Option<PathBuf>,
 }
 
+/// Configurations of other programs.
+#[derive(Debug, Default, ClapArgs)]
+pub(super) struct Foreign {
+    /// Take the VRRP part of a keepalived.conf as it stands, beside -c FILE or alone; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub keepalived: Vec<PathBuf>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Attach to the interfaces, check the servers and balance, in the foreground
@@ -46,12 +54,22 @@ pub(super) enum Command {
     /// SIGTERM and SIGINT stop the daemon; forwarding goes on by the pinned state, and the next start takes
     /// it over.
     Run {
+        #[command(flatten)]
+        foreign: Foreign,
         /// Take XDP and all pinned state away when the daemon stops
         #[arg(long)]
         detach: bool,
     },
     /// Read the configuration and report every fault, with its place and remedy
-    Check,
+    Check(Foreign),
+    /// Write a configuration that means the same as files of other programs; what differs stands in comments
+    Import {
+        #[command(flatten)]
+        foreign: Foreign,
+        /// Where to, a file that does not exist yet [default: standard output]
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// Show node, interfaces, services and servers on one screen
     Status(Output),
     /// List services, or show one
@@ -66,7 +84,12 @@ pub(super) enum Command {
     #[command(subcommand)]
     Vrrp(VrrpCommand),
     /// Tell what a reload with the configuration of -c would do: servers, share of the slots that move, recorded flows
-    Plan(Output),
+    Plan {
+        #[command(flatten)]
+        foreign: Foreign,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Have the daemon read its configuration again; the same as SIGHUP and SIGUSR2
     ///
     /// A faulty configuration, or one that may not be, changes nothing. A service that is no longer in it ends, and its

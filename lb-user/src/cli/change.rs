@@ -10,26 +10,41 @@ use hyper::Method;
 
 use super::{
     CliError,
-    args::{Common, Output, Which},
+    args::{Common, Foreign, Output, Which},
     ask::{get, send, server_page, servers_page, tell},
     color::Paint,
     print, render, serve,
 };
 use crate::{
-    io::admin::{PlanFile, PlanRequest, ReloadRequest, SetRequest, server::ServerRow},
+    io::{
+        admin::{PlanFile, PlanForeign, PlanRequest, ReloadRequest, SetRequest, server::ServerRow},
+        file::{ConfigText, ForeignText, Texts},
+    },
     pure::{
         overlay::{Added, AdminWord},
         status::{Changed, PlanStatus, ServicePlan, Status},
     },
 };
 
-pub(super) fn plan(common: &Common, output: &Output) -> Result<(), CliError> {
+pub(super) fn plan(common: &Common, foreign: &Foreign, output: &Output) -> Result<(), CliError> {
     // A faulty file is told here, with its places, and asks nobody.
-    serve::load_aloud(common)?;
-    let texts = serve::texts(common)?.into_iter();
-    let files = texts.map(|file| PlanFile { name: file.name, text: file.text }).collect();
-    let plan: PlanStatus = send(common, Method::POST, "/v1/plan", &PlanRequest { files })?;
+    serve::load_aloud(common, foreign)?;
+    let request = request(serve::texts(common, foreign)?);
+    let plan: PlanStatus = send(common, Method::POST, "/v1/plan", &request)?;
     tell(&plan, output, |plan| shown(plan, Paint::stdout()))
+}
+
+fn request(texts: Texts) -> PlanRequest {
+    let file = |text: ConfigText| PlanFile { name: text.name, text: text.text };
+    let foreign = |text: ForeignText| PlanForeign {
+        file: file(text.file),
+        config_id: text.config_id,
+        included: text.included,
+    };
+    PlanRequest {
+        files: texts.own.into_iter().map(file).collect(),
+        keepalived: texts.keepalived.into_iter().map(foreign).collect(),
+    }
 }
 
 pub(super) fn reload(common: &Common, request: ReloadRequest, output: &Output) -> Result<(), CliError> {

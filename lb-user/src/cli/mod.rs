@@ -6,6 +6,7 @@ mod change;
 mod color;
 mod decap;
 mod events;
+mod import;
 mod render;
 mod serve;
 mod vrrp;
@@ -62,15 +63,16 @@ enum CliError {
 pub fn run() -> ExitCode {
     let args = Args::parse();
     let done = match args.command {
-        Command::Run { detach } => serve::run(&args.common, detach),
-        Command::Check => serve::check(&args.common),
+        Command::Run { ref foreign, detach } => serve::run(&args.common, foreign, detach),
+        Command::Check(ref foreign) => serve::check(&args.common, foreign),
+        Command::Import { ref foreign, ref output } => import::import(foreign, output.as_deref()),
         Command::Decap(ref asked) => decap::run(asked),
         Command::Detach { pin } => serve::detach(&args.common, pin),
         Command::Status(ref output) => ask::status(&args.common, output),
         Command::Service(ref command) => ask::service(&args.common, command),
         Command::Server(ref command) => ask::server(&args.common, command),
         Command::Vrrp(ref command) => vrrp::vrrp(&args.common, command),
-        Command::Plan(ref output) => change::plan(&args.common, output),
+        Command::Plan { ref foreign, ref output } => change::plan(&args.common, foreign, output),
         Command::Reload { max_moved, force, ref output } => {
             change::reload(&args.common, ReloadRequest { max_moved, force }, output)
         }

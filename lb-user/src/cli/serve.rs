@@ -4,15 +4,23 @@ use std::{io::Write, path::PathBuf, time::Duration};
 
 use tracing_subscriber::{EnvFilter, fmt::time::SystemTime};
 
-use super::{CliError, args::Common, ask, color::Paint, print};
+use super::{
+    CliError,
+    args::{Common, Foreign},
+    ask,
+    color::Paint,
+    print,
+};
 use crate::{
     daemon,
-    io::{file, host, kernel},
+    io::{
+        file::{self, Inputs, Texts},
+        host, kernel,
+    },
     pure::{
         config::{
-            Parsed, Source,
+            Parsed,
             model::{Config, Secret},
-            parse_files,
         },
         lint,
         status::VrrpStatus,
@@ -22,16 +30,17 @@ use crate::{
 pub(super) const CONFIG: &str = "/etc/steelyard/steelyard.toml";
 const PIN: &str = "/sys/fs/bpf/steelyard";
 
-pub(super) fn run(common: &Common, detach: bool) -> Result<(), CliError> {
-    let config = load_whole(common)?;
+pub(super) fn run(common: &Common, foreign: &Foreign, detach: bool) -> Result<(), CliError> {
+    let config = load_whole(common, foreign)?;
     log(&config.log.level);
-    let path = std::path::absolute(path(common))
+    let inputs = inputs(common, foreign)
+        .absolute()
         .map_err(|source| CliError::Io { what: "cannot name the configuration", source })?;
-    daemon::run(daemon::Options { config, path, detach }).map_err(CliError::Run)
+    daemon::run(daemon::Options { config, inputs, detach }).map_err(CliError::Run)
 }
 
-pub(super) fn check(common: &Common) -> Result<(), CliError> {
-    let config = load_whole(common)?;
+pub(super) fn check(common: &Common, foreign: &Foreign) -> Result<(), CliError> {
+    let config = load_whole(common, foreign)?;
     if let Secret::File(path) = &config.cluster.secret {
         file::secret(path).map_err(CliError::File)?;
     }
@@ -78,17 +87,17 @@ pub(super) fn detach(common: &Common, pin: Option<PathBuf>) -> Result<(), CliErr
 /// The configuration, if one was named or stands where it usually does.
 pub(super) fn configured(common: &Common) -> Result<Option<Config>, CliError> {
     let usual = common.config.is_none() && !PathBuf::from(CONFIG).exists();
-    if usual { Ok(None) } else { load(common).map(|parsed| Some(parsed.config)) }
+    if usual { Ok(None) } else { load(common, &Foreign::default()).map(|parsed| Some(parsed.config)) }
 }
 
 /// The configuration, its warnings told on stderr.
-pub(super) fn load_aloud(common: &Common) -> Result<Config, CliError> {
-    load(common).map(aloud)
+pub(super) fn load_aloud(common: &Common, foreign: &Foreign) -> Result<Config, CliError> {
+    load(common, foreign).map(aloud)
 }
 
 /// The same with the secrets of virtual routers that stand in files.
-fn load_whole(common: &Common) -> Result<Config, CliError> {
-    let mut parsed = load(common)?;
+fn load_whole(common: &Common, foreign: &Foreign) -> Result<Config, CliError> {
+    let mut parsed = load(common, foreign)?;
     parsed.read_secrets(file::secret).map_err(CliError::Secret)?;
     Ok(aloud(parsed))
 }
@@ -101,19 +110,20 @@ fn aloud(parsed: Parsed) -> Config {
     parsed.config
 }
 
-fn load(common: &Common) -> Result<Parsed, CliError> {
-    let texts = texts(common)?;
-    let sources: Vec<_> = texts.iter().map(|text| Source { name: &text.name, text: &text.text }).collect();
-    parse_files(&sources).map_err(CliError::Config)
+fn load(common: &Common, foreign: &Foreign) -> Result<Parsed, CliError> {
+    texts(common, foreign)?.parse().map_err(CliError::Config)
 }
 
 /// The files of the configuration.
-pub(super) fn texts(common: &Common) -> Result<Vec<file::ConfigText>, CliError> {
-    file::config(&path(common)).map_err(CliError::File)
+pub(super) fn texts(common: &Common, foreign: &Foreign) -> Result<Texts, CliError> {
+    inputs(common, foreign).read().map_err(CliError::File)
 }
 
-fn path(common: &Common) -> PathBuf {
-    common.config.clone().unwrap_or_else(|| CONFIG.into())
+/// Beside files of other programs only a file that is named is read.
+fn inputs(common: &Common, foreign: &Foreign) -> Inputs {
+    let keepalived = foreign.keepalived.clone();
+    let usual = || keepalived.is_empty().then(|| CONFIG.into());
+    Inputs { own: common.config.clone().or_else(usual), keepalived }
 }
 
 /// The daemon's log: to stderr, where journald or a terminal reads it.

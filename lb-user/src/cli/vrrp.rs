@@ -345,6 +345,7 @@ mod tests {
                 what: "script chk_lb".to_owned(),
                 state: "down".to_owned(),
                 effect: "weight -20".to_owned(),
+                detail: None,
             }],
             counters: RouterCounters {
                 adverts_sent: 1_234,

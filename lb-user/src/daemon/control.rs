@@ -20,6 +20,8 @@ use super::{
     drift::Patrol,
     notices::Notices,
     orders::{Order, Settings},
+    replica::{self, Heard, Joined, Peers, Sessions},
+    start::host_name,
     through::Steers,
     vrrp::Desk,
 };
@@ -56,6 +58,16 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// The sweep's share of an interval, to which its last pass adds: 4 % of a CPU at the most.
 const SWEEP_TIME: Duration = Duration::from_millis(16);
 
+/// What control takes in.
+pub(super) struct Inbox<'a> {
+    pub events: &'a mut mpsc::Receiver<Event>,
+    pub net_events: &'a mut mpsc::Receiver<NetEvent>,
+    pub orders: &'a mut mpsc::Receiver<Order>,
+    pub happenings: &'a mut mpsc::Receiver<Happening>,
+    pub joined: &'a mut mpsc::Receiver<Joined>,
+    pub heard: &'a mut mpsc::Receiver<Heard>,
+}
+
 pub(super) struct Control {
     pub kernel: Kernel,
     pub state: State,
@@ -79,6 +91,11 @@ pub(super) struct Control {
     /// Health checks that go through the data path.
     pub steers: Steers,
     pub rooms: BTreeMap<&'static str, Room>,
+    /// Nodes that are told of this one's connections.
+    pub sessions: Sessions,
+    /// Nodes that tell of theirs.
+    pub peers: Peers,
+    pub cluster: watch::Sender<replica::Cluster>,
     pub vrrp: Desk,
 }
 
@@ -86,10 +103,7 @@ impl Control {
     /// Plans and applies until the senders of events are gone. Cancel safe between events.
     pub(super) async fn run(
         &mut self,
-        events: &mut mpsc::Receiver<Event>,
-        net_events: &mut mpsc::Receiver<NetEvent>,
-        orders: &mut mpsc::Receiver<Order>,
-        happenings: &mut mpsc::Receiver<Happening>,
+        Inbox { events, net_events, orders, happenings, joined, heard }: Inbox<'_>,
     ) {
         let mut sweep = Sweep::default();
         let mut patrol = Patrol::default();
@@ -120,6 +134,8 @@ impl Control {
                     self.kernel.beat(self.state.patience());
                     self.carry_out(order).await;
                 }
+                Some(peer) = joined.recv() => self.sessions.join(peer),
+                Some(message) = heard.recv() => self.hear(message).await,
                 _ = ticks.tick() => {
                     self.kernel.beat(self.state.patience());
                     self.sweep(&mut sweep);
@@ -127,6 +143,7 @@ impl Control {
                     self.patrol(&mut patrol);
                     self.check_pins();
                     self.attach_missing().await;
+                    self.tell_cluster();
                     self.follow_steering().await;
                     self.publish();
                     self.watch_vrrp();
@@ -207,6 +224,33 @@ impl Control {
         self.wanted.send_replace(self.wanted_now());
     }
 
+    /// Who is told of this node's connections, and may tell of its own.
+    pub(super) fn tell_cluster(&self) {
+        let cluster = self.cluster_now();
+        self.cluster.send_if_modified(|told| {
+            let changed = *told != cluster;
+            if changed {
+                *told = cluster;
+            }
+            changed
+        });
+    }
+
+    /// Nobody without a secret: whoever knew none could tell anything.
+    fn cluster_now(&self) -> replica::Cluster {
+        let Settings { file, secret, .. } = &self.settings;
+        let peers = if secret.is_empty() { Vec::new() } else { file.cluster.peers.clone() };
+        let attached =
+            self.situation.lock().map(|situation| situation.interfaces.clone()).unwrap_or_default();
+        replica::Cluster {
+            node: file.global.node.clone().unwrap_or_else(host_name),
+            interfaces: attached.into_iter().map(|interface| (interface.index, interface.name)).collect(),
+            peers,
+            port: file.cluster.port.saturating_add(1),
+            secret: secret.clone(),
+        }
+    }
+
     pub(super) fn wanted_now(&self) -> Watched {
         Watched {
             addresses: self.state.targets(),
@@ -269,7 +313,12 @@ impl Control {
         let started = Instant::now();
         let memory = self.kernel.memory();
         loop {
-            if let Some(round) = sweep.pass(&*memory, kernel::now(), &self.state) {
+            self.sessions.begin(sweep, &self.state);
+            let round = sweep.pass(&*memory, kernel::now(), &self.state);
+            self.sessions.tell(sweep.take_told(), &self.state);
+            if let Some(mut round) = round {
+                self.sessions.tell(std::mem::take(&mut round.told), &self.state);
+                self.sessions.end();
                 for (id, in_pairs) in self.state.counted() {
                     let open = round.open.get(&id).copied().unwrap_or_default();
                     memory.set_load(id, if in_pairs { open.pairs } else { open.alone });

@@ -18,6 +18,7 @@ mod interfaces;
 mod keeper;
 mod notices;
 mod orders;
+mod replica;
 mod start;
 mod through;
 mod vrrp;

@@ -1,7 +1,7 @@
 //! What operators order of the running daemon: another configuration, a change of one server, a look at what either
 //! would do. Carried out by `control`, one after the other.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::collections::BTreeSet;
 
 use tokio::{
     sync::{mpsc, oneshot},
@@ -17,13 +17,12 @@ use super::{
 };
 use crate::{
     io::{
-        admin::{PlanFile, server::Refused},
-        file::{self, ConfigText},
+        admin::{PlanFile, PlanForeign, PlanRequest, server::Refused},
+        file::{self, ConfigText, ForeignText, Inputs, Texts},
         net::Interface,
     },
     pure::{
         config::{
-            self, Source,
             model::{Admin, Config, Secret},
             network::shown,
         },
@@ -67,13 +66,13 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, Refused>>;
 pub(super) struct Orderer {
     pub orders: mpsc::Sender<Order>,
     /// What the daemon was started with, and what a reload reads again.
-    pub path: PathBuf,
+    pub inputs: Inputs,
 }
 
 impl Orderer {
     pub(super) async fn reload(&self, limits: Limits) -> Result<Changed, Refused> {
-        let path = self.path.clone();
-        let loaded = match aside(move || Loaded::read(&path)).await {
+        let inputs = self.inputs.clone();
+        let loaded = match aside(move || Loaded::read(&inputs)).await {
             Ok(loaded) => loaded,
             Err(refused) => {
                 // A daemon that is stopping has nobody to tell.
@@ -84,9 +83,17 @@ impl Orderer {
         self.give(|reply| Order::Reload { loaded, limits, reply }).await
     }
 
-    pub(super) async fn plan(&self, files: Vec<PlanFile>) -> Result<PlanStatus, Refused> {
+    pub(super) async fn plan(&self, request: PlanRequest) -> Result<PlanStatus, Refused> {
         let text = |PlanFile { name, text }: PlanFile| ConfigText { name, text };
-        let texts: Vec<_> = files.into_iter().map(text).collect();
+        let foreign = |PlanForeign { file, config_id, included }: PlanForeign| ForeignText {
+            file: text(file),
+            config_id,
+            included,
+        };
+        let texts = Texts {
+            own: request.files.into_iter().map(text).collect(),
+            keepalived: request.keepalived.into_iter().map(foreign).collect(),
+        };
         let loaded = aside(move || Loaded::parse(&texts)).await?;
         self.give(|reply| Order::Plan { loaded, reply }).await
     }
@@ -138,15 +145,14 @@ pub(super) struct Loaded {
 
 impl Loaded {
     /// From the files that the daemon was started with. Blocks.
-    pub(super) fn read(path: &std::path::Path) -> Result<Loaded, String> {
-        Loaded::parse(&file::config(path).map_err(|error| error.to_string())?)
+    pub(super) fn read(inputs: &Inputs) -> Result<Loaded, String> {
+        Loaded::parse(&inputs.read().map_err(|error| error.to_string())?)
     }
 
     /// Blocks where secrets are in files.
-    pub(super) fn parse(texts: &[ConfigText]) -> Result<Loaded, String> {
-        let sources: Vec<_> =
-            texts.iter().map(|text| Source { name: &text.name, text: &text.text }).collect();
-        let mut parsed = config::parse_files(&sources)
+    pub(super) fn parse(texts: &Texts) -> Result<Loaded, String> {
+        let mut parsed = texts
+            .parse()
             .map_err(|found| found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n\n"))?;
         parsed.read_secrets(file::secret)?;
         let secret = secret(&parsed.config.cluster.secret).map_err(|error| error.to_string())?;

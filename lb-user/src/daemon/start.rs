@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -24,18 +23,19 @@ use tracing::{info, warn};
 use super::{
     answers::{Situation, Sources, answers},
     checks,
-    control::{Control, INBOX, PLAN_PAUSE_MIN},
+    control::{Control, INBOX, Inbox, PLAN_PAUSE_MIN},
     interfaces::target,
     keeper::{self, Keeper},
     notices::Notices,
     orders::{self, Limits, Loaded, ORDERS, Order, Orderer, Settings},
+    replica::{self, Peers, Sessions},
     through::Steers,
     vrrp::{self, Routers, ThreadError},
 };
 use crate::{
     io::{
         admin::server::{self, BindError, SocketFile},
-        file::{self, FileError, Held},
+        file::{self, FileError, Held, Inputs},
         host,
         kernel::{AttachError, Kernel, LoadError, Pins, PinsError, Sizes, ThroughError, now},
         net::{
@@ -54,9 +54,9 @@ use crate::{
 };
 
 pub struct Options {
-    /// As it stands in the files at `path`, which a reload reads again.
+    /// As it stands in the files of `inputs`, which a reload reads again.
     pub config: Config,
-    pub path: PathBuf,
+    pub inputs: Inputs,
     /// Take XDP and the pinned state away when the daemon stops.
     pub detach: bool,
 }
@@ -116,7 +116,7 @@ async fn serve(options: Options) -> Result<(), RunError> {
     let pin = options.config.datapath.pin.clone();
     let pins = Pins::open(&pin)?;
     let built = select! {
-        built = Daemon::build(loaded, options.path, pins) => built.map(Some),
+        built = Daemon::build(loaded, options.inputs, pins) => built.map(Some),
         // Nothing is attached before the last await of the build.
         () = signals.stop() => Ok(None),
     };
@@ -148,6 +148,8 @@ struct Daemon {
     /// For orders that signals give.
     orderer: Orderer,
     tasks: watch::Receiver<Arc<Vec<CheckTask>>>,
+    /// Of the nodes beside this one.
+    cluster: watch::Receiver<replica::Cluster>,
     follower: tokio::task::JoinHandle<()>,
     admin: tokio::task::JoinHandle<std::io::Result<()>>,
     keeper: tokio::task::JoinHandle<()>,
@@ -158,7 +160,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    async fn build(loaded: Loaded, path: PathBuf, pins: Pins) -> Result<Self, RunError> {
+    async fn build(loaded: Loaded, inputs: Inputs, pins: Pins) -> Result<Self, RunError> {
         let Loaded { config: file, secret, .. } = loaded;
         let Parts { net, interfaces, absent, listener, socket } = Parts::new(&file).await?;
         let state_directory = match file::hold(&file.global.state) {
@@ -214,6 +216,7 @@ impl Daemon {
         let stream = notices.stream();
         let (publisher, snapshot) = watch::channel(Arc::new(state.snapshot()));
         let (checks, tasks) = watch::channel(Arc::new(state.checks()));
+        let (cluster_sender, cluster) = watch::channel(replica::Cluster::default());
         let (routers, desk) = Routers::start(&file.vrrp, &situation)?;
         let mut control = Control {
             kernel,
@@ -232,6 +235,9 @@ impl Daemon {
             pause: PLAN_PAUSE_MIN,
             steers: Steers::default(),
             rooms: BTreeMap::new(),
+            sessions: Sessions::default(),
+            peers: Peers::default(),
+            cluster: cluster_sender,
             vrrp: desk,
         };
         control.wanted.send_replace(control.wanted_now());
@@ -248,7 +254,7 @@ impl Daemon {
         control.kernel.attached()?;
         control.configure_vrrp();
         let (sender, orders) = mpsc::channel(ORDERS);
-        let orderer = Orderer { orders: sender, path };
+        let orderer = Orderer { orders: sender, inputs };
         let sources = Sources {
             node,
             started: Instant::now(),
@@ -268,6 +274,7 @@ impl Daemon {
             orders,
             orderer,
             tasks,
+            cluster,
             follower,
             admin,
             keeper,
@@ -282,8 +289,18 @@ impl Daemon {
         let (inbox, mut events) = mpsc::channel(INBOX);
         let mailbox = Arc::clone(&self.control.orders);
         let mut checking = tokio::spawn(checks::run(self.tasks.clone(), mailbox, inbox));
+        let (joining, mut joined) = mpsc::channel(replica::JOINED);
+        let (hearing, mut heard) = mpsc::channel(replica::HEARD);
+        let mut replicating = tokio::spawn(replica::run(self.cluster.clone(), joining, hearing));
         let Routers { happenings, ended, .. } = &mut self.routers;
-        let control = self.control.run(&mut events, &mut self.net_events, &mut self.orders, happenings);
+        let control = self.control.run(Inbox {
+            events: &mut events,
+            net_events: &mut self.net_events,
+            orders: &mut self.orders,
+            happenings,
+            joined: &mut joined,
+            heard: &mut heard,
+        });
         let mut control = std::pin::pin!(control);
         // One reload by signal at a time; those that come meanwhile are one more.
         let mut reload = Fuse::terminated();
@@ -293,6 +310,7 @@ impl Daemon {
                 wish = signals.next() => match wish {
                     Wish::Stop => {
                         checking.abort();
+                        replicating.abort();
                         return Ok(());
                     }
                     Wish::Reload => again = true,
@@ -301,6 +319,7 @@ impl Daemon {
                 _ = &mut reload => {}
                 () = &mut control => break "control",
                 _ = &mut checking => break "health checks",
+                _ = &mut replicating => break "replication",
                 _ = &mut self.follower => break "netlink",
                 _ = &mut self.admin => break "admin socket",
                 _ = &mut self.keeper => break "keeper",
@@ -319,6 +338,7 @@ impl Daemon {
             }
         };
         checking.abort();
+        replicating.abort();
         Err(RunError::Task(task))
     }
 
@@ -468,6 +488,10 @@ async fn interfaces(net: &Net, names: &[String]) -> Result<(Vec<Interface>, BTre
 pub(super) async fn warnings(net: &Net, config: &Config) -> BTreeMap<String, String> {
     let mut warnings = BTreeMap::new();
     for &source in &config.datapath.nat_source {
+        // It is here while a virtual router has it here, and is not missed elsewhere.
+        if config.vrrp.moves(source) {
+            continue;
+        }
         if !matches!(net.resolve(source).await, Ok(Reach::Local)) {
             let text = format!(
                 "nat_source {source} is not an address of this machine: replies come back only if it is routed here"
@@ -504,7 +528,7 @@ pub(super) fn require_privileges() -> Result<(), RunError> {
 
 const CAP_NET_ADMIN: u64 = 1 << 12;
 
-fn host_name() -> String {
+pub(super) fn host_name() -> String {
     let name = nix::unistd::gethostname();
     name.map_or_else(|_| "unnamed".to_owned(), |name| name.to_string_lossy().into_owned())
 }

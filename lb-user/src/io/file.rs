@@ -1,5 +1,7 @@
 //! Files: what the operator wrote, configuration and secrets, and what the daemon keeps.
 
+mod inputs;
+
 use std::{
     fs::{self, File},
     io::{self, Read, Write},
@@ -10,6 +12,8 @@ use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
 };
+
+pub use self::inputs::{ForeignText, Inputs, Texts};
 
 /// A configuration file and its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +28,8 @@ pub enum FileError {
         "cannot read {path}: {source}; name the file with -c, or create it (see examples/steelyard.toml)"
     )]
     Config { path: PathBuf, source: io::Error },
+    #[error("cannot read {path}: {source}; correct the path after --keepalived, or the file's mode")]
+    Foreign { path: PathBuf, source: io::Error },
     #[error("{0} holds no file that ends in .toml: add one, or name a file with -c")]
     Empty(PathBuf),
     #[error("{path} is not valid utf-8: save it as utf-8 text")]
@@ -43,7 +49,7 @@ pub enum FileError {
 }
 
 /// The text of a file, or of every `*.toml` in a directory in the order of their names.
-pub fn config(path: &Path) -> Result<Vec<ConfigText>, FileError> {
+fn config(path: &Path) -> Result<Vec<ConfigText>, FileError> {
     let io = |source| FileError::Config { path: path.to_owned(), source };
     let meta = fs::metadata(path).map_err(io)?;
     if meta.is_file() {

@@ -9,6 +9,7 @@ pub mod net;
 pub mod notify;
 pub mod probe;
 pub mod process;
+pub mod replica;
 #[cfg(test)]
 mod testbed;
 pub mod track;

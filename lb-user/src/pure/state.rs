@@ -12,6 +12,7 @@
 mod configure;
 mod drift;
 mod entries;
+mod following;
 mod rings;
 mod settling;
 mod through;
@@ -38,6 +39,7 @@ use self::entries::{client_ticks, idle_ticks};
 use self::usable::Usage;
 pub use self::{
     entries::number,
+    following::{Holdings, View},
     through::{LocalAddress, Steered, Steering},
 };
 pub(in crate::pure) use self::{
@@ -113,6 +115,8 @@ pub struct State {
     refused: BTreeMap<u32, Ticks>,
     /// What the last round over the flow tables saw.
     survey: Survey,
+    /// Where the addresses of virtual routers are.
+    holdings: Holdings,
     /// The service whose slots the next round's end looks at first.
     settle_from: usize,
     /// A flow table is nearly full.

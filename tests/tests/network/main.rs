@@ -34,9 +34,13 @@ mod unusable;
 mod upgrade;
 mod view;
 mod vrrp;
+mod vrrp_flows;
 mod vrrp_frr;
 mod vrrp_keepalived;
+mod vrrp_seeds;
+mod vrrp_track;
 mod vrrp_view;
+mod vrrp_wire;
 mod wildcard;
 
 use anyhow::{Context, Result, ensure};

@@ -96,7 +96,11 @@ impl Control {
             }
         }
         self.tell_served();
-        let waits = |until: Instant| Instant::now() < until && !self.state.is_checked();
+        let waits = |until: Instant| {
+            let left = until.saturating_duration_since(Instant::now());
+            let told = self.peers.are_complete(&self.settings.file.cluster.peers);
+            !left.is_zero() && !self.state.is_checked() || left > FIRST_RESULTS - FIRST_TOLD && !told
+        };
         if self.vrrp.waits_until.is_some_and(|until| !waits(until)) && self.order_vrrp(Order::Ready(true)) {
             self.vrrp.waits_until = None;
         }
@@ -104,6 +108,7 @@ impl Control {
 
     /// What nobody tells, to be looked at now and then.
     pub(in crate::daemon) fn watch_vrrp(&mut self) {
+        self.hold();
         self.vrrp.trackers.tick();
         let lost = self.vrrp.lost.load(Ordering::Relaxed);
         let lost = (lost > 0).then(|| {
@@ -124,6 +129,9 @@ impl Control {
 
     /// Something that operators are to know of virtual routers.
     pub(in crate::daemon) fn happened(&mut self, happening: Happening) {
+        if matches!(happening, Happening::Became { .. }) {
+            self.hold();
+        }
         let is_mailed = self.vrrp.notifier.tell(&happening);
         let notice = Notice::Vrrp(happening);
         match is_mailed {
@@ -133,6 +141,8 @@ impl Control {
     }
 }
 
+/// And so long for what other nodes know of their connections: they may be gone.
+const FIRST_TOLD: Duration = Duration::from_secs(2);
 /// Checks that have no result by then are not waited for: a node that can serve something is better than none.
 const FIRST_RESULTS: Duration = Duration::from_secs(10);
 /// For programs that are told of the end, and those that wait for their turn.

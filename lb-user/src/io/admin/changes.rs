@@ -36,11 +36,11 @@ type Body<T> = Result<Json<T>, JsonRejection>;
 
 async fn plan(State(answers): State<Arc<Answers>>, body: Body<PlanRequest>) -> Response {
     match taken(body) {
-        Ok(PlanRequest { files }) if files.is_empty() => refuse(
+        Ok(PlanRequest { files, keepalived }) if files.is_empty() && keepalived.is_empty() => refuse(
             StatusCode::BAD_REQUEST,
             "no files to plan with: send at least one, with its name and text",
         ),
-        Ok(PlanRequest { files }) => reply((answers.plan)(files).await),
+        Ok(request) => reply((answers.plan)(request).await),
         Err(refusal) => refusal,
     }
 }

@@ -38,7 +38,11 @@ pub struct Done {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlanRequest {
+    #[serde(default)]
     pub files: Vec<PlanFile>,
+    /// Files of Keepalived, each before those that it includes.
+    #[serde(default)]
+    pub keepalived: Vec<PlanForeign>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +50,18 @@ pub struct PlanRequest {
 pub struct PlanFile {
     pub name: String,
     pub text: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanForeign {
+    pub file: PlanFile,
+    /// What lines for one host only ask for; Keepalived's is the host's name up to its first dot.
+    #[serde(default)]
+    pub config_id: String,
+    /// The file, as an index from 0 among these, and its line, from 1, that includes it.
+    #[serde(default)]
+    pub included: Option<(usize, usize)>,
 }
 
 /// A change of a server that is there; one of the two.

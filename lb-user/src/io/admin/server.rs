@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{net::UnixListener, task::spawn_blocking};
 
 use super::{
-    PlanFile, Refusal, ReloadRequest, changes,
+    PlanRequest, Refusal, ReloadRequest, changes,
     events::{EventsQuery, Subscription, body},
     vrrp,
 };
@@ -51,7 +51,7 @@ pub struct Answers {
     pub explain: Answer<Connection, Explanation>,
     /// Of a service, or of all.
     pub flows: Answer<Option<String>, Flows>,
-    pub plan: Act<Vec<PlanFile>, PlanStatus>,
+    pub plan: Act<PlanRequest, PlanStatus>,
     pub reload: Act<ReloadRequest, Changed>,
     pub change: Act<ServerChange, Changed>,
     pub vrrp: Answer<(), VrrpStatus>,

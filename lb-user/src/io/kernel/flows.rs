@@ -10,8 +10,10 @@ use lb_common::{
 };
 use nix::time::{ClockId, clock_gettime};
 
+use super::carry::carry_out;
 use crate::pure::{
     flows::{Verdict, alone, pair},
+    replica::{Carried, Outlet, digest},
     settle::{Finding, Survey, judge},
     state::State,
     suspect::{Sign, Signs, sign},
@@ -20,9 +22,29 @@ use crate::pure::{
 /// Buckets looked at in one pass, so that it takes no more than 2 ms.
 const PASS_BUCKETS: u32 = 1_024;
 
+/// Which records a round collects for other nodes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Telling {
+    #[default]
+    Nothing,
+    /// What they have not heard of yet, or not for a while.
+    News,
+    Everything,
+}
+
+/// A record for other nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    pub record: Carried,
+    /// Also for those who have heard everything once.
+    pub is_news: bool,
+}
+
 /// Goes round the flow tables, a bounded piece at a time.
 #[derive(Default)]
 pub struct Sweep {
+    /// What the next round is to collect.
+    pub telling: Telling,
     v4: Progress,
     v6: Progress,
     /// Of the round under way; None: the next pass begins one.
@@ -40,6 +62,7 @@ struct Progress {
     /// Ways with a tag and no record: being written, or lost by a writer that was killed.
     unwritten: BTreeSet<u32>,
     unwritten_before: BTreeSet<u32>,
+    outlet: Outlet,
 }
 
 /// What a round over both tables found.
@@ -54,6 +77,9 @@ pub struct Round {
     /// What the opening of connections says of the servers whose replies pass here.
     pub signs: Signs,
     pub survey: Survey,
+    telling: Telling,
+    /// Collected since it was last asked for.
+    pub told: Vec<Told>,
 }
 
 /// By the kind of their records: the servers of a service have pairs, or records that stand alone.
@@ -71,7 +97,8 @@ impl Sweep {
         now: Ticks,
         state: &State,
     ) -> Option<Round> {
-        let found = self.found.get_or_insert_with(|| Round::beginning(now));
+        let telling = self.telling;
+        let found = self.found.get_or_insert_with(|| Round::beginning(now, telling));
         let visit = Visit { now, state };
         if !self.v4.done {
             self.v4.pass::<V4>(memory, visit, found);
@@ -85,6 +112,16 @@ impl Sweep {
         self.v4.begin();
         self.v6.begin();
         self.found.take()
+    }
+
+    /// Whether the next pass begins a round.
+    pub fn is_between_rounds(&self) -> bool {
+        self.found.is_none()
+    }
+
+    /// What the round under way has collected since it was last asked.
+    pub fn take_told(&mut self) -> Vec<Told> {
+        self.found.as_mut().map(|found| std::mem::take(&mut found.told)).unwrap_or_default()
     }
 }
 
@@ -134,6 +171,9 @@ impl Progress {
             } else {
                 self.records += 1;
                 found.add(&owner);
+                if found.telling != Telling::Nothing {
+                    found.told.extend(self.told(memory, visit, &key, index, &owner, found.telling));
+                }
                 if let Some(sign) = opening(memory, visit.now, &key, index, &owner) {
                     found.signs.add(ServerId(owner.server), sign);
                 }
@@ -141,15 +181,36 @@ impl Progress {
         }
     }
 
+    /// What other nodes should know of a record. One that is being opened is not worth telling yet.
+    fn told<F: Family>(
+        &mut self,
+        memory: &impl FlowMemory<F>,
+        Visit { now, state }: Visit<'_>,
+        key: &FlowKey<F>,
+        index: u32,
+        owner: &Owner,
+        telling: Telling,
+    ) -> Option<Told> {
+        let id = ServerId(owner.server);
+        if owner.state & (NAT_REPLY | OPENING) != 0 || !state.is_told(id, key, now) {
+            return None;
+        }
+        let idle = state.idle_ticks(id, key.protocol(), key.is_of_client())?;
+        let is_news = self.outlet.is_news(index, digest(key, owner), owner.seen, idle);
+        let wanted = is_news || telling == Telling::Everything;
+        let record = wanted.then(|| carry_out(memory, key, index, owner, now))??;
+        Some(Told { record, is_news })
+    }
+
     fn begin(&mut self) {
-        let unwritten = std::mem::take(&mut self.unwritten);
-        *self = Progress { unwritten_before: unwritten, ..Progress::default() };
+        let (unwritten, outlet) = (std::mem::take(&mut self.unwritten), std::mem::take(&mut self.outlet));
+        *self = Progress { unwritten_before: unwritten, outlet, ..Progress::default() };
     }
 }
 
 impl Round {
-    fn beginning(now: Ticks) -> Self {
-        Round { survey: Survey::beginning(now), ..Round::default() }
+    fn beginning(now: Ticks, telling: Telling) -> Self {
+        Round { survey: Survey::beginning(now), telling, ..Round::default() }
     }
 
     fn add(&mut self, owner: &Owner) {

@@ -10,6 +10,7 @@
 //! ```
 
 mod attach;
+mod carry;
 mod counters;
 mod decap;
 mod dry;
@@ -41,10 +42,11 @@ use lb_common::{entry::ServerEntry, flow_table};
 
 pub use self::{
     attach::{AttachError, Attached, Mode, Target},
+    carry::{Import, Imported},
     counters::Counters,
     decap::{Decap, DecapAttachError},
     dry::{Dry, DryError},
-    flows::{Open, Round, Sweep, now},
+    flows::{Open, Round, Sweep, Telling, Told, now},
     list::Listing,
     load::{LoadError, Sizes},
     pins::{Pins, PinsError, remove_every},

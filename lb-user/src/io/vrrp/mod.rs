@@ -14,6 +14,8 @@ pub mod pulse;
 pub mod realtime;
 pub mod socket;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 
 pub use self::netlink::NetlinkError;

@@ -10,6 +10,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::CString,
     fmt, io,
     io::IoSliceMut,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
@@ -269,7 +270,7 @@ struct Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match if_indextoname(self.interface) {
+        match name_of(self.interface) {
             Ok(name) => write!(f, "of {} on {}", self.at, name.to_string_lossy()),
             Err(_) => write!(f, "of {} on interface {}, which is gone", self.at, self.interface),
         }
@@ -312,7 +313,7 @@ impl Place {
             .map_err(step("open a raw socket, which needs CAP_NET_RAW"))?;
         // Nothing is queued before it is known from where.
         socket.attach_filter(&filter::nothing()).map_err(step("set its filter"))?;
-        let name = if_indextoname(self.interface).map_err(|errno| ("find its interface", errno.into()))?;
+        let name = name_of(self.interface).map_err(step("find its interface"))?;
         socket.bind_device(Some(name.as_bytes())).map_err(step("bind it to its interface"))?;
         socket.bind(&self.socket_address(self.at).into()).map_err(step("bind it to its address"))?;
         self.configure(&socket).map_err(step("set its options"))?;
@@ -357,6 +358,12 @@ impl Place {
             IpAddr::V6(group) => socket.join_multicast_v6(&group, self.interface),
         }
     }
+}
+
+/// Never empty, which as a device to be bound to means any.
+fn name_of(interface: u32) -> io::Result<CString> {
+    let name = if_indextoname(interface)?;
+    if name.is_empty() { Err(Errno::ENXIO.into()) } else { Ok(name) }
 }
 
 struct Buffer {

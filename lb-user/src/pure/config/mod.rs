@@ -13,18 +13,19 @@ pub mod network;
 pub mod raw;
 pub mod secret;
 
-mod address;
+pub(in crate::pure) mod address;
 mod convert;
 #[cfg(test)]
 mod tests;
-mod value;
+pub(in crate::pure) mod value;
 
-pub(in crate::pure) use self::convert::added_server;
+pub(in crate::pure) use self::convert::{added_server, command};
 use self::{
     error::{Diagnostic, Findings, Span},
     model::Config,
     secret::SecretFile,
 };
+use crate::pure::import::keepalived::{self, Foreign};
 
 /// One configuration file.
 #[derive(Clone, Copy)]
@@ -51,13 +52,25 @@ pub fn parse(file: &str, text: &str) -> Result<Parsed, Vec<Diagnostic>> {
 
 /// Several files that are one configuration: `[[service]]` lists concatenate, any other table is in one of them.
 pub fn parse_files(sources: &[Source<'_>]) -> Result<Parsed, Vec<Diagnostic>> {
-    let mut findings = Findings::new(sources);
-    if !fits(sources, &mut findings) {
-        return Err(findings.finish(sources).err().unwrap_or_default());
+    parse_with(sources, &[])
+}
+
+/// The same with files of Keepalived beside them, or alone.
+pub fn parse_with(own: &[Source<'_>], foreign: &[Foreign<'_>]) -> Result<Parsed, Vec<Diagnostic>> {
+    let sources: Vec<Source<'_>> =
+        own.iter().copied().chain(foreign.iter().map(|foreign| foreign.source)).collect();
+    let mut findings = Findings::new(&sources);
+    if !fits(&sources, &mut findings) {
+        return Err(findings.finish(&sources).err().unwrap_or_default());
     }
-    let raw = raw::read(sources, &mut findings);
+    let raw = raw::read(own, &mut findings);
     let config = convert::config(raw, &mut findings);
-    let warnings = findings.finish(sources)?;
+    let imported = keepalived::read(foreign, own.len(), &mut findings);
+    let config = config.map(|(mut config, mut secrets)| {
+        imported.merge(&mut config, &mut secrets, &mut findings);
+        (config, secrets)
+    });
+    let warnings = findings.finish(&sources)?;
     match config {
         Some((config, secrets)) => Ok(Parsed { config, warnings, secrets }),
         None => Err(warnings),

@@ -16,13 +16,13 @@ use super::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretFile {
     /// Index of the router.
-    pub(super) router: usize,
-    pub(super) part: Part,
+    pub(in crate::pure) router: usize,
+    pub(in crate::pure) part: Part,
     pub path: PathBuf,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+pub(in crate::pure) enum Part {
     Pass,
     /// Index of the key.
     Key(usize),
@@ -55,7 +55,7 @@ impl Parsed {
 }
 
 /// Filled up with zeros (RFC 2338, section 5.3.10).
-pub(super) fn password(bytes: &[u8]) -> Result<[u8; 8], String> {
+pub(in crate::pure) fn password(bytes: &[u8]) -> Result<[u8; 8], String> {
     let mut pass = [0; 8];
     let wrong = || format!("a password has 1 to 8 bytes, and this one has {}: shorten it", bytes.len());
     let place = pass.get_mut(..bytes.len()).filter(|place| !place.is_empty()).ok_or_else(wrong)?;
@@ -67,7 +67,7 @@ pub(super) fn password(bytes: &[u8]) -> Result<[u8; 8], String> {
 }
 
 /// Text, or "hex:" and its bytes in hexadecimal digits, as Keepalived takes it.
-pub(super) fn key(bytes: &[u8]) -> Result<Vec<u8>, String> {
+pub(in crate::pure) fn key(bytes: &[u8]) -> Result<Vec<u8>, String> {
     let key = match bytes.strip_prefix(b"hex:") {
         Some(digits) => {
             from_hex(digits).ok_or("what follows `hex:` is no even number of hexadecimal digits")?

@@ -13,7 +13,7 @@ use lb_common::{
 };
 use siphasher::sip::SipHasher24;
 
-use super::{Ring, ServerState, ServiceState, Start, State, entries, usable::Usage, way};
+use super::{Holdings, Ring, ServerState, ServiceState, Start, State, entries, usable::Usage, way};
 use crate::pure::{
     config::model::{self, Admin, Config, check::CheckKind},
     health::{Health, Terms},
@@ -51,6 +51,7 @@ impl State {
             refused: BTreeMap::new(),
             survey: Survey::default(),
             settle_from: 0,
+            holdings: Holdings::default(),
             crowded: false,
             stale: true,
             installed: pinned,

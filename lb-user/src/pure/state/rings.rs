@@ -8,7 +8,7 @@ use lb_common::{
     slot::{ServerId, Slot},
 };
 
-use super::{ServerState, State, settling::records};
+use super::{ServerState, State, following::followed, settling::records};
 use crate::pure::{
     config::{
         model::{self, Balance, Forward},
@@ -34,6 +34,8 @@ pub(in crate::pure) struct Ring {
     cleared: Option<Ticks>,
     /// The last round found slots that may go on.
     pub(super) due: bool,
+    /// Base and lookup of each slot, as the node tells that has the service's connections.
+    pub(super) followed: Option<Arc<Vec<Slot>>>,
 }
 
 impl Ring {
@@ -145,8 +147,9 @@ impl State {
         // Of a server that takes nothing new, such as one that drains, the death shows only here.
         let dead_base = state.slots.base.keys().any(|&id| !id.is_none() && !lives(id));
         let same = members == state.members && state.balance == Some(configured.balance);
+        let followed = state.followed.clone();
         let (slots, since, cleared) = match old {
-            Some(old) if same && !state.due && !dead_base => return old,
+            Some(old) if same && !state.due && !dead_base && followed.is_none() => return old,
             Some(old) if same => {
                 self.passed_on(index, ring, family, &old, old.iter().map(|slot| slot.current()))
             }
@@ -159,10 +162,14 @@ impl State {
                 self.passed_on(index, ring, family, &old, wanted.into_iter().map(ServerId))
             }
         };
+        let (slots, since) = match &followed {
+            Some(view) if view.len() == slots.len() => self.following(index, &slots, view),
+            _ => (slots, since),
+        };
         let (counts, balance) = (count(&slots), Some(configured.balance));
         let since = if counts.unsettled > 0 { since } else { Vec::new() };
         self.services[index].rings[ring] =
-            Ring { members, balance, slots: counts, since, cleared, due: false };
+            Ring { members, balance, slots: counts, since, cleared, due: false, followed };
         Arc::new(slots)
     }
 
@@ -205,6 +212,17 @@ impl State {
             slots.push(given);
         }
         (slots, since, cleared)
+    }
+
+    /// The slots as planned, with another node's history in place of this one's. None of them waits yet.
+    fn following(&self, index: usize, planned: &[Slot], view: &[Slot]) -> (Vec<Slot>, Vec<Ticks>) {
+        let lives = |id| self.servers.get(&id).is_some_and(ServerState::lives);
+        let service = &self.config.services[index];
+        let pairs = planned.iter().zip(view);
+        let slots: Vec<_> =
+            pairs.map(|(slot, &view)| followed(service, slot.current(), view, lives(view.base()))).collect();
+        let since = vec![self.now; slots.len()];
+        (slots, since)
     }
 
     /// Of one family's ring, or of the ring that all servers share.

@@ -15,6 +15,8 @@ mod checksum;
 pub mod codec;
 pub mod conflict;
 pub mod file;
+#[cfg(test)]
+mod fixture;
 pub mod flood;
 pub mod frame;
 pub mod group;
@@ -29,5 +31,7 @@ pub mod receive;
 pub mod router;
 pub mod script;
 pub mod served;
+#[cfg(test)]
+mod testing;
 pub mod timer;
 pub mod tracking;

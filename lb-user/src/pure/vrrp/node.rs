@@ -638,3 +638,6 @@ impl Node {
 
 /// Of one router in one pass: its election, its group's, its announcement, and one to spare.
 const TURNS: usize = 4;
+
+#[cfg(test)]
+mod tests;

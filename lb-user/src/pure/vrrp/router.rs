@@ -271,7 +271,7 @@ impl Router {
             (Phase::Backup { .. }, Event::Refused) => self.refused(now),
             (Phase::Backup { .. }, Event::Able) => Vec::new(),
 
-            (Phase::Active { sent, next }, Event::Pass) => self.advert_due(now, sent, next),
+            (Phase::Active { next, .. }, Event::Pass) => self.advert_due(now, next),
             (Phase::Active { sent, next }, Event::Advert(heard)) => {
                 self.heard_in_active(now, heard, sent, next)
             }
@@ -440,15 +440,12 @@ impl Router {
         Vec::new()
     }
 
-    fn advert_due(&mut self, now: Instant, sent: Instant, next: Instant) -> Vec<Act> {
-        if now < next || self.quiet {
-            return Vec::new();
-        }
+    fn advert_due(&mut self, now: Instant, next: Instant) -> Vec<Act> {
+        let Some(late) = now.checked_duration_since(next).filter(|_| !self.quiet) else { return Vec::new() };
         let timer = self.timer();
         // Others may have taken over: to send now would be to fight them. One that is Active is heard within an
         // interval, so the wait is short.
-        if now >= sent + timer.master_down() {
-            let late = now - next;
+        if late + timer.interval >= timer.master_down() {
             let wait = timer.interval + timer.skew();
             let mut acts = vec![Act::Overslept { late }];
             acts.extend(self.become_backup(now, wait, "it slept past the time in which others take over"));

@@ -14,7 +14,7 @@ use super::{
     probe::Prober,
     product::{Node, Product, RESPONDER_PORT},
 };
-use crate::bed::{Family, Pair, layout::SERVICE_PORT, poll, server::Peer, wait::pause};
+use crate::bed::{Family, Pair, layout::SERVICE_PORT, pair::INTERFACE, poll, server::Peer, wait::pause};
 
 pub(super) struct Stage<'a> {
     pair: &'a Pair,

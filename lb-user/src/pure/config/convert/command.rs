@@ -8,7 +8,29 @@ use crate::pure::config::{
 };
 
 pub(super) fn command(list: List, key: &str, findings: &mut Findings) -> Option<Vec<String>> {
-    let Some(program) = list.value.first() else {
+    words(list, key, |text| value::path(text, PATH_MAX).map(drop), findings)
+}
+
+/// The same, or a name that is found in PATH.
+pub(super) fn named(list: List, key: &str, findings: &mut Findings) -> Option<Vec<String>> {
+    words(list, key, program, findings)
+}
+
+/// A path, or a name that is found in PATH.
+pub(in crate::pure) fn program(text: &str) -> Result<(), Fault> {
+    match text.is_empty() || text.contains(['/', '\0']) {
+        true => value::path(text, PATH_MAX).map(drop),
+        false => Ok(()),
+    }
+}
+
+fn words(
+    list: List,
+    key: &str,
+    program: fn(&str) -> Result<(), Fault>,
+    findings: &mut Findings,
+) -> Option<Vec<String>> {
+    let Some(first) = list.value.first() else {
         findings.error(
             list.at,
             format!("`{key}` is empty"),
@@ -16,12 +38,12 @@ pub(super) fn command(list: List, key: &str, findings: &mut Findings) -> Option<
         );
         return None;
     };
-    checked(program, findings, |text| value::path(text, PATH_MAX))?;
+    checked(first, findings, program)?;
     bounded(&list, key, WORDS_MAX, findings);
     list.value.iter().map(|typed| checked(typed, findings, word)).collect()
 }
 
-fn word(text: &str) -> Result<String, Fault> {
+pub(in crate::pure) fn word(text: &str) -> Result<String, Fault> {
     if text.contains('\0') || text.len() > PATH_MAX {
         return Err(fault(
             format!("{} cannot be handed to a program", quote(text)),
@@ -32,4 +54,4 @@ fn word(text: &str) -> Result<String, Fault> {
 }
 
 /// The program and its arguments.
-const WORDS_MAX: usize = 64;
+pub(in crate::pure) const WORDS_MAX: usize = 64;

@@ -4,7 +4,7 @@
 
 mod check;
 mod cluster;
-mod command;
+pub(in crate::pure) mod command;
 mod cross;
 mod life;
 mod notify;

@@ -329,7 +329,19 @@ impl Version {
     }
 }
 
+impl Vrrp {
+    /// Whether some router brings this address along.
+    pub fn moves(&self, address: IpAddr) -> bool {
+        self.routers.iter().any(|router| router.all_addresses().any(|own| own.address == address))
+    }
+}
+
 impl Router {
+    /// Those in the adverts and the others.
+    pub fn all_addresses(&self) -> impl Iterator<Item = &Address> + Clone {
+        self.addresses.iter().chain(&self.excluded)
+    }
+
     /// The addresses' owner (RFC 9568, section 1.7).
     pub fn is_owner(&self) -> bool {
         self.priority == u8::MAX

@@ -1,5 +1,7 @@
 //! `[[vrrp]]` and what belongs to it, as typed.
 
+use toml::de::DeValue;
+
 use super::{Field, List, Number, Text, reader::Reader};
 use crate::pure::config::error::{Span, Spanned};
 
@@ -44,7 +46,6 @@ pub struct Estate {
     pub excluded_addresses: Field<Vec<Spanned<Address>>>,
     pub routes: Field<Vec<Spanned<Route>>>,
     pub rules: Field<Vec<Spanned<Rule>>>,
-    pub accept: Field<bool>,
 }
 
 /// Between whom adverts go.
@@ -228,6 +229,7 @@ impl Router {
             track: tracked(&mut table),
             hooks: Hooks::read(&mut table),
         };
+        table.not_built("accept", is_true);
         router.typed = table.typed();
         table.foreign("[[vrrp]]", &ROUTER_WORDS);
         table.foreign("[[vrrp_group]]", &[("group", "members")]);
@@ -275,7 +277,6 @@ impl Estate {
                 "write it like `rules = [{ from = \"10.0.5.96\", table = 100 }]`",
                 Rule::read,
             ),
-            accept: table.flag("accept"),
         }
     }
 }
@@ -531,6 +532,10 @@ impl TrackFile {
         table.finish();
         file
     }
+}
+
+fn is_true(value: &DeValue<'_>) -> bool {
+    value.as_bool() == Some(true)
 }
 
 /// Keepalived's blocks, at the top of a file.

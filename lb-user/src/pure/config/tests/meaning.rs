@@ -476,7 +476,7 @@ const EXAMPLES: [(&str, &str); 6] = [
     ("ha-pair, the other", include_str!("../../../../../examples/ha-pair/lb2.toml")),
 ];
 
-const PIECES: [&str; 56] = [
+const PIECES: [&str; 72] = [
     "[global]",
     "[cluster]",
     "[datapath]",
@@ -484,6 +484,22 @@ const PIECES: [&str; 56] = [
     "[service.check]",
     "[log]",
     "[notify]",
+    "[[vrrp]]\n",
+    "[[vrrp_group]]\n",
+    "[[track_script]]\n",
+    "[[track_process]]\n",
+    "[[track_file]]\n",
+    "vrid = 51\n",
+    "version = 2\n",
+    "interface = \"eth0\"\n",
+    "addresses = [\"10.0.5.96/20\", { address = \"fe80::1\" }]\n",
+    "track = [{ script = \"a\", weight = -1 }]\n",
+    "members = [\"a\"]\n",
+    "auth_hmac = [{ id = 1, key = \"hex:0\" }]\n",
+    "virtual_mac = true\n",
+    "garp = { times = [\"1s\"] }\n",
+    "peers = [\"10.0.5.92\"]\n",
+    "routes = [{ to = \"default\" }]\n",
     "type = \"https\"\n",
     "type = \"udp\"\n",
     "type = \"dns\"\n",

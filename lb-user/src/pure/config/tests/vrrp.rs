@@ -104,7 +104,7 @@ addresses = ["10.0.5.97", { address = "10.0.5.98/20", dev = "eth1", label = "eth
 excluded_addresses = ["2001:db8::98/64"]
 routes = [{ to = "default", via = "10.0.5.1", dev = "eth0", src = "10.0.5.97", table = 100, metric = 5, scope = "global" }]
 rules = [{ from = "10.0.5.97", iif = "eth1", table = 100, priority = 1000 }]
-accept = false
+accept = true
 unicast_peers = ["10.0.5.92", { address = "10.0.5.93", ttl_min = 254 }]
 source = "10.0.5.91"
 auth_pass = "1111"
@@ -161,7 +161,6 @@ notify_user = "nobody"
             table: 100,
             priority: Some(1000),
         }],
-        accept: false,
         unicast_peers: vec![
             UnicastPeer { address: [10, 0, 5, 92].into(), ttl: (0, 255) },
             UnicastPeer { address: [10, 0, 5, 93].into(), ttl: (254, 255) },
@@ -399,6 +398,7 @@ fn faults_of_values() {
 fn faults_of_keys() {
     let key = "auth_hmac = [{ id = 1, key = \"01234567890123456789012345678901\" }";
     let cases = [
+        ("accept", "accept = false", "26:10: `accept` in [[vrrp]] is not built yet"),
         ("version", "version = 4", "26:11: `version` is out of range: 4"),
         ("state", "state = \"active\"", "26:9: `active` is not a value of `state`"),
         (

@@ -300,10 +300,12 @@ impl Instance {
     pub(super) fn elect(&mut self, hands: &mut Hands<'_>, event: Event<'_>) {
         let owned = self.election.owns();
         let acts = self.election.handle(hands.now, event);
+        // Even if they were held: a link that went down takes some addresses along.
+        let is_active = acts.iter().any(|act| matches!(act, Act::Became { to: State::Active, .. }));
         for act in acts {
             self.act(hands, act);
         }
-        if self.election.owns() != owned {
+        if is_active || self.election.owns() != owned {
             self.install(hands);
         }
     }

@@ -178,7 +178,7 @@ impl Pulse {
         match datagram.message {
             Message::Hello | Message::Answer => {}
             Message::Beat { yours, hears, .. } => {
-                peer.acknowledged = yours;
+                peer.acknowledged = Some(yours);
                 peer.deaf_since = if hears { None } else { peer.deaf_since.or(Some(now)) };
             }
             Message::Roster { digest, part, parts, entries } => {
@@ -236,12 +236,12 @@ impl Pulse {
             self.peers.values().filter(|peer| now >= peer.beat_at).map(|peer| peer.address).collect();
         for address in due {
             let Some(peer) = self.peers.get_mut(&address) else { continue };
-            let is_absent = matches!(peer.presence, Presence::Unknown | Presence::Left);
-            peer.beat_at = now + self.heartbeat.max(PROBE_MIN) * if is_absent { ABSENT } else { 1 };
+            peer.beat_at = now + self.heartbeat.max(PROBE_MIN) * peer.pace();
             let hears = peer.is_alive();
-            let (yours, lacks) = (peer.roster_digest, peer.acknowledged != self.roster_digest);
+            let peer_is_absent = peer.is_absent();
+            let (yours, lacks) = (peer.roster_digest, peer.acknowledged != Some(self.roster_digest));
             self.tell(address, Message::Beat { mine: self.roster_digest, yours, hears });
-            if lacks && hears {
+            if lacks && !peer_is_absent {
                 self.send_roster(address);
             }
         }
@@ -264,8 +264,12 @@ impl Pulse {
         }
         self.roster_digest = digest(&entries);
         self.roster = entries;
-        for peer in self.peers.values_mut().filter(|peer| peer.is_alive()) {
-            peer.beat_at = now;
+        for peer in self.peers.values_mut() {
+            // What it acknowledged last may have been the same long ago.
+            peer.acknowledged = None;
+            if !peer.is_absent() {
+                peer.beat_at = now;
+            }
         }
         self.beat(now);
     }
@@ -374,5 +378,3 @@ fn rank(peer: &Peer) -> u64 {
 }
 
 const PROBE_MIN: Duration = Duration::from_millis(1);
-/// So many times less often does a node hear of us that is not there: it speaks first when it starts.
-const ABSENT: u32 = 10;

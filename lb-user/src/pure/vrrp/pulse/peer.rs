@@ -40,7 +40,7 @@ pub(super) struct Peer {
     pub roster_digest: u64,
     partial: Option<Partial>,
     /// The digest of our roster that it has.
-    pub acknowledged: u64,
+    pub acknowledged: Option<u64>,
     /// Since when it says that it does not hear us.
     pub deaf_since: Option<Instant>,
     /// Why its datagrams are not believed, and when that was told.
@@ -120,7 +120,7 @@ impl Peer {
             roster: Vec::new(),
             roster_digest: digest(&[]),
             partial: None,
-            acknowledged: digest(&[]),
+            acknowledged: None,
             deaf_since: None,
             refusal: None,
         }
@@ -128,6 +128,21 @@ impl Peer {
 
     pub(super) fn is_alive(&self) -> bool {
         self.presence == Presence::Alive
+    }
+
+    /// It never was there, or left.
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self.presence, Presence::Unknown | Presence::Left)
+    }
+
+    /// Heartbeats from one to the next. One that is silent may hear us, though we do not hear it; one that is not there
+    /// speaks first when it starts.
+    pub(super) fn pace(&self) -> u32 {
+        match self.presence {
+            Presence::Alive => 1,
+            Presence::Silent => 2,
+            Presence::Unknown | Presence::Left => 10,
+        }
     }
 
     pub(super) fn is_deaf(&self, now: Instant, long: Duration) -> bool {
@@ -173,7 +188,7 @@ impl Peer {
         self.roster.clear();
         self.roster_digest = digest(&[]);
         self.partial = None;
-        self.acknowledged = digest(&[]);
+        self.acknowledged = None;
         self.deaf_since = None;
     }
 

@@ -16,7 +16,6 @@ pub(super) struct Estate {
     pub(super) excluded: Vec<Address>,
     pub(super) routes: Vec<Route>,
     pub(super) rules: Vec<Rule>,
-    pub(super) accept: bool,
 }
 
 pub(super) fn estate(
@@ -43,7 +42,6 @@ pub(super) fn estate(
         excluded: values(excluded),
         routes: routes?,
         rules: rules?,
-        accept: raw.accept.or(true, Some)?,
     })
 }
 

@@ -11,7 +11,7 @@ pub(super) fn hooks(raw: raw::Hooks, findings: &mut Findings) -> Option<Hooks> {
     let user = raw.user.or(None, |typed| checked(&typed, findings, check_identity).map(Some));
     let mut hook = |list: Field<List>, key| {
         list.or(None, |list| {
-            let command = command::command(list, key, findings)?;
+            let command = command::named(list, key, findings)?;
             Some(Some(Hook { command, user: user.clone().flatten() }))
         })
     };

@@ -97,7 +97,7 @@ fn router(raw: raw::Router, draft: &mut Draft, findings: &mut Findings) -> Optio
         checksum: checksum?,
         address_check: address_check?,
         virtual_mac: virtual_mac?,
-        accept: estate.accept,
+        accept: true,
         announce: announce?,
         track: Vec::new(),
         hand_over: raw.timing.hand_over.or(true, Some)?,

@@ -44,7 +44,7 @@ fn script(raw: Spanned<raw::Script>, findings: &mut Findings) -> Tracker<Script>
     let Spanned { at, value: raw } = raw;
     let name = name(raw.name, at, findings);
     let command = required(raw.command, "command", "\"/etc/steelyard/check.sh\"", at, findings)
-        .and_then(|list| command::command(list, "command", findings));
+        .and_then(|list| command::named(list, "command", findings));
     let interval = raw
         .interval
         .or(SECOND, |typed| within(&typed, "interval", ("10ms", INTERVAL_MIN), ("24h", DAY), findings));
