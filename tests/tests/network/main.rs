@@ -39,6 +39,7 @@ mod vrrp_frr;
 mod vrrp_import;
 mod vrrp_keepalived;
 mod vrrp_pulse;
+mod vrrp_seeds;
 mod vrrp_track;
 mod vrrp_view;
 mod vrrp_wire;

@@ -57,7 +57,7 @@ pub fn run(plan: Plan) -> Result<Report> {
             break Err(error);
         }
         let act = cast.choose(&mut dice);
-        watch.restart();
+        watch.restart(act);
         cast.carry_out(act, &mut routers, &mut dice)?;
         report.count(act);
     };

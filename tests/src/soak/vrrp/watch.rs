@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use super::act::{Cast, Link};
+use super::act::{Act, Cast, Link};
 use crate::bed::{Pair, observer::Observer, pause, vrrp::Virtual};
 
 pub(super) struct Watch<'a> {
@@ -23,6 +23,8 @@ pub(super) struct Watch<'a> {
     longest: BTreeMap<Wrong, Duration>,
     /// The last act was over then.
     acted: Instant,
+    /// It was a start: nobody takes part until the program has looked around.
+    started: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,12 +41,13 @@ pub(super) enum Wrong {
 impl<'a> Watch<'a> {
     pub(super) fn new(pair: &'a Pair, observer: &'a Observer, routers: Vec<Virtual>) -> Watch<'a> {
         let (wrong, longest) = (BTreeMap::new(), BTreeMap::new());
-        Watch { pair, observer, routers, wrong, longest, acted: Instant::now() }
+        Watch { pair, observer, routers, wrong, longest, acted: Instant::now(), started: true }
     }
 
     /// An act: what is wrong from here on begins anew.
-    pub(super) fn restart(&mut self) {
+    pub(super) fn restart(&mut self, act: Act) {
         self.wrong.clear();
+        self.started = matches!(act, Act::Start(_));
     }
 
     /// Looks again and again for as long; an error when something was wrong for longer than it may be.
@@ -106,7 +109,8 @@ impl<'a> Watch<'a> {
         let since = *self.wrong.entry(key).or_insert(now);
         let longest = self.longest.entry(wrong).or_default();
         *longest = (*longest).max(now - since);
-        if now - since > wrong.allowed(router) {
+        let starting = if self.started { STARTING } else { Duration::ZERO };
+        if now - since > wrong.allowed(router) + starting {
             let holders = self.pair.holders(router.address())?;
             bail!("{wrong:?} for {:?} of VRID {}: {holders:?} have it", now - since, router.vrid);
         }
@@ -158,4 +162,6 @@ impl Wrong {
 const LOOK: Duration = Duration::from_millis(5);
 /// Longer than between two adverts.
 const RECENT: Duration = Duration::from_millis(150);
+/// Leftovers are removed, and checks have a first result.
+const STARTING: Duration = Duration::from_millis(1_000);
 const CROWDED: Duration = Duration::from_millis(1_000);
