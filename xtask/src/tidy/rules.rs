@@ -94,6 +94,8 @@ const UNSAFE_ISLANDS: &[&str] = &[
     "lb-ebpf/src/bin",
     // Raw BPF system calls and the mmap of map memory.
     "lb-user/src/io/kernel",
+    // A thread's scheduling.
+    "lb-user/src/io/vrrp/realtime",
     // A fork between the daemon and a program of the operator's.
     "lb-user/src/io/process/leash",
     // The address of a packet socket.

@@ -86,7 +86,7 @@ impl Control {
             };
             let is_used = !settings.vrrp.routers.is_empty();
             self.trouble("vrrp thread", self.vrrp.warning.clone().filter(|_| is_used));
-            let is_told = self.order_vrrp(Order::Configure(settings));
+            let is_told = self.order_vrrp(Order::Configure(Box::new(settings)));
             self.vrrp.is_stale = !is_told;
             if is_told {
                 let file = &self.settings.file;

@@ -54,7 +54,7 @@ use crate::{
 
 /// What the thread is told.
 pub(super) enum Order {
-    Configure(Settings),
+    Configure(Box<Settings>),
     Tracked {
         what: Tracked,
         verdict: Verdict,

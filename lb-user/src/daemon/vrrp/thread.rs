@@ -340,7 +340,7 @@ impl Thread {
                     if let Err(what) = self.wires.configure(&settings) {
                         self.told.tell(Happening::Failed { router: "[cluster]".to_owned(), what });
                     }
-                    self.handle(Input::Configure(settings));
+                    self.handle(Input::Configure(*settings));
                 }
                 Order::Tracked { what, verdict } => self.handle(Input::Tracked { what, verdict }),
                 Order::Ready(ready) => self.handle(Input::Ready(ready)),
