@@ -21,10 +21,8 @@ pub(super) struct Line {
 pub(super) fn lines(files: &[Foreign<'_>], first: usize, findings: &mut Findings) -> Vec<Line> {
     let mut reader =
         Reader { files, first, definitions: HashMap::new(), lines: Vec::new(), room: ROOM, findings };
-    for index in 0..files.len() {
-        if files[index].included.is_none() {
-            reader.file(index, 0);
-        }
+    for (index, _) in files.iter().enumerate().filter(|(_, file)| file.included.is_none()) {
+        reader.file(index, 0);
     }
     reader.lines
 }
