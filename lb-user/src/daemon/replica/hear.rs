@@ -10,7 +10,7 @@ use lb_common::{net::Mac, slot::ServerId};
 use tokio::{net::TcpStream, sync::mpsc, task::JoinSet};
 use tracing::{info, warn};
 
-use super::Cluster;
+use super::{Cluster, RingName};
 use crate::{
     daemon::control::Control,
     io::{
@@ -18,7 +18,6 @@ use crate::{
         replica::{Listener, ReplicaError, bind},
     },
     pure::{
-        config::network::Family,
         replica::{Carried, Message, RingPart},
         state::View,
     },
@@ -101,7 +100,7 @@ struct Peer {
     servers: BTreeMap<u32, (String, SocketAddr)>,
     /// Its interfaces, as this node's and their MAC addresses.
     interfaces: BTreeMap<u32, (u32, u64)>,
-    rings: BTreeMap<(String, Option<Family>), Vec<(Option<SocketAddr>, bool)>>,
+    rings: BTreeMap<RingName, Owners>,
     is_complete: bool,
 }
 
@@ -223,6 +222,9 @@ impl Peer {
         Some(View { service: name.0, family, slots })
     }
 }
+
+/// See `View::slots`.
+type Owners = Vec<(Option<SocketAddr>, bool)>;
 
 const SERVERS_MAX: usize = lb_common::limits::SERVERS_MAX as usize;
 /// Rings whose last part has not come.
