@@ -105,9 +105,9 @@ struct Peer {
 }
 
 impl Peers {
-    /// Whether each of these has told everything.
-    pub(in crate::daemon) fn are_complete(&self, peers: &[IpAddr]) -> bool {
-        peers.iter().all(|peer| self.peers.get(peer).is_some_and(|peer| peer.is_complete))
+    /// Whether it has told everything.
+    pub(in crate::daemon) fn is_complete(&self, peer: IpAddr) -> bool {
+        self.peers.get(&peer).is_some_and(|peer| peer.is_complete)
     }
 }
 
