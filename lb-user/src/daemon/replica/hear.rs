@@ -4,10 +4,11 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use lb_common::{net::Mac, slot::ServerId};
-use tokio::{net::TcpStream, sync::mpsc, task::JoinSet};
+use tokio::{net::TcpStream, sync::mpsc, task::JoinSet, time::sleep};
 use tracing::{info, warn};
 
 use super::{Cluster, RingName};
@@ -47,7 +48,15 @@ pub(in crate::daemon) async fn listen(cluster: &Arc<Cluster>, heard: &mpsc::Send
     let mut tasks = JoinSet::new();
     let mut running = BTreeMap::new();
     loop {
-        let Ok((stream, source)) = listener.accept().await else { continue };
+        let (stream, source) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            // Without descriptors the next attempt fails at once, too.
+            Err(error) => {
+                warn!("cannot take a connection of another node: {error}; see the limit of open files");
+                sleep(PAUSE).await;
+                continue;
+            }
+        };
         let peer = source.ip().to_canonical();
         if !cluster.peers.contains(&peer) {
             continue;
@@ -226,6 +235,8 @@ impl Peer {
 /// See `View::slots`.
 type Owners = Vec<(Option<SocketAddr>, bool)>;
 
+/// After a connection that could not be taken.
+const PAUSE: Duration = Duration::from_secs(1);
 const SERVERS_MAX: usize = lb_common::limits::SERVERS_MAX as usize;
 /// Rings whose last part has not come.
 const RINGS_MAX: usize = 4;
