@@ -349,7 +349,7 @@ impl Thread {
                     self.devices = devices(&settings.vrrp);
                     self.make_devices()?;
                     for change in self.links.follow(interfaces)? {
-                        self.handle_change(change);
+                        self.handle_change(change)?;
                     }
                     if let Err(what) = self.wires.configure(&settings) {
                         self.news.push(Happening::Failed { router: "[cluster]".to_owned(), what });
@@ -391,7 +391,7 @@ impl Thread {
             self.make_devices()?;
         }
         for change in news.changes {
-            self.handle_change(change);
+            self.handle_change(change)?;
         }
         if news.suspicious {
             for (router, _) in self.addresses.verify()? {
@@ -401,7 +401,7 @@ impl Thread {
         Ok(())
     }
 
-    fn handle_change(&mut self, change: Change) {
+    fn handle_change(&mut self, change: Change) -> Result<(), ThreadError> {
         match change {
             Change::Link(link) => {
                 let back = self.bereft.remove(&link.name).unwrap_or_default();
@@ -413,7 +413,7 @@ impl Thread {
             Change::Gone { name, index } => {
                 if let Some(index) = index {
                     self.wires.forget_interface(index);
-                    let bereft = self.addresses.forget_interface(index);
+                    let bereft = self.addresses.forget_interface(index)?;
                     self.bereft.entry(name.clone()).or_default().extend(bereft);
                 }
                 self.handle(Input::LinkGone { name });
@@ -435,6 +435,7 @@ impl Thread {
             self.wires.hear_claims(place, |now, interface, Claim { address, mac }| {
                 node.handle(now, Input::Claim { interface, address, mac });
             });
+        Ok(())
             self.handle(Input::Pass);
         }
         if ready.peers {

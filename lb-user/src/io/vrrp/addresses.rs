@@ -155,15 +155,20 @@ impl Addresses {
         self.held.values().flatten().any(|held| !matches!(held.item, Item::Address { .. }))
     }
 
-    /// An interface is gone, and what was on it. Names the routers that had something there.
-    pub fn forget_interface(&mut self, index: u32) -> Vec<RouterId> {
+    /// An interface is gone, and what was on it. Where it only has another name, what is ours leaves it. Names the
+    /// routers that had something there.
+    pub fn forget_interface(&mut self, index: u32) -> Result<Vec<RouterId>, NetlinkError> {
         self.promoting.retain(|known| *known != index);
-        let held = self.held.iter_mut();
-        let bereft = held.filter_map(|(&router, held)| {
-            let gone = held.extract_if(.., |held| held.item.is_on(index)).count();
-            (gone > 0).then_some(router)
-        });
-        bereft.collect()
+        let (mut bereft, mut requests) = (Vec::new(), Vec::new());
+        for (&router, held) in &mut self.held {
+            let gone: Vec<_> = held.extract_if(.., |held| held.item.is_on(index)).collect();
+            if !gone.is_empty() {
+                bereft.push(router);
+            }
+            requests.extend(gone.iter().rev().filter(|held| held.is_ours).map(|held| held.item.remove()));
+        }
+        self.client.carry_out(&requests)?;
+        Ok(bereft)
     }
 
     /// Takes everything away, at the end of the thread.

@@ -269,6 +269,24 @@ fn links_come_go_and_change() {
     });
 }
 
+/// It keeps its addresses, and would answer for them while another node has them.
+#[test]
+fn an_interface_that_was_renamed_keeps_nothing_of_ours() {
+    in_namespaces(async |_| {
+        let mut addresses = Addresses::new().unwrap();
+        addresses.install(ROUTER, &estate(&["10.77.0.96/24", "fd77::96/64"])).unwrap();
+        let index = nix::net::if_::if_nametoindex("near0").unwrap();
+        ip("link set near0 down");
+        ip("link set near0 name other0");
+        ip("link set other0 up");
+        assert_eq!(addresses.forget_interface(index).unwrap(), [ROUTER]);
+        let left = ip("addr show dev other0");
+        assert!(left.contains("10.77.0.1/24") && !left.contains("10.77.0.96"), "{left}");
+        assert!(!left.contains("fd77::96"), "{left}");
+        assert_eq!(addresses.forget_interface(index).unwrap(), []);
+    });
+}
+
 #[test]
 fn a_device_is_made_marked_and_taken_away() {
     in_namespaces(async |_| {

@@ -46,12 +46,14 @@ pub enum Happening {
         peer: IpAddr,
         priority: u8,
     },
-    /// Adverts for our VRID are refused: once when they begin, and when what differs changes.
+    /// Adverts for our VRID differ: once when they begin, and when that changes.
     Mismatch {
         router: String,
         peer: IpAddr,
         refusal: Refusal,
         detail: String,
+        /// They count all the same.
+        is_taken: bool,
     },
     /// And when they are over.
     Agreement {
@@ -134,12 +136,14 @@ impl Display for Happening {
                 f,
                 "{router}: {peer} sent an advert of priority {priority} though this node is active: two nodes were"
             ),
-            Happening::Mismatch { router, peer, refusal, detail } => write!(
-                f,
-                "{router}: adverts of {peer} are refused ({}): {detail}; both nodes may hold the addresses",
-                refusal.name()
-            ),
-            Happening::Agreement { router, peer } => write!(f, "{router}: adverts of {peer} are taken again"),
+            Happening::Mismatch { router, peer, refusal, detail, is_taken } => {
+                let (verdict, end) = match is_taken {
+                    true => ("differ", "they are taken, make both the same"),
+                    false => ("are refused", "both nodes may hold the addresses"),
+                };
+                write!(f, "{router}: adverts of {peer} {verdict} ({}): {detail}; {end}", refusal.name())
+            }
+            Happening::Agreement { router, peer } => write!(f, "{router}: adverts of {peer} agree again"),
             Happening::Conflict { router, address, mac } => {
                 let [a, b, c, d, e, g] = mac;
                 write!(

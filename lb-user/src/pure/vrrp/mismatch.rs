@@ -29,6 +29,8 @@ struct Sender {
     rivals_with: Option<u8>,
     /// How it differs, since when it last did, and whether that was told.
     refused: Option<(Refusal, String)>,
+    /// It counts all the same.
+    is_taken: bool,
     refused_at: Option<Instant>,
     told: bool,
     differs_since: Option<Instant>,
@@ -49,7 +51,9 @@ impl Rivals {
         sender.advert = Some(heard.advert.clone());
         sender.rivals_with = Some(priority).filter(|&priority| priority != 0);
         match &heard.difference {
-            Some(difference) => self.differs(now, router, peer, (Refusal::Addresses, difference.clone())),
+            Some(difference) => {
+                self.differs(now, router, peer, (Refusal::Addresses, difference.clone()), true)
+            }
             None => {
                 sender.differs_since = None;
                 // Not between two that are refused: those may be forged in its name.
@@ -77,7 +81,7 @@ impl Rivals {
         if rejected.advert.is_some() {
             sender.advert = rejected.advert;
         }
-        self.differs(now, router, peer, (rejected.refusal, rejected.detail))
+        self.differs(now, router, peer, (rejected.refusal, rejected.detail), false)
     }
 
     fn differs(
@@ -86,13 +90,15 @@ impl Rivals {
         router: &str,
         peer: IpAddr,
         how: (Refusal, String),
+        is_taken: bool,
     ) -> Option<Happening> {
         let sender = self.senders.get_mut(&peer)?;
         if how.0 == Refusal::Addresses {
             sender.differs_since.get_or_insert(now);
         }
-        let is_news = !sender.told || sender.refused.as_ref() != Some(&how);
+        let is_news = !sender.told || (sender.refused.as_ref(), sender.is_taken) != (Some(&how), is_taken);
         sender.refused = Some(how.clone());
+        sender.is_taken = is_taken;
         sender.refused_at = Some(now);
         if !is_news {
             return None;
@@ -102,7 +108,7 @@ impl Rivals {
             return None;
         }
         let (refusal, detail) = how;
-        Some(Happening::Mismatch { router: router.to_owned(), peer, refusal, detail })
+        Some(Happening::Mismatch { router: router.to_owned(), peer, refusal, detail, is_taken })
     }
 
     fn sender(&mut self, now: Instant, peer: IpAddr) -> &mut Sender {
@@ -115,6 +121,7 @@ impl Rivals {
             advert: None,
             rivals_with: None,
             refused: None,
+            is_taken: false,
             refused_at: None,
             told: false,
             differs_since: None,
@@ -264,6 +271,25 @@ mod tests {
         let known: Vec<_> = rivals.status(now).into_iter().map(|sender| sender.address).collect();
         let expected: Vec<_> = (4..20).map(|n| peer(n).to_string()).collect();
         assert_eq!(known, expected);
+    }
+
+    /// The grace for other addresses may end: then both nodes may hold them, and that is news.
+    #[test]
+    fn an_advert_that_is_taken_is_not_said_to_be_refused() {
+        let (now, mut rivals) = (an_instant(), Rivals::default());
+        let detail = "the addresses differ".to_owned();
+        let differing = Heard { difference: Some(detail.clone()), ..heard(100) };
+        let said = |told: Option<Happening>| told.map(|told| told.to_string()).unwrap_or_default();
+        assert_eq!(
+            said(rivals.heard(now, "r", peer(1), &differing)),
+            "r: adverts of 10.0.0.1 differ (addresses): the addresses differ; they are taken, make both the same"
+        );
+        assert_eq!(said(rivals.heard(now, "r", peer(1), &differing)), "");
+        let rejected = Rejected { refusal: Refusal::Addresses, detail, advert: None };
+        assert_eq!(
+            said(rivals.refused(now, "r", peer(1), rejected)),
+            "r: adverts of 10.0.0.1 are refused (addresses): the addresses differ; both nodes may hold the addresses"
+        );
     }
 
     #[test]
