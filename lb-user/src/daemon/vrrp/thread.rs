@@ -419,6 +419,7 @@ impl Thread {
                 self.handle(Input::LinkGone { name });
             }
         }
+        Ok(())
     }
 
     /// At the most one turn of each socket that has something; timers have theirs in between.
@@ -435,7 +436,6 @@ impl Thread {
             self.wires.hear_claims(place, |now, interface, Claim { address, mac }| {
                 node.handle(now, Input::Claim { interface, address, mac });
             });
-        Ok(())
             self.handle(Input::Pass);
         }
         if ready.peers {
