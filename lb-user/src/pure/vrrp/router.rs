@@ -239,10 +239,10 @@ impl Router {
         let interval_changed = self.terms.interval != terms.interval;
         let regrouped = self.terms.grouped != terms.grouped;
         self.terms = terms;
-        let latest = now + self.timer().master_down();
-        if interval_changed && self.state() == State::Active {
+        if interval_changed && (self.state() == State::Active || self.rival.is_none()) {
             self.master_interval = terms.interval;
         }
+        let latest = now + self.timer().master_down();
         match &mut self.phase {
             Phase::Active { next, .. } => *next = (*next).min(now + terms.interval),
             Phase::Backup { down_at: down_at @ None } if regrouped => *down_at = Some(now),

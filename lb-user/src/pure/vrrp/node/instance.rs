@@ -162,6 +162,12 @@ impl Instance {
         self.advert_at
     }
 
+    /// When the one that is Active counts as down by its adverts alone; None: none was heard, or it resigned.
+    pub(super) fn master_down_at(&self) -> Option<Instant> {
+        let lives = self.election.rival().is_some_and(|rival| rival.priority > 0);
+        Some(self.advert_at.filter(|_| lives)? + self.election.timer().master_down())
+    }
+
     /// Its timer is about to make it Active.
     pub(super) fn is_taking(&self, now: Instant) -> bool {
         self.state() == State::Backup && self.election.deadline().is_some_and(|at| at <= now)

@@ -85,6 +85,7 @@ impl Node {
             self.unanswered(now, id, leaving, Outcome::Unanswered);
         }
         self.heed_the_deaf(now);
+        self.doubt_the_silent(now);
     }
 
     /// Sends what the peers are to know now, and everything that waits.
@@ -101,12 +102,16 @@ impl Node {
 
     fn peer_event(&mut self, now: Instant, event: pulse::Event) {
         match event {
-            pulse::Event::Found { peer } => self.outbox.told.push(Happening::PeerFound { peer }),
+            pulse::Event::Found { peer } => {
+                self.outbox.told.push(Happening::PeerFound { peer });
+                self.peers.trust.heard(peer);
+            }
             pulse::Event::Refused { peer, detail } => {
                 self.outbox.told.push(Happening::PeerRefused { peer, detail });
             }
             pulse::Event::Left { peer } => {
                 self.outbox.told.push(Happening::PeerLeft { peer });
+                self.peers.trust.heard(peer);
                 self.peers.hand_overs.give_up(now, peer);
             }
             pulse::Event::Lost { peer, how, heard, active } => {
@@ -158,9 +163,17 @@ impl Node {
     /// An advert made a router of ours step down.
     pub(super) fn outbid(&mut self, now: Instant, id: RouterId) {
         let Some(instance) = self.instances.get(&id) else { return };
-        let (router, lately) = (instance.config.name.clone(), instance.config.interval * 2);
+        let lately = instance.config.interval * 2;
         let Peers { trust, pulse, .. } = &mut self.peers;
-        if let Some((peer, length)) = trust.outbid(now, id, lately, |peer| !pulse.is_alive(peer)) {
+        trust.outbid(now, id, lately, |peer| !pulse.is_alive(peer));
+    }
+
+    /// Who was cut off and is back sends heartbeats again; whose adverts alone came does not.
+    fn doubt_the_silent(&mut self, now: Instant) {
+        let patience = self.peers.pulse.patience();
+        for (id, peer, length) in self.peers.trust.doubt(now, patience) {
+            let Some(instance) = self.instances.get(&id) else { continue };
+            let router = instance.config.name.clone();
             let what = format!(
                 "took over though node {peer} lives: its heartbeats were lost, its adverts were not; for {length:?} its \
                  silence is not acted on"
@@ -300,8 +313,8 @@ impl Node {
         self.leave_to(now, peer, &Cause::Taken, members);
     }
 
-    /// Before a router becomes Active by its timer though a living peer is: it asks to be handed over, or waits for the
-    /// peer to hear us. True: it is not to take over now.
+    /// Before a router preempts a living peer by its timer: it asks to be handed over, or waits for the peer to hear us,
+    /// no longer than the peer's adverts may be missed. True: it is not to take over now.
     pub(super) fn asks_first(&mut self, now: Instant, id: RouterId) -> bool {
         let Some(instance) = self.instances.get(&id).filter(|one| one.state() == State::Backup) else {
             return false;
@@ -311,12 +324,14 @@ impl Node {
         if self.peers.hand_overs.is_asking(id) {
             return true;
         }
+        let Some(down_at) = instance.master_down_at().filter(|&at| at > now) else { return false };
         let Some((peer, _)) = self.peers.pulse.holder(key) else { return false };
         if self.peers.pulse.deaf_holder(now, key, Duration::ZERO).is_some() {
-            self.event(now, id, Event::Hand(Hand::Postpone(now + interval)));
+            self.event(now, id, Event::Hand(Hand::Postpone(down_at.min(now + interval))));
             return true;
         }
-        let message = self.peers.hand_overs.ask(now, id, peer, (key, priority));
+        let until = down_at.min(now + PATIENCE);
+        let message = self.peers.hand_overs.ask((now, until), id, peer, (key, priority));
         self.peers.pulse.tell(peer, message);
         let later = now + interval.max(PATIENCE * 2);
         self.event(now, id, Event::Hand(Hand::Postpone(later)));

@@ -73,8 +73,14 @@ impl HandOvers {
     }
 
     /// `id` wants to be Active, and the peer is.
-    pub fn ask(&mut self, now: Instant, id: RouterId, peer: IpAddr, call: (Key, u8)) -> Message {
-        let waiting = self.wait(now, peer, call);
+    pub fn ask(
+        &mut self,
+        (now, until): (Instant, Instant),
+        id: RouterId,
+        peer: IpAddr,
+        call: (Key, u8),
+    ) -> Message {
+        let waiting = Waiting { until, ..self.wait(now, peer, call) };
         self.asking.insert(id, waiting);
         Message::Take(waiting.call)
     }
@@ -215,7 +221,7 @@ mod tests {
         let start = an_instant();
         let mut table = HandOvers::default();
         table.leave(start, RouterId(1), PEER, Cause::FailOver, (KEY, 100));
-        table.ask(start, RouterId(2), PEER, (KEY, 100));
+        table.ask((start, start + PATIENCE), RouterId(2), PEER, (KEY, 100));
         let mut said = 0;
         let mut over = Vec::new();
         while let Some(now) = table.deadline() {
@@ -232,7 +238,7 @@ mod tests {
         let now = an_instant();
         let mut table = HandOvers::default();
         table.leave(now, RouterId(1), PEER, Cause::Stop, (KEY, 100));
-        table.ask(now, RouterId(2), Ipv4Addr::LOCALHOST.into(), (KEY, 100));
+        table.ask((now, now + PATIENCE), RouterId(2), Ipv4Addr::LOCALHOST.into(), (KEY, 100));
         table.give_up(now, PEER);
         assert_eq!(ids(table.expired(now)), [(RouterId(1), true)]);
     }

@@ -12,6 +12,8 @@ use crate::pure::vrrp::node::RouterId;
 pub struct Trust {
     /// Take-overs because a peer is silent: the last of each router.
     guesses: BTreeMap<RouterId, (IpAddr, Instant)>,
+    /// Whose adverts came after that, since when.
+    suspects: BTreeMap<IpAddr, (RouterId, Instant)>,
     /// By peer, so no more than these.
     doubts: BTreeMap<IpAddr, Doubt>,
 }
@@ -27,26 +29,40 @@ impl Trust {
         self.guesses.insert(id, (peer, now));
     }
 
-    /// An advert of somebody better was heard by a router that took over: whose silence meant nothing, if that was
-    /// lately and it is silent still, and for how long it is not acted on.
+    /// An advert of somebody better was heard by a router that took over lately: the silent one may live.
     pub fn outbid(
         &mut self,
         now: Instant,
         id: RouterId,
         lately: Duration,
         is_silent: impl Fn(IpAddr) -> bool,
-    ) -> Option<(IpAddr, Duration)> {
-        let (peer, at) = self.guesses.remove(&id).filter(|(peer, _)| is_silent(*peer))?;
+    ) {
+        let Some((peer, at)) = self.guesses.remove(&id).filter(|(peer, _)| is_silent(*peer)) else { return };
         // Routers that were taken over together are proved wrong together.
-        if now > at + lately || !self.is_trusted(now, peer) {
-            return None;
+        if now <= at + lately && self.is_trusted(now, peer) {
+            self.suspects.entry(peer).or_insert((id, now));
         }
+    }
+
+    /// Its heartbeats are back: they were cut together with its adverts.
+    pub fn heard(&mut self, peer: IpAddr) {
+        self.suspects.remove(&peer);
+    }
+
+    /// Whose heartbeats are still missing so long after its advert, and for how long its silence is not acted on.
+    pub fn doubt(&mut self, now: Instant, patience: Duration) -> Vec<(RouterId, IpAddr, Duration)> {
+        let due = self.suspects.extract_if(.., |_, (_, since)| now >= *since + patience);
+        let due: Vec<_> = due.map(|(peer, (id, _))| (id, peer)).collect();
+        due.into_iter().map(|(id, peer)| (id, peer, self.doubt_once_more(now, peer))).collect()
+    }
+
+    fn doubt_once_more(&mut self, now: Instant, peer: IpAddr) -> Duration {
         let length = match self.doubts.get(&peer) {
             Some(doubt) if now < doubt.until + AGAIN => (doubt.length * 2).min(DOUBT_MAX),
             Some(_) | None => DOUBT,
         };
         self.doubts.insert(peer, Doubt { until: now + length, length });
-        Some((peer, length))
+        length
     }
 
     pub fn is_trusted(&self, now: Instant, peer: IpAddr) -> bool {
@@ -55,6 +71,7 @@ impl Trust {
 
     pub fn keep(&mut self, is_known: impl Fn(IpAddr) -> bool) {
         self.guesses.retain(|_, (peer, _)| is_known(*peer));
+        self.suspects.retain(|peer, _| is_known(*peer));
         self.doubts.retain(|peer, _| is_known(*peer));
     }
 }
@@ -73,6 +90,8 @@ mod tests {
     const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
     const LATELY: Duration = Duration::from_secs(2);
 
+    const PATIENCE: Duration = Duration::from_millis(100);
+
     #[test]
     fn a_wrong_guess_is_not_repeated_at_once_and_the_next_one_even_later() {
         let mut now = an_instant();
@@ -82,34 +101,37 @@ mod tests {
             assert!(trust.is_trusted(now, PEER));
             for id in [1, 2] {
                 trust.guessed(now, RouterId(id), PEER);
+                trust.outbid(now, RouterId(id), LATELY, |_| true);
             }
-            assert_eq!(trust.outbid(now, RouterId(1), LATELY, |_| true), Some((PEER, length)));
-            assert_eq!(trust.outbid(now, RouterId(2), LATELY, |_| true), None, "the same guess");
+            assert_eq!(trust.doubt(now + PATIENCE - Duration::from_millis(1), PATIENCE), []);
+            now += PATIENCE;
+            assert_eq!(trust.doubt(now, PATIENCE), [(RouterId(1), PEER, length)], "one guess");
             assert!(!trust.is_trusted(now + length - Duration::from_millis(1), PEER));
             now += length;
         }
-        trust.guessed(now + AGAIN, RouterId(1), PEER);
-        assert_eq!(trust.outbid(now + AGAIN, RouterId(1), LATELY, |_| true), Some((PEER, DOUBT)));
+        now += AGAIN;
+        trust.guessed(now, RouterId(1), PEER);
+        trust.outbid(now, RouterId(1), LATELY, |_| true);
+        assert_eq!(trust.doubt(now + PATIENCE, PATIENCE), [(RouterId(1), PEER, DOUBT)]);
     }
 
     #[test]
-    fn who_was_right_for_a_while_was_right() {
+    fn who_was_right_is_believed_again() {
         let now = an_instant();
-        let mut trust = Trust::default();
-        trust.guessed(now, RouterId(1), PEER);
-        assert_eq!(
-            trust.outbid(now + LATELY + Duration::from_millis(1), RouterId(1), LATELY, |_| true),
-            None
-        );
-        assert!(trust.is_trusted(now, PEER));
-    }
-
-    #[test]
-    fn who_is_heard_again_was_silent() {
-        let now = an_instant();
-        let mut trust = Trust::default();
-        trust.guessed(now, RouterId(1), PEER);
-        assert_eq!(trust.outbid(now, RouterId(1), LATELY, |_| false), None);
-        assert!(trust.is_trusted(now, PEER));
+        let late = now + LATELY + Duration::from_millis(1);
+        for (name, outbid_at, is_silent, is_heard) in [
+            ("it was right for a while", late, true, false),
+            ("it is heard already", now, false, false),
+            ("it is heard soon", now, true, true),
+        ] {
+            let mut trust = Trust::default();
+            trust.guessed(now, RouterId(1), PEER);
+            trust.outbid(outbid_at, RouterId(1), LATELY, |_| is_silent);
+            if is_heard {
+                trust.heard(PEER);
+            }
+            assert_eq!(trust.doubt(late + PATIENCE, PATIENCE), [], "{name}");
+            assert!(trust.is_trusted(late + PATIENCE, PEER), "{name}");
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Nodes on a simulated network: adverts and heartbeats may be cut apart, lost and late; every millisecond counts.
 
+mod timing;
+
 use std::{
     net::Ipv4Addr,
     time::{Duration, Instant},
@@ -40,6 +42,9 @@ struct Net {
     /// Since the last `watch`: milliseconds without a holder, and with several.
     none: Vec<u32>,
     several: Vec<u32>,
+    /// Whom a client takes for the holder: who announced an address last. Milliseconds without an answer of it.
+    announced: usize,
+    unanswered: u32,
 }
 
 struct Member {
@@ -72,6 +77,8 @@ impl Net {
             told: Vec::new(),
             none: vec![0; routers],
             several: vec![0; routers],
+            announced: 0,
+            unanswered: 0,
         };
         let member = || Member { node: None, holds: vec![false; routers], is_gone: false, stopped: false };
         net.nodes = priorities.iter().map(|_| member()).collect();
@@ -160,6 +167,7 @@ impl Net {
                 _ => self.several[router] += 1,
             }
         }
+        self.unanswered += u32::from(!self.holders(0).contains(&self.announced));
     }
 
     fn holders(&self, router: usize) -> Vec<usize> {
@@ -184,6 +192,9 @@ impl Net {
                 }
                 Action::Happened(happening) => self.told.push((index, happening)),
                 Action::Stopped => self.nodes[index].stopped = true,
+                Action::Frame { bytes, .. } if !self.nodes[index].is_gone && !is_probe(&bytes) => {
+                    self.announced = index;
+                }
                 Action::Open { .. } | Action::Close { .. } | Action::Frame { .. } => {}
             }
         }
@@ -213,6 +224,7 @@ impl Net {
     fn watch(&mut self) {
         self.none.fill(0);
         self.several.fill(0);
+        self.unanswered = 0;
         self.told.clear();
     }
 
@@ -233,6 +245,11 @@ impl Net {
         let node = self.nodes[index].node.as_ref().expect("it runs");
         node.status(self.now).routers[0].reason.clone()
     }
+}
+
+/// ARP with no sender's address yet.
+fn is_probe(frame: &[u8]) -> bool {
+    frame.get(28..32) == Some(&[0; 4])
 }
 
 fn address(index: usize) -> Ipv4Addr {
