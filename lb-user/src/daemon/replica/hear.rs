@@ -8,7 +8,7 @@ use std::{
 };
 
 use lb_common::{net::Mac, slot::ServerId};
-use tokio::{net::TcpStream, sync::mpsc, task::JoinSet, time::sleep};
+use tokio::{net::TcpStream, select, sync::mpsc, task::JoinSet, time::sleep};
 use tracing::{info, warn};
 
 use super::{Cluster, RingName};
@@ -47,8 +47,24 @@ pub(in crate::daemon) async fn listen(cluster: &Arc<Cluster>, heard: &mpsc::Send
     };
     let mut tasks = JoinSet::new();
     let mut running = BTreeMap::new();
+    // A peer with another secret tries again and again: its fault is told once, until it was heard.
+    let mut said = BTreeSet::new();
     loop {
-        let (stream, source) = match listener.accept().await {
+        let accepted = select! {
+            accepted = listener.accept() => accepted,
+            // One that a newer connection ended says nothing.
+            Some(done) = tasks.join_next() => {
+                let Ok(Ended { peer, was_heard, error }) = done else { continue };
+                if was_heard {
+                    said.remove(&peer);
+                }
+                if let Some(error) = error && said.insert(peer) {
+                    warn!("what node {peer} tells of its connections is lost: {error}");
+                }
+                continue;
+            }
+        };
+        let (stream, source) = match accepted {
             Ok(accepted) => accepted,
             // Without descriptors the next attempt fails at once, too.
             Err(error) => {
@@ -66,16 +82,23 @@ pub(in crate::daemon) async fn listen(cluster: &Arc<Cluster>, heard: &mpsc::Send
         if let Some(before) = running.insert(peer, task) {
             before.abort();
         }
-        while tasks.try_join_next().is_some() {}
     }
 }
 
-async fn attend(stream: TcpStream, peer: IpAddr, cluster: &Cluster, heard: &mpsc::Sender<Heard>) {
-    if let Err(error) = pass_on(stream, peer, cluster, heard).await {
-        warn!("what node {peer} tells of its connections is lost: {error}");
-    }
+/// A connection that is over.
+struct Ended {
+    peer: IpAddr,
+    /// Something that it said was believed.
+    was_heard: bool,
+    error: Option<ReplicaError>,
+}
+
+async fn attend(stream: TcpStream, peer: IpAddr, cluster: &Cluster, heard: &mpsc::Sender<Heard>) -> Ended {
+    let mut was_heard = false;
+    let error = pass_on(stream, peer, cluster, heard, &mut was_heard).await.err();
     // Control is gone only when the daemon stops.
     let _ = heard.send(Heard::Gone { peer }).await;
+    Ended { peer, was_heard, error }
 }
 
 async fn pass_on(
@@ -83,9 +106,11 @@ async fn pass_on(
     peer: IpAddr,
     cluster: &Cluster,
     heard: &mpsc::Sender<Heard>,
+    was_heard: &mut bool,
 ) -> Result<(), ReplicaError> {
     let mut listener = Listener::open(stream, &cluster.secret).await?;
     while let Some(message) = listener.hear().await? {
+        *was_heard = true;
         if heard.send(Heard::Message { peer, message }).await.is_err() {
             break;
         }

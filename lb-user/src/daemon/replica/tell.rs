@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::future::join_all;
@@ -31,17 +31,24 @@ pub(in crate::daemon) async fn tell_all(cluster: &Arc<Cluster>, joined: &mpsc::S
 
 async fn tell_peer(cluster: &Cluster, peer: IpAddr, joined: &mpsc::Sender<Joined>) {
     let mut said = false;
+    // A peer with another secret takes a connection and ends it, again and again.
+    let mut was_brief = false;
     loop {
         let address = SocketAddr::new(peer, cluster.port);
         let ended = match Teller::connect(address, &cluster.secret).await {
             Ok(teller) => {
-                info!("telling node {peer} of this node's connections");
-                said = false;
+                if !was_brief {
+                    info!("telling node {peer} of this node's connections");
+                    said = false;
+                }
                 let (sender, outgoing) = mpsc::channel(OUTGOING);
                 if joined.send(Joined { peer, sender }).await.is_err() {
                     return;
                 }
-                tell(teller, cluster, outgoing).await
+                let begun = Instant::now();
+                let ended = tell(teller, cluster, outgoing).await;
+                was_brief = begun.elapsed() < BRIEF;
+                ended
             }
             Err(error) => Err(error),
         };
@@ -242,3 +249,5 @@ fn named(state: &State, ids: BTreeSet<u32>) -> Vec<Named> {
 }
 
 const RETRY: Duration = Duration::from_millis(500);
+/// A connection that ends so soon was not wanted.
+const BRIEF: Duration = Duration::from_secs(1);

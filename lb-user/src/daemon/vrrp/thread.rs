@@ -43,7 +43,10 @@ use crate::{
     },
     pure::{
         config::{
-            model::vrrp::{Address, Router, Track, Tracked, Vrrp},
+            model::{
+                Cluster,
+                vrrp::{Address, Router, Track, Tracked, Vrrp},
+            },
             network::Family,
         },
         status::VrrpStatus,
@@ -351,10 +354,17 @@ impl Thread {
                     for change in self.links.follow(interfaces)? {
                         self.handle_change(change)?;
                     }
-                    if let Err(what) = self.wires.configure(&settings) {
-                        self.news.push(Happening::Failed { router: "[cluster]".to_owned(), what });
+                    self.wires.configure(&settings);
+                    let cluster = settings.secret.is_some().then(|| settings.cluster.clone());
+                    // Those that are peers no longer are told so by the port that they know.
+                    let had_peers = self.wires.has_peers();
+                    if !had_peers {
+                        self.follow_peers(cluster.as_ref());
                     }
                     self.handle(Input::Configure(*settings));
+                    if had_peers {
+                        self.follow_peers(cluster.as_ref());
+                    }
                 }
                 Order::Tracked { what, verdict } => self.handle(Input::Tracked { what, verdict }),
                 Order::Ready(ready) => self.handle(Input::Ready(ready)),
@@ -363,6 +373,12 @@ impl Thread {
             }
         }
         Ok(())
+    }
+
+    fn follow_peers(&mut self, cluster: Option<&Cluster>) {
+        if let Err(what) = self.wires.follow_peers(cluster) {
+            self.news.push(Happening::Failed { router: "[cluster]".to_owned(), what });
+        }
     }
 
     fn make_devices(&mut self) -> Result<(), ThreadError> {

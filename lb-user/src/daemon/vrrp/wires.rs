@@ -16,7 +16,10 @@ use crate::{
         socket::{Adverts, SocketId},
     },
     pure::{
-        config::{model::vrrp::Router, network::Family},
+        config::{
+            model::{Cluster, vrrp::Router},
+            network::Family,
+        },
         hop::Mac,
         vrrp::{
             advert::Seen,
@@ -69,8 +72,8 @@ pub(super) struct Ready {
 }
 
 impl Wires {
-    /// What depends on the configuration alone. The error says what is missing: the rest is done.
-    pub(super) fn configure(&mut self, settings: &Settings) -> Result<(), String> {
+    /// Whose claims are heard.
+    pub(super) fn configure(&mut self, settings: &Settings) {
         self.claimed = BTreeMap::new();
         for router in &settings.vrrp.routers {
             for (interface, address) in addresses(router) {
@@ -82,15 +85,22 @@ impl Wires {
             let addresses = name(index).and_then(|name| claimed.get(&name));
             addresses.is_some_and(|addresses| frames.hear(addresses.clone()).is_ok())
         });
-        self.follow_peers(settings)
     }
 
-    fn follow_peers(&mut self, settings: &Settings) -> Result<(), String> {
-        let (port, addresses) = (settings.cluster.port, &settings.cluster.peers);
-        if settings.secret.is_none() || addresses.is_empty() {
+    pub(super) fn has_peers(&self) -> bool {
+        self.peers.is_some()
+    }
+
+    /// The heartbeat port is open for these, whoever had it before. None: nobody is believed. The error says what is
+    /// missing.
+    pub(super) fn follow_peers(&mut self, cluster: Option<&Cluster>) -> Result<(), String> {
+        let Some(Cluster { port, peers: addresses, .. }) =
+            cluster.filter(|cluster| !cluster.peers.is_empty())
+        else {
             self.peers = None;
             return Ok(());
-        }
+        };
+        let port = *port;
         if self.peers.as_ref().is_some_and(|peers| peers.port == port && peers.addresses == *addresses) {
             return Ok(());
         }

@@ -648,7 +648,7 @@ impl Node {
         for group in std::mem::take(&mut self.groups).into_keys() {
             self.outbox.told.push(Happening::GroupEnded { group, how: End::Stopped });
         }
-        self.peers.pulse.say_goodbye();
+        self.peers.pulse.say_goodbye(|_| true);
         self.tell_peers(now);
         self.outbox.flush(&mut self.actions);
         self.actions.push(Action::Stopped);

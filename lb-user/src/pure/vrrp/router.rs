@@ -297,7 +297,8 @@ impl Router {
                 self.rival = Some(heard);
                 if heard.priority == 0 { Vec::new() } else { self.yield_held(held) }
             }
-            (Phase::Fault { .. }, Event::Refused | Event::Claim(_) | Event::Release { .. }) => Vec::new(),
+            (Phase::Fault { held }, Event::Release { .. }) => self.yield_held(held),
+            (Phase::Fault { .. }, Event::Refused | Event::Claim(_)) => Vec::new(),
 
             (
                 Phase::Initialize | Phase::Backup { .. } | Phase::Active { .. },

@@ -118,6 +118,7 @@ impl Node {
                 self.outbox.told.push(Happening::PeerLost { peer });
                 self.peers.hand_overs.give_up(now, peer);
                 self.inherit(now, peer, how, heard, &active);
+                self.bequeath(now, peer);
             }
             pulse::Event::Roster { peer } => self.contest(now, peer),
             pulse::Event::Asked { peer, what: Ask::Resign, call } => self.resigned(now, peer, call),
@@ -156,6 +157,19 @@ impl Node {
             if was_there && !is_heard && !is_better_claimed {
                 self.event(now, id, Event::Claim(&why));
                 self.peers.trust.guessed(now, id, peer);
+            }
+        }
+    }
+
+    /// Its link is gone, and so are its heartbeats to a peer that waits: the peer takes over now, as this node would.
+    fn bequeath(&mut self, now: Instant, peer: IpAddr) {
+        for id in self.ids() {
+            let Some(instance) = self.instances.get(&id).filter(|one| one.state() == State::Fault) else {
+                continue;
+            };
+            if self.peers.pulse.waits_on(peer, instance.key) {
+                let why = format!("node {peer} may have taken over");
+                self.event(now, id, Event::Release { why: &why, hold_back: false });
             }
         }
     }
@@ -387,6 +401,9 @@ impl Node {
                 Some(Condition::Fault { why, by_link }) => {
                     let by_link = by_link && !is_claimed;
                     self.event(now, id, Event::Fault { why: &why, by_link });
+                    if !is_claimed && !self.peers.pulse.is_alive(peer) {
+                        self.bequeath(now, peer);
+                    }
                 }
                 Some(_) if is_claimed => {
                     let why = to_whom("it could not be active for a moment");

@@ -122,7 +122,9 @@ impl Pulse {
     pub fn configure(&mut self, now: Instant, cluster: &Cluster, secret: Option<&[u8]>) {
         self.heartbeat = cluster.heartbeat;
         self.patience = cluster.patience;
-        if self.signing.as_ref().map(|signing| &signing.secret[..]) != secret {
+        let is_rekeyed = self.signing.as_ref().map(|signing| &signing.secret[..]) != secret;
+        self.say_goodbye(|peer| is_rekeyed || !cluster.peers.contains(&peer));
+        if is_rekeyed {
             self.peers.clear();
             self.signing =
                 secret.map(|secret| Signing { secret: secret.to_owned(), key: SigningKey::new(secret) });
@@ -292,11 +294,10 @@ impl Pulse {
         Some(key.encode(&peer.address_to(self.incarnation, message)))
     }
 
-    /// Tells everybody that silence from now on means nothing.
-    pub fn say_goodbye(&mut self) {
-        let alive: Vec<_> =
-            self.peers.values().filter(|peer| peer.is_alive()).map(|peer| peer.address).collect();
-        for address in alive {
+    /// Tells those that are `left` that silence from now on means nothing.
+    pub fn say_goodbye(&mut self, left: impl Fn(IpAddr) -> bool) {
+        let alive = self.peers.values().filter(|peer| peer.is_alive()).map(|peer| peer.address);
+        for address in alive.filter(|peer| left(*peer)).collect::<Vec<_>>() {
             self.tell(address, Message::Bye);
         }
     }
@@ -368,6 +369,12 @@ impl Pulse {
 
     pub fn is_alive(&self, address: IpAddr) -> bool {
         self.peers.get(&address).is_some_and(Peer::is_alive)
+    }
+
+    /// Whether this peer takes the router over when nobody has it.
+    pub fn waits_on(&self, address: IpAddr, key: Key) -> bool {
+        let entry = self.peers.get(&address).and_then(|peer| peer.entry(key));
+        entry.is_some_and(|entry| entry.state == State::Backup)
     }
 
     /// Whether this peer has the router Active.

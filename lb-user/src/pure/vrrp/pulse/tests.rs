@@ -148,7 +148,7 @@ fn lost_beats_alone_lose_nobody() {
 #[test]
 fn who_says_goodbye_is_not_lost() {
     let mut net = two();
-    net.nodes[0].say_goodbye();
+    net.nodes[0].say_goodbye(|_| true);
     net.collect(0);
     net.dead[0] = true;
     net.run(Duration::from_secs(1));

@@ -158,7 +158,7 @@ fn every_state_takes_every_event() {
         (held, Event::Refused, "", "held 900"),
         (held, moved(80), "", "held 900"),
         (held, Event::Claim(""), "", "held 900"),
-        (held, release, "", "held 900"),
+        (held, release, "", "fault"),
         (held, Event::Stop, "advert 0, initialize", "initialize"),
     ] {
         let mut router = in_phase(now, terms(), phase);

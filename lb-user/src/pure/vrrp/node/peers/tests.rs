@@ -387,6 +387,49 @@ fn a_daemon_that_is_restarted_at_once_loses_nothing_but_its_routers() {
     assert_eq!(net.reason(1), "the daemon of node 10.0.0.1 died");
 }
 
+/// Without heartbeats nobody else can have taken over so soon; with them somebody has.
+#[test]
+fn a_link_that_is_back_after_patience_takes_nothing_from_who_took_over() {
+    let mut net = settled(PAIR);
+    let down = Link { is_up: false, ..link(0) };
+    net.cut(0, 1);
+    net.cut(1, 0);
+    net.nodes[0].is_gone = true;
+    net.input(0, Input::Link(down));
+    net.run(Duration::from_millis(500));
+    net.only(1);
+    net.heal();
+    net.nodes[0].is_gone = false;
+    net.watch();
+    net.input(0, Input::Link(link(0)));
+    net.run(Duration::from_secs(1));
+    net.only(1);
+    net.run(Duration::from_secs(5));
+    net.only(0);
+    assert_eq!(net.seen().0, 0, "it preempts by a hand-over: {:#?}", net.told);
+    assert!(net.seen().1 <= 5, "{:?}", net.seen());
+}
+
+/// It is no longer heard, and lives.
+#[test]
+fn a_node_that_has_another_secret_or_no_peers_from_now_on_is_not_taken_for_dead() {
+    let other = |secret: Option<&[u8]>, peers: bool| {
+        let mut settings = settings(0, PAIR);
+        settings.secret = secret.map(<[u8]>::to_vec);
+        settings.cluster.peers.retain(|_| peers);
+        settings
+    };
+    for settings in [other(Some(b"another"), true), other(None, true), other(Some(b"hush"), false)] {
+        let mut net = settled(PAIR);
+        net.input(0, Input::Configure(settings));
+        net.run(Duration::from_secs(2));
+        net.only(0);
+        assert_eq!(net.seen(), (0, 0), "{:#?}", net.told);
+        let lost = net.told.iter().filter(|(_, told)| matches!(told, Happening::PeerLost { .. })).count();
+        assert_eq!(lost, 0);
+    }
+}
+
 #[test]
 fn a_stop_loses_nothing_and_is_no_loss() {
     let mut net = settled(PAIR);
