@@ -11,7 +11,7 @@ use lb_common::{net::Mac, slot::ServerId};
 use tokio::{net::TcpStream, sync::mpsc, task::JoinSet, time::sleep};
 use tracing::{info, warn};
 
-use super::Cluster;
+use super::{Cluster, RingName};
 use crate::{
     daemon::control::Control,
     io::{
@@ -19,7 +19,6 @@ use crate::{
         replica::{Listener, ReplicaError, bind},
     },
     pure::{
-        config::network::Family,
         replica::{Carried, Message, RingPart},
         state::View,
     },
@@ -110,7 +109,7 @@ struct Peer {
     servers: BTreeMap<u32, (String, SocketAddr)>,
     /// Its interfaces, as this node's and their MAC addresses.
     interfaces: BTreeMap<u32, (u32, u64)>,
-    rings: BTreeMap<(String, Option<Family>), Vec<(Option<SocketAddr>, bool)>>,
+    rings: BTreeMap<RingName, Vec<(Option<SocketAddr>, bool)>>,
     is_complete: bool,
 }
 
