@@ -8,12 +8,10 @@ use super::{
     advert::{ChecksumForm, Seen},
     codec::Outgoing,
     hmac::{Sequence, Sequencer},
+    testing,
 };
 use crate::pure::config::{
-    model::vrrp::{
-        Address, AddressCheck, Announce, Auth, Checksum, Hmac, HmacKey, HmacMode, Hooks, Preempt, Router,
-        Version, Wish,
-    },
+    model::vrrp::{Address, Auth, Hmac, HmacKey, HmacMode, Router, Version},
     network::Family,
 };
 
@@ -23,41 +21,7 @@ pub(super) fn router(version: Version, family: Family) -> Router {
         Family::V4 => ["10.98.0.100", "10.98.0.101"],
         Family::V6 => ["fe80::100", "fd98::100"],
     };
-    Router {
-        name: "VI_1".to_owned(),
-        interface: "eth0".to_owned(),
-        vrid: 51,
-        family,
-        version,
-        priority: 100,
-        wish: Wish::Backup,
-        interval: Duration::from_secs(1),
-        down_timer_adverts: 3,
-        addresses: addresses.map(address).to_vec(),
-        excluded: Vec::new(),
-        routes: Vec::new(),
-        rules: Vec::new(),
-        preempt: Preempt::After(Duration::ZERO),
-        start_delay: Duration::ZERO,
-        unicast_peers: Vec::new(),
-        source: None,
-        multicast: None,
-        auth: Auth::None,
-        checksum: Checksum::Auto,
-        address_check: AddressCheck::Report,
-        virtual_mac: None,
-        accept: true,
-        announce: Announce {
-            times: Vec::new(),
-            delay: Duration::ZERO,
-            refresh: Duration::ZERO,
-            spacing: Duration::ZERO,
-        },
-        track: Vec::new(),
-        hand_over: true,
-        refuse_on_mismatch: false,
-        notify: Hooks::default(),
-    }
+    Router { family, version, addresses: addresses.map(address).to_vec(), ..testing::a_router("VI_1") }
 }
 
 pub(super) fn address(text: &str) -> Address {

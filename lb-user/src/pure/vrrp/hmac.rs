@@ -26,7 +26,7 @@ pub const TRAILER: usize = 28;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sequence(u64);
 
-/// Gives out sequences that grow, whatever the clock does.
+/// Gives out sequences that grow, unless the clock was set back by more than receivers allow.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Sequencer {
     last: u64,
@@ -35,7 +35,8 @@ pub struct Sequencer {
 impl Sequencer {
     pub fn next(&mut self, clock: Timestamp) -> Sequence {
         let clock = sequence_at(clock);
-        self.last = if is_after(clock, self.last) { clock } else { self.last.wrapping_add(1) };
+        let is_of_now = is_after(clock, self.last) || is_ahead(self.last, clock, WINDOW_MIN);
+        self.last = if is_of_now { clock } else { self.last.wrapping_add(1) };
         Sequence(self.last)
     }
 }
@@ -86,6 +87,13 @@ pub(super) struct Signed<'a> {
     pub(super) clock: Timestamp,
 }
 
+impl Signed<'_> {
+    /// By how much clocks may differ.
+    fn window(&self) -> Duration {
+        WINDOW_MIN.max(3 * self.interval)
+    }
+}
+
 impl Senders {
     pub(super) fn verify(&mut self, hmac: &Hmac, signed: &Signed<'_>) -> Result<(), Flaw> {
         if signed.trailer.is_empty() {
@@ -117,6 +125,11 @@ impl Senders {
                 "the digest of key {id} differs: the keys do, or the advert was changed"
             )));
         }
+        // Our clock was set back, and will not reach again for long what the sender said before.
+        let ours = sequence_at(signed.clock);
+        if self.last.get(&signed.source).is_some_and(|last| is_ahead(last.sequence, ours, signed.window())) {
+            self.last.remove(&signed.source);
+        }
         self.advance(signed.source, sequence)
     }
 
@@ -143,7 +156,7 @@ impl Senders {
 }
 
 fn check_age(sequence: u64, signed: &Signed<'_>) -> Result<(), Flaw> {
-    let window = WINDOW_MIN.max(3 * signed.interval);
+    let window = signed.window();
     let ours = (sequence_at(signed.clock) >> 32) as u32;
     // The seconds wrap in 2106.
     let behind = ours.wrapping_sub((sequence >> 32) as u32).cast_signed();
@@ -198,6 +211,11 @@ fn sequence_at(clock: Timestamp) -> u64 {
 /// Of serial numbers (RFC 1982).
 fn is_after(one: u64, other: u64) -> bool {
     one.wrapping_sub(other).cast_signed() > 0
+}
+
+/// By more than `window`, which is in whole seconds.
+fn is_ahead(one: u64, other: u64, window: Duration) -> bool {
+    one.wrapping_sub(other).cast_signed() >> 32 > window.as_secs().cast_signed()
 }
 
 fn shown(sequence: u64) -> String {
