@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use crate::pure::replica::{
-    FRAME_MAX, Message, MessageError, NONCE_LENGTH, Opener, SealError, Sealer, TAG_LENGTH,
+    Ends, FRAME_MAX, Message, MessageError, NONCE_LENGTH, Opener, SealError, Sealer, TAG_LENGTH,
 };
 
 /// Errors name the cause; the caller knows the node.
@@ -66,7 +66,11 @@ impl Teller {
         within(stream.write_all(&connecting)).await?;
         let mut accepting = [0; NONCE_LENGTH];
         within(stream.read_exact(&mut accepting)).await?;
-        let sealer = Sealer::new(secret, &connecting, &accepting).ok_or(ReplicaError::Random("no key"))?;
+        let ends = Ends {
+            connecting: (stream.local_addr()?.ip(), connecting),
+            accepting: (stream.peer_addr()?.ip(), accepting),
+        };
+        let sealer = Sealer::new(secret, &ends).ok_or(ReplicaError::Random("no key"))?;
         Ok(Teller { stream, sealer, frame: Vec::new() })
     }
 
@@ -98,7 +102,11 @@ impl Listener {
         let mut connecting = [0; NONCE_LENGTH];
         within(stream.read_exact(&mut connecting)).await?;
         within(stream.write_all(&accepting)).await?;
-        let opener = Opener::new(secret, &connecting, &accepting).ok_or(ReplicaError::Random("no key"))?;
+        let ends = Ends {
+            connecting: (stream.peer_addr()?.ip(), connecting),
+            accepting: (stream.local_addr()?.ip(), accepting),
+        };
+        let opener = Opener::new(secret, &ends).ok_or(ReplicaError::Random("no key"))?;
         Ok(Listener { stream: BufReader::with_capacity(FRAME_MAX, stream), opener, frame: Vec::new() })
     }
 

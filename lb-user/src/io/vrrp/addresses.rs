@@ -244,7 +244,13 @@ impl Addresses {
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut question = RuleMessage::default();
             question.header.family = family;
-            let listed = self.client.dump("rules", &RouteNetlinkMessage::GetRule(question))?;
+            let listed = match self.client.dump("rules", &RouteNetlinkMessage::GetRule(question)) {
+                // A kernel without policy rules has none of ours.
+                Err(NetlinkError::Dump { source, .. }) if source.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                    continue;
+                }
+                listed => listed?,
+            };
             ours.extend(listed.into_iter().filter_map(|message| match message {
                 RouteNetlinkMessage::NewRule(rule) if rule.attributes.contains(&mark) => Some(rule),
                 _ => None,

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use lb_common::limits;
+
 use crate::pure::config::network::Family;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -281,7 +283,8 @@ impl<'a> Reader<'a> {
             _ => return None,
         };
         let (slots, first, count) = (self.u32()?, self.u32()?, self.u32()?);
-        let fits = count as usize <= SLOTS_MAX && first.checked_add(count)? <= slots;
+        let fits =
+            slots <= limits::SLOTS_MAX && count as usize <= SLOTS_MAX && first.checked_add(count)? <= slots;
         if !fits {
             return None;
         }

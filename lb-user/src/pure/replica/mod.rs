@@ -18,5 +18,5 @@ mod seal;
 pub use self::{
     message::{Carried, CarriedPair, Message, MessageError, RECORDS_MAX, RingPart, SLOTS_MAX},
     outlet::{Outlet, digest},
-    seal::{FRAME_MAX, NONCE_LENGTH, Opener, SealError, Sealer, TAG_LENGTH},
+    seal::{Ends, FRAME_MAX, NONCE_LENGTH, Opener, SealError, Sealer, TAG_LENGTH},
 };

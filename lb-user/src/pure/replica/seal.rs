@@ -1,8 +1,10 @@
 //! Frames that only a node with the cluster's secret can make and read.
 //!
-//! One direction, one connection: the key is HMAC-SHA256 of both ends' nonces under the secret, the frame's number is
-//! its nonce (AES-256-GCM, RFC 5116), so nothing can be repeated, left out or moved to another connection. Must not
+//! One direction, one connection: the key is HMAC-SHA256 of both ends' nonces and addresses under the secret, the frame's
+//! number is its nonce (AES-256-GCM, RFC 5116), so nothing can be repeated, left out, sent back or moved to another connection. Must not
 //! know where nonces come from.
+
+use std::net::{IpAddr, Ipv6Addr};
 
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
@@ -25,6 +27,13 @@ pub enum SealError {
     Spent,
 }
 
+/// Who made the connection, and who took it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    pub connecting: (IpAddr, [u8; NONCE_LENGTH]),
+    pub accepting: (IpAddr, [u8; NONCE_LENGTH]),
+}
+
 /// The sending end.
 pub struct Sealer(Keyed);
 
@@ -37,13 +46,8 @@ struct Keyed {
 }
 
 impl Sealer {
-    /// `connecting`, `accepting`: the nonces of the two ends of the connection.
-    pub fn new(
-        secret: &[u8],
-        connecting: &[u8; NONCE_LENGTH],
-        accepting: &[u8; NONCE_LENGTH],
-    ) -> Option<Self> {
-        Keyed::new(secret, connecting, accepting).map(Sealer)
+    pub fn new(secret: &[u8], ends: &Ends) -> Option<Self> {
+        Keyed::new(secret, ends).map(Sealer)
     }
 
     /// Seals in place, and adds the tag.
@@ -58,12 +62,8 @@ impl Sealer {
 }
 
 impl Opener {
-    pub fn new(
-        secret: &[u8],
-        connecting: &[u8; NONCE_LENGTH],
-        accepting: &[u8; NONCE_LENGTH],
-    ) -> Option<Self> {
-        Keyed::new(secret, connecting, accepting).map(Opener)
+    pub fn new(secret: &[u8], ends: &Ends) -> Option<Self> {
+        Keyed::new(secret, ends).map(Opener)
     }
 
     /// Opens in place; the content.
@@ -75,11 +75,13 @@ impl Opener {
 }
 
 impl Keyed {
-    fn new(secret: &[u8], connecting: &[u8; NONCE_LENGTH], accepting: &[u8; NONCE_LENGTH]) -> Option<Self> {
+    fn new(secret: &[u8], ends: &Ends) -> Option<Self> {
         let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, secret));
         context.update(LABEL);
-        context.update(connecting);
-        context.update(accepting);
+        for (address, nonce) in [&ends.connecting, &ends.accepting] {
+            context.update(&mapped(*address).octets());
+            context.update(nonce);
+        }
         let key = UnboundKey::new(&AES_256_GCM, context.sign().as_ref()).ok()?;
         Some(Keyed { key: LessSafeKey::new(key), frames: 0 })
     }
@@ -95,20 +97,32 @@ impl Keyed {
     }
 }
 
+/// One form for both families.
+fn mapped(address: IpAddr) -> Ipv6Addr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    }
+}
+
 const LABEL: &[u8] = b"steelyard replication 1";
 /// A connection is made anew, with another key, long before GCM's bound of 2^32 frames.
 const FRAMES_MAX: u64 = 1 << 31;
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
-    const CONNECTING: [u8; NONCE_LENGTH] = [1; NONCE_LENGTH];
-    const ACCEPTING: [u8; NONCE_LENGTH] = [2; NONCE_LENGTH];
+    const ENDS: Ends = Ends {
+        connecting: (IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), [1; NONCE_LENGTH]),
+        accepting: (IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)), [2; NONCE_LENGTH]),
+    };
 
     fn ends(secret: &[u8]) -> (Sealer, Opener) {
-        let sealer = Sealer::new(secret, &CONNECTING, &ACCEPTING).unwrap();
-        (sealer, Opener::new(secret, &CONNECTING, &ACCEPTING).unwrap())
+        let sealer = Sealer::new(secret, &ENDS).unwrap();
+        (sealer, Opener::new(secret, &ENDS).unwrap())
     }
 
     fn sealed(sealer: &mut Sealer, content: &[u8]) -> Vec<u8> {
@@ -133,8 +147,13 @@ mod tests {
         let frame = sealed(&mut sealer, b"content");
         let (_, mut other) = ends(b"another");
         assert_eq!(other.open(&mut frame.clone()), Err(SealError::Foreign));
-        let mut elsewhere = Opener::new(b"secret", &CONNECTING, &[3; NONCE_LENGTH]).unwrap();
-        assert_eq!(elsewhere.open(&mut frame.clone()), Err(SealError::Foreign));
+        let later = (ENDS.accepting.0, [3; NONCE_LENGTH]);
+        let back = (ENDS.accepting.0, ENDS.connecting.1);
+        let forth = (ENDS.connecting.0, ENDS.accepting.1);
+        for ends in [Ends { accepting: later, ..ENDS }, Ends { connecting: back, accepting: forth }] {
+            let mut elsewhere = Opener::new(b"secret", &ends).unwrap();
+            assert_eq!(elsewhere.open(&mut frame.clone()), Err(SealError::Foreign), "{ends:?}");
+        }
         for bit in 0..frame.len() * 8 {
             let (_, mut opener) = ends(b"secret");
             let mut changed = frame.clone();

@@ -1,6 +1,6 @@
 //! Routers and packets for tests.
 
-use std::{net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 
@@ -11,7 +11,7 @@ use super::{
     testing,
 };
 use crate::pure::config::{
-    model::vrrp::{Address, Auth, Hmac, HmacKey, HmacMode, Router, Version},
+    model::vrrp::{Address, Hmac, HmacKey, HmacMode, Router, Version},
     network::Family,
 };
 
