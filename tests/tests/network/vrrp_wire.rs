@@ -398,7 +398,7 @@ fn flood(pair: &Pair, duration: Duration) -> Result<u64> {
             let kind = sent as usize % packets.len();
             let packet = &mut packets[kind];
             // Half of them are copies, half are each another one.
-            if kind % 2 == 0 {
+            if kind.is_multiple_of(2) {
                 let interval = IP_HEADER + 5;
                 packet[interval] = packet[interval].wrapping_add(1);
             }

@@ -4,13 +4,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use lb_common::{net::Mac, slot::ServerId};
-use tokio::{net::TcpStream, select, sync::mpsc, task::JoinSet};
+use tokio::{net::TcpStream, select, sync::mpsc, task::JoinSet, time::sleep};
 use tracing::{info, warn};
 
-use super::Cluster;
+use super::{Cluster, RingName};
 use crate::{
     daemon::control::Control,
     io::{
@@ -18,7 +19,6 @@ use crate::{
         replica::{Listener, ReplicaError, bind},
     },
     pure::{
-        config::network::Family,
         replica::{Carried, Message, RingPart},
         state::View,
     },
@@ -64,7 +64,15 @@ pub(in crate::daemon) async fn listen(cluster: &Arc<Cluster>, heard: &mpsc::Send
                 continue;
             }
         };
-        let Ok((stream, source)) = accepted else { continue };
+        let (stream, source) = match accepted {
+            Ok(accepted) => accepted,
+            // Without descriptors the next attempt fails at once, too.
+            Err(error) => {
+                warn!("cannot take a connection of another node: {error}; see the limit of open files");
+                sleep(PAUSE).await;
+                continue;
+            }
+        };
         let peer = source.ip().to_canonical();
         if !cluster.peers.contains(&peer) {
             continue;
@@ -126,14 +134,14 @@ struct Peer {
     servers: BTreeMap<u32, (String, SocketAddr)>,
     /// Its interfaces, as this node's and their MAC addresses.
     interfaces: BTreeMap<u32, (u32, u64)>,
-    rings: BTreeMap<(String, Option<Family>), Vec<(Option<SocketAddr>, bool)>>,
+    rings: BTreeMap<RingName, Owners>,
     is_complete: bool,
 }
 
 impl Peers {
-    /// Whether each of these has told everything.
-    pub(in crate::daemon) fn are_complete(&self, peers: &[IpAddr]) -> bool {
-        peers.iter().all(|peer| self.peers.get(peer).is_some_and(|peer| peer.is_complete))
+    /// Whether it has told everything.
+    pub(in crate::daemon) fn is_complete(&self, peer: IpAddr) -> bool {
+        self.peers.get(&peer).is_some_and(|peer| peer.is_complete)
     }
 }
 
@@ -249,6 +257,11 @@ impl Peer {
     }
 }
 
+/// See `View::slots`.
+type Owners = Vec<(Option<SocketAddr>, bool)>;
+
+/// After a connection that could not be taken.
+const PAUSE: Duration = Duration::from_secs(1);
 const SERVERS_MAX: usize = lb_common::limits::SERVERS_MAX as usize;
 /// Rings whose last part has not come.
 const RINGS_MAX: usize = 4;

@@ -2,6 +2,7 @@
 //! happens to them.
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -98,12 +99,23 @@ impl Control {
         self.tell_served();
         let waits = |until: Instant| {
             let left = until.saturating_duration_since(Instant::now());
-            let told = self.peers.are_complete(&self.settings.file.cluster.peers);
-            !left.is_zero() && !self.state.is_checked() || left > FIRST_RESULTS - FIRST_TOLD && !told
+            !left.is_zero() && !self.state.is_checked() || self.waits_for_peers(FIRST_RESULTS - left)
         };
         if self.vrrp.waits_until.is_some_and(|until| !waits(until)) && self.order_vrrp(Order::Ready(true)) {
             self.vrrp.waits_until = None;
         }
+    }
+
+    /// Whether other nodes may still tell what they know of their connections, so long after the start.
+    fn waits_for_peers(&self, passed: Duration) -> bool {
+        let status = self.vrrp.handle.status.borrow();
+        let lives = |address: &IpAddr| {
+            let address = address.to_string();
+            status.peers.iter().any(|peer| peer.address == address && peer.state == "alive")
+        };
+        let peers = &self.settings.file.cluster.peers;
+        let mut silent = peers.iter().filter(|&peer| !self.peers.is_complete(*peer));
+        passed < FIRST_TOLD && silent.any(|peer| passed < FIRST_HEARD || lives(peer))
     }
 
     /// What nobody tells, to be looked at now and then.
@@ -141,8 +153,10 @@ impl Control {
     }
 }
 
-/// And so long for what other nodes know of their connections: they may be gone.
+/// And so long for what other nodes know of their connections.
 const FIRST_TOLD: Duration = Duration::from_secs(2);
+/// Nodes that have sent no heartbeat by then are not there.
+const FIRST_HEARD: Duration = Duration::from_millis(500);
 /// Checks that have no result by then are not waited for: a node that can serve something is better than none.
 const FIRST_RESULTS: Duration = Duration::from_secs(10);
 /// For programs that are told of the end, and those that wait for their turn.

@@ -79,6 +79,8 @@ pub(super) struct Thread {
     devices: Vec<Macvlan>,
     wires: Wires,
     work: VecDeque<Work>,
+    /// What happened in this turn.
+    news: Vec<Happening>,
     told: Told,
     status: Publisher,
     failovers: FailOvers,
@@ -139,6 +141,7 @@ impl Thread {
             devices: Vec::new(),
             wires: Wires::default(),
             work: VecDeque::new(),
+            news: Vec::new(),
             told: parts.told,
             status: Publisher { sender: parts.status, last: None, is_stale: true },
             failovers: FailOvers::default(),
@@ -153,17 +156,33 @@ impl Thread {
     /// Until it is told to stop.
     pub(super) fn run(&mut self) -> Result<(), ThreadError> {
         while !self.is_stopped {
-            self.tell_clock();
-            let ready = self.wait()?;
-            self.handle(Input::Pass);
-            self.take_orders()?;
-            self.hear_links()?;
-            self.hear_packets(&ready);
-            self.do_work()?;
-            self.failovers.expire(Instant::now());
-            self.status.publish(&self.node, &self.wires, false);
+            let turn = self.turn();
+            self.report();
+            turn?;
         }
         Ok(())
+    }
+
+    fn turn(&mut self) -> Result<(), ThreadError> {
+        self.tell_clock();
+        let ready = self.wait()?;
+        self.handle(Input::Pass);
+        self.take_orders()?;
+        self.hear_links()?;
+        self.hear_packets(&ready);
+        self.do_work()
+    }
+
+    /// Once for all changes of a turn: a status is of all routers, and so costs more the more change. It comes first,
+    /// for whoever hears of a change looks at it.
+    fn report(&mut self) {
+        let at_once = self.news.iter().any(|happening| matches!(happening, Happening::Became { .. }));
+        self.status.publish(&self.node, &self.wires, at_once);
+        for happening in self.news.drain(..) {
+            self.failovers.happened(&happening);
+            self.told.tell(happening);
+        }
+        self.failovers.expire(Instant::now());
     }
 
     /// One input, and what is to be done at once.
@@ -219,12 +238,7 @@ impl Thread {
                 Ok(())
             }
             Action::Happened(happening) => {
-                self.failovers.happened(&happening);
-                let publish = matches!(happening, Happening::Became { .. });
-                self.told.tell(happening);
-                if publish {
-                    self.status.publish(&self.node, &self.wires, true);
-                }
+                self.news.push(happening);
                 Ok(())
             }
             Action::Stopped => {
@@ -284,7 +298,7 @@ impl Thread {
                     "{what} was there before and does not leave with the router: remove it from the system's \
                      own configuration, or two nodes have it"
                 );
-                self.told.tell(Happening::Failed { router: config.name.clone(), what });
+                self.news.push(Happening::Failed { router: config.name.clone(), what });
             }
         }
         if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
@@ -363,13 +377,13 @@ impl Thread {
 
     fn follow_peers(&mut self, cluster: Option<&Cluster>) {
         if let Err(what) = self.wires.follow_peers(cluster) {
-            self.told.tell(Happening::Failed { router: "[cluster]".to_owned(), what });
+            self.news.push(Happening::Failed { router: "[cluster]".to_owned(), what });
         }
     }
 
     fn make_devices(&mut self) -> Result<(), ThreadError> {
         for what in self.macvlans.reconcile(&self.devices)? {
-            self.told.tell(Happening::Failed { router: "virtual_mac".to_owned(), what });
+            self.news.push(Happening::Failed { router: "virtual_mac".to_owned(), what });
         }
         Ok(())
     }
@@ -491,7 +505,7 @@ impl Publisher {
     }
 }
 
-/// Those that routers stand on, have addresses on, and track.
+/// Those that routers stand on, have something on, and track.
 fn interfaces(vrrp: &Vrrp) -> BTreeSet<String> {
     let tracks = vrrp.routers.iter().map(|router| &router.track);
     let tracks = tracks.chain(vrrp.groups.iter().map(|group| &group.track));
@@ -500,7 +514,8 @@ fn interfaces(vrrp: &Vrrp) -> BTreeSet<String> {
         _ => None,
     });
     let addresses = vrrp.routers.iter().flat_map(|router| router.addresses.iter().chain(&router.excluded));
-    let devices = addresses.filter_map(|address| address.dev.as_ref());
+    let routes = vrrp.routers.iter().flat_map(|router| &router.routes);
+    let devices = addresses.map(|address| &address.dev).chain(routes.map(|route| &route.dev)).flatten();
     let names = vrrp.routers.iter().map(|router| &router.interface).chain(tracked).chain(devices);
     let virtuals = vrrp.routers.iter().filter_map(Router::virtual_interface);
     names.cloned().chain(virtuals).collect()

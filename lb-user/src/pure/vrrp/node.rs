@@ -527,9 +527,15 @@ impl Node {
     }
 
     fn link(&mut self, now: Instant, link: Link) {
-        let name = link.name.clone();
-        self.world.links.insert(link.name.clone(), link);
+        let (name, index) = (link.name.clone(), link.index);
+        let before = self.world.links.insert(link.name.clone(), link);
         self.interface_changed(now, &name);
+        if before.is_none_or(|before| before.index != index) {
+            let concerned = self.instances.values().filter(|instance| instance.has_on(&name));
+            for id in concerned.map(|instance| instance.id).collect::<Vec<_>>() {
+                self.with(now, id, Instance::renew);
+            }
+        }
     }
 
     fn link_gone(&mut self, now: Instant, name: &str) {

@@ -187,7 +187,7 @@ impl Router {
 
     /// In Backup, and nobody whom it could preempt was heard: if the timer ends, it is by silence.
     pub fn is_silence(&self) -> bool {
-        self.state() == State::Backup && self.outranks_since.is_none()
+        self.state() == State::Backup && !self.is_preempting()
     }
 
     pub fn priority(&self) -> u8 {
@@ -361,9 +361,7 @@ impl Router {
         match self.rival {
             None => format!("no advert was heard for {:?}", self.timer().master_down()),
             Some(Rival { from, priority: 0, .. }) => format!("{from} resigned"),
-            Some(Rival { from, priority, .. })
-                if priority < self.priority && self.outranks_since.is_some() =>
-            {
+            Some(Rival { from, priority, .. }) if priority < self.priority && self.is_preempting() => {
                 format!("it preempts {from} of priority {priority}")
             }
             Some(Rival { from, .. }) => format!("{from} sent no advert for {:?}", self.timer().master_down()),
@@ -392,6 +390,12 @@ impl Router {
         self.master_interval = heard.interval.max(INTERVAL_MIN);
         self.phase = Phase::Backup { down_at: Some(now + self.timer().master_down()) };
         Vec::new()
+    }
+
+    /// It outranks the one that is Active, and will not leave it at that.
+    fn is_preempting(&self) -> bool {
+        let preempts = self.eager || self.terms.owner || self.terms.preempt != Preempt::Never;
+        self.outranks_since.is_some() && preempts && !self.holds_back
     }
 
     fn may_preempt(&self, now: Instant, since: Instant) -> bool {

@@ -23,8 +23,8 @@ pub(super) struct Watch<'a> {
     longest: BTreeMap<Wrong, Duration>,
     /// The last act was over then.
     acted: Instant,
-    /// It was a start: nobody takes part until the program has looked around.
-    started: bool,
+    /// The last start: nobody takes part until the program has looked around, whatever is done meanwhile.
+    started: Instant,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,13 +41,15 @@ pub(super) enum Wrong {
 impl<'a> Watch<'a> {
     pub(super) fn new(pair: &'a Pair, observer: &'a Observer, routers: Vec<Virtual>) -> Watch<'a> {
         let (wrong, longest) = (BTreeMap::new(), BTreeMap::new());
-        Watch { pair, observer, routers, wrong, longest, acted: Instant::now(), started: true }
+        Watch { pair, observer, routers, wrong, longest, acted: Instant::now(), started: Instant::now() }
     }
 
     /// An act: what is wrong from here on begins anew.
     pub(super) fn restart(&mut self, act: Act) {
         self.wrong.clear();
-        self.started = matches!(act, Act::Start(_));
+        if matches!(act, Act::Start(_)) {
+            self.started = Instant::now();
+        }
     }
 
     /// Looks again and again for as long; an error when something was wrong for longer than it may be.
@@ -109,7 +111,7 @@ impl<'a> Watch<'a> {
         let since = *self.wrong.entry(key).or_insert(now);
         let longest = self.longest.entry(wrong).or_default();
         *longest = (*longest).max(now - since);
-        let starting = if self.started { STARTING } else { Duration::ZERO };
+        let starting = STARTING.saturating_sub(since.duration_since(self.started));
         if now - since > wrong.allowed(router) + starting {
             let holders = self.pair.holders(router.address())?;
             bail!("{wrong:?} for {:?} of VRID {}: {holders:?} have it", now - since, router.vrid);

@@ -8,7 +8,7 @@ use self::reach::Deaf;
 use super::{Action, Condition, Estate, Link, Outbox, RouterId, Sockets, State, World};
 use crate::pure::{
     config::{
-        model::vrrp::{Address, Router as Config, Track, Tracked},
+        model::vrrp::{Address, Effect, Router as Config, Track, Tracked},
         network::Family,
     },
     hop::Mac,
@@ -123,15 +123,18 @@ impl Instance {
     /// Applies what a reload changed, without an election.
     pub(super) fn reconfigure(&mut self, hands: &mut Hands<'_>, config: Config) {
         let estate = estate(&config);
-        if *estate != *self.estate {
-            self.estate = estate;
-            if self.election.owns() {
-                self.install(hands);
-                self.announcer.begin(hands.now, &config.announce);
-            }
-        }
+        let is_moved = config.virtual_mac != self.config.virtual_mac;
+        let is_changed = is_moved || *estate != *self.estate;
+        self.estate = estate;
         self.key = Key::of(&config);
         self.config = config;
+        if is_moved {
+            // They are of the device, and opened anew when it is judged.
+            self.sockets = None;
+        }
+        if is_changed {
+            self.renew(hands);
+        }
         self.election.set_terms(hands.now, terms(&self.config, self.group.is_some()));
     }
 
@@ -202,6 +205,13 @@ impl Instance {
         self.config.track.iter().chain(&self.group_track).any(|track| track.what == *what)
     }
 
+    /// Whether something of it belongs on a device beside its own interface.
+    pub(super) fn has_on(&self, device: &str) -> bool {
+        let addresses = self.estate.addresses.iter().map(|address| &address.dev);
+        let mut devices = addresses.chain(self.estate.routes.iter().map(|route| &route.dev));
+        devices.any(|dev| dev.as_deref() == Some(device))
+    }
+
     pub(super) fn interface_index(&self) -> Option<u32> {
         self.sockets.as_ref().map(|sockets| sockets.interface)
     }
@@ -223,7 +233,11 @@ impl Instance {
         if self.delay_ends(hands.now) {
             self.delayed_until = None;
         }
-        self.standing = standing(self.config.priority, &self.counted(hands.world));
+        // Its own interface is a fault of the link, which may bounce, and not one of what it tracks.
+        let own = Tracked::Interface(self.config.interface.clone());
+        let mut counted = self.counted(hands.world);
+        counted.retain(|one| one.track.what != own || one.track.effect != Effect::Fault { reverse: false });
+        self.standing = standing(self.config.priority, &counted);
         self.own = self.condition(hands.world, link_fault);
     }
 
@@ -321,6 +335,14 @@ impl Instance {
         }
         self.counters.adverts_sent += 1;
         self.counters.priority_zero_sent += u64::from(priority == 0);
+    }
+
+    /// Installs what has changed, or the device that it belongs on.
+    pub(super) fn renew(&mut self, hands: &mut Hands<'_>) {
+        if self.election.owns() {
+            self.install(hands);
+            self.announcer.begin(hands.now, &self.config.announce);
+        }
     }
 
     /// What belongs in the kernel now.

@@ -3,7 +3,7 @@ use std::{net::Ipv4Addr, time::Duration};
 use super::*;
 use crate::pure::{
     config::model::vrrp::{
-        Auth, Effect, Group as ConfigGroup, Hooks, Preempt, Router as Config, Track, Version,
+        Auth, Effect, Group as ConfigGroup, Hooks, Preempt, Router as Config, Track, Version, VirtualMac,
     },
     testing::an_instant,
     vrrp::{
@@ -228,6 +228,43 @@ fn a_link_that_bounces_keeps_the_addresses_and_costs_no_election() {
     bench.link(false);
     assert_eq!(said(&bench.run_until(14_000)), "install 0", "others are Active by now");
     assert_eq!(said(&bench.link(true)), "backup");
+}
+
+#[test]
+fn its_own_interface_costs_no_election_though_it_is_tracked() {
+    let what = Tracked::Interface("eth0".to_owned());
+    let track = vec![Track { what, effect: FAULT }];
+    let mut bench = Bench::active(routers([Config { track, ..a_router("r") }]));
+    assert_eq!(said(&bench.link(false)), "fault");
+    assert_eq!(bench.status(0).tracked[0].state, "down");
+    assert_eq!(bench.status(0).reason, "interface eth0 is down");
+    bench.now += ms(200);
+    assert_eq!(said(&bench.link(true)), "send 100, install 1, frame, active");
+}
+
+#[test]
+fn what_belongs_on_a_device_that_comes_later_is_installed_then() {
+    let address = Address { dev: Some("eth1".to_owned()), ..a_router("r").addresses[0].clone() };
+    let mut bench = Bench::active(routers([Config { addresses: vec![address], ..a_router("r") }]));
+    let eth1 = Link { name: "eth1".to_owned(), index: 3, ..eth0(9) };
+    assert_eq!(said(&bench.input(Input::Link(eth1.clone()))), "install 1, frame");
+    assert_eq!(said(&bench.input(Input::Link(Link { is_up: false, ..eth1 }))), "", "it was there");
+}
+
+#[test]
+fn the_device_of_a_virtual_mac_that_comes_again_is_heard_again() {
+    let virtual_mac = Some(VirtualMac { name: None, transmit_base: false });
+    let mut bench = Bench::bare(routers([Config { virtual_mac, ..a_router("r") }]));
+    bench.input(Input::Ready(true));
+    bench.input(Input::Link(eth0(1)));
+    let device = Link { name: "vrrp.51".to_owned(), index: 3, ..eth0(9) };
+    assert_eq!(said(&bench.input(Input::Link(device.clone()))), "open, backup");
+    bench.input(Input::Deaf { router: RouterId(0), why: "there is no device yet".to_owned() });
+    assert_eq!(said(&bench.input(Input::LinkGone { name: "vrrp.51".to_owned() })), "close");
+    bench.now += ms(5_000);
+    bench.input(Input::Pass);
+    assert!(bench.node.deadline().is_none_or(|at| at > bench.now), "else it would turn without end");
+    assert_eq!(said(&bench.input(Input::Link(Link { index: 4, ..device }))), "open, backup");
 }
 
 #[test]

@@ -256,6 +256,17 @@ fn preemption() {
 }
 
 #[test]
+fn one_that_never_preempts_takes_over_from_silence() {
+    let now = an_instant();
+    let mut router = Router::new(now, Terms { preempt: Preempt::Never, ..terms() }, 100);
+    router.handle(now, Event::Able);
+    router.handle(now, Event::Advert(rival(50)));
+    assert!(router.is_silence(), "it is about to be given up, not preempted");
+    router.handle(now + ms(3_610), Event::Pass);
+    assert_eq!((router.state(), router.why()), (State::Active, "10.0.0.2 sent no advert for 3.609375s"));
+}
+
+#[test]
 fn one_that_was_moved_away_takes_over_when_nobody_else_is_there() {
     let now = an_instant();
     let mut router = in_phase(now, terms(), Phase::Active { sent: now, next: now + ms(1_000) });

@@ -30,6 +30,13 @@ impl Instance {
         }
     }
 
+    fn shut(&mut self, hands: &mut Hands<'_>) {
+        self.deaf = None;
+        if self.sockets.take().is_some() {
+            hands.outbox.close.push(Action::Close { router: self.id });
+        }
+    }
+
     fn try_again(&mut self, hands: &mut Hands<'_>) {
         match &self.deaf {
             Some(Deaf { again_at, tried, .. }) if *again_at <= hands.now => {
@@ -47,13 +54,12 @@ impl Instance {
     pub(super) fn reach(&mut self, hands: &mut Hands<'_>) -> Option<String> {
         let (world, name) = (hands.world, self.config.interface.clone());
         let Some(link) = world.links.get(&name) else {
-            self.deaf = None;
-            if self.sockets.take().is_some() {
-                hands.outbox.close.push(Action::Close { router: self.id });
-            }
+            self.shut(hands);
             return Some(format!("interface {name} does not exist yet"));
         };
         if let Some(device) = self.config.virtual_interface().filter(|name| !world.links.contains_key(name)) {
+            // The next device of this name is another one, and sockets are of a device.
+            self.shut(hands);
             return Some(format!("device {device} of the virtual MAC does not exist yet"));
         }
         self.mac = match self.config.virtual_mac {

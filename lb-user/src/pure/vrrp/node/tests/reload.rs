@@ -42,6 +42,14 @@ fn changes_apply_without_an_election() {
             Config { multicast: Some(Ipv4Addr::new(224, 0, 0, 19).into()), ..a_router("r") },
             "open",
         ),
+        (
+            "a virtual MAC",
+            Config {
+                virtual_mac: Some(VirtualMac { name: Some("eth0".to_owned()), transmit_base: false }),
+                ..a_router("r")
+            },
+            "open, install 1, frame",
+        ),
         ("it owns the addresses now", Config { priority: 255, ..a_router("r") }, "priority 255"),
     ] {
         let (bench, actions) = reload(routers([changed, second()]));
