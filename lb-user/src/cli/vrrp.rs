@@ -84,7 +84,7 @@ pub(super) fn routers(status: &VrrpStatus, paint: Paint) -> String {
 }
 
 fn peers(peers: &[PeerStatus], paint: Paint) -> String {
-    let mut table = table(&["peer", "node", "state", "heard", "detail"]);
+    let mut table = table(&["peer", "state", "heard", "detail"]);
     for peer in peers {
         let state = match peer.state.as_str() {
             "alive" => paint.green("alive"),
@@ -93,7 +93,6 @@ fn peers(peers: &[PeerStatus], paint: Paint) -> String {
         };
         table.add_row([
             Cell::new(&peer.address),
-            Cell::new(&peer.node),
             Cell::new(state),
             right(peer.age_ms.map_or_else(|| "never".to_owned(), ago)),
             Cell::new(peer.detail.clone().unwrap_or_else(|| told(peer))),
@@ -415,7 +414,6 @@ heard
             }],
             peers: vec![PeerStatus {
                 address: "10.0.5.92".to_owned(),
-                node: "lb2".to_owned(),
                 state: "alive".to_owned(),
                 age_ms: Some(12),
                 routers: vec![PeerRouterStatus {
@@ -435,8 +433,8 @@ VI_1    active  80 of 100    51  eth0       3m 5s  10.0.5.96/20 +1
 GROUP  STATE   MEMBERS
 VG_1   active  VI_1 VI_2
 
-PEER       NODE  STATE  HEARD     DETAIL
-10.0.5.92  lb2   alive  12ms ago  VRID 51 backup 250
+PEER       STATE  HEARD     DETAIL
+10.0.5.92  alive  12ms ago  VRID 51 backup 250
 
 refused, of no router here: carp 2 000
 ";

@@ -154,6 +154,7 @@ fn vrrp_kind(happening: &Happening) -> (&'static str, Level) {
         Happening::LowerPriority { .. } => ("vrrp-two-active", Warning),
         Happening::Mismatch { .. } => ("vrrp-mismatch", Warning),
         Happening::Agreement { .. } => ("vrrp-agreement", Info),
+        Happening::Foreign { .. } => ("vrrp-foreign", Info),
         Happening::Conflict { .. } => ("vrrp-conflict", Warning),
         Happening::Restored { .. } => ("vrrp-restored", Warning),
         Happening::Overslept { .. } => ("vrrp-overslept", Warning),
@@ -189,7 +190,7 @@ fn about_vrrp(happening: &Happening) -> About {
         Happening::PeerLost { peer } | Happening::PeerFound { peer } | Happening::PeerLeft { peer } => {
             About { address: Some(peer.to_string()), ..About::default() }
         }
-        Happening::PeerRefused { peer, detail } => {
+        Happening::PeerRefused { peer, detail } | Happening::Foreign { peer, detail, .. } => {
             About { address: Some(peer.to_string()), ..About::default() }.because(detail)
         }
         Happening::HandOver { router, to, detail } => {

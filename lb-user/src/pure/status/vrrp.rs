@@ -125,8 +125,6 @@ pub struct GroupStatus {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PeerStatus {
     pub address: String,
-    /// Empty until it was heard.
-    pub node: String,
     /// alive | silent | stopped | refused | unknown
     pub state: String,
     /// Since its last heartbeat, in milliseconds.

@@ -74,6 +74,8 @@ pub enum Refusal {
     Hmac,
     /// Signed, and older than what came before.
     Replay,
+    /// Signed, and the last one of its sender once more.
+    Duplicate,
     /// Version 2: the interval differs from ours.
     Interval,
     /// The addresses differ from ours.
@@ -93,7 +95,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    pub const ALL: [Refusal; 19] = [
+    pub const ALL: [Refusal; 20] = [
         Refusal::Length,
         Refusal::Ttl,
         Refusal::Version,
@@ -105,6 +107,7 @@ impl Refusal {
         Refusal::Password,
         Refusal::Hmac,
         Refusal::Replay,
+        Refusal::Duplicate,
         Refusal::Interval,
         Refusal::Addresses,
         Refusal::Cast,
@@ -129,6 +132,7 @@ impl Refusal {
             Refusal::Password => "password",
             Refusal::Hmac => "hmac",
             Refusal::Replay => "replay",
+            Refusal::Duplicate => "duplicate",
             Refusal::Interval => "interval",
             Refusal::Addresses => "addresses",
             Refusal::Cast => "cast",

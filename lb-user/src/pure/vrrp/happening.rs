@@ -60,6 +60,12 @@ pub enum Happening {
         router: String,
         peer: IpAddr,
     },
+    /// Somebody else uses VRRP here, or CARP: once for each sender.
+    Foreign {
+        interface: String,
+        peer: IpAddr,
+        detail: String,
+    },
     /// Somebody else answers for an address that we hold, or are about to take.
     Conflict {
         router: String,
@@ -144,6 +150,9 @@ impl Display for Happening {
                 write!(f, "{router}: adverts of {peer} {verdict} ({}): {detail}; {end}", refusal.name())
             }
             Happening::Agreement { router, peer } => write!(f, "{router}: adverts of {peer} agree again"),
+            Happening::Foreign { interface, peer, detail } => {
+                write!(f, "{interface}, from {peer}: {detail}")
+            }
             Happening::Conflict { router, address, mac } => {
                 let [a, b, c, d, e, g] = mac;
                 write!(

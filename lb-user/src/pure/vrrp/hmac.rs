@@ -71,7 +71,8 @@ pub struct Senders {
 #[derive(Debug, Clone, Copy)]
 struct Last {
     sequence: u64,
-    /// When it was verified, counted in adverts of all senders.
+    /// When it was verified, and the same counted in adverts of all senders.
+    at: Timestamp,
     turn: u64,
 }
 
@@ -130,14 +131,19 @@ impl Senders {
         if self.last.get(&signed.source).is_some_and(|last| is_ahead(last.sequence, ours, signed.window())) {
             self.last.remove(&signed.source);
         }
-        self.advance(signed.source, sequence)
+        self.advance(signed.source, sequence, signed.clock)
     }
 
     /// Only what is verified moves it, so that nobody can lock a sender out.
-    fn advance(&mut self, source: IpAddr, sequence: u64) -> Result<(), Flaw> {
+    fn advance(&mut self, source: IpAddr, sequence: u64, clock: Timestamp) -> Result<(), Flaw> {
         if let Some(last) = self.last.get(&source)
             && !is_after(sequence, last.sequence)
         {
+            // Networks and hosts with several ways in deliver one packet twice.
+            if sequence == last.sequence && clock.duration_since(last.at).unsigned_abs() <= TWICE {
+                let detail = format!("it came before, as {}", shown(sequence));
+                return Err(Flaw { refusal: Refusal::Duplicate, detail });
+            }
             let detail = format!(
                 "its sequence {} is not after {}: it was sent before",
                 shown(sequence),
@@ -150,7 +156,7 @@ impl Senders {
             longest.and_then(|source| self.last.remove(&source));
         }
         self.verified += 1;
-        self.last.insert(source, Last { sequence, turn: self.verified });
+        self.last.insert(source, Last { sequence, at: clock, turn: self.verified });
         Ok(())
     }
 }
@@ -232,6 +238,8 @@ const HMAC_SHA256: u8 = 1;
 const DIGEST: usize = 12;
 /// However short the interval is, clocks are allowed to differ by this.
 const WINDOW_MIN: Duration = Duration::from_secs(5);
+/// A copy of the last advert comes this soon, or is a replay.
+const TWICE: Duration = Duration::from_secs(1);
 /// Who is heard the longest ago makes room. Unverified ones take none.
 const SENDERS_MAX: usize = 64;
 

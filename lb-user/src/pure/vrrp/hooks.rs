@@ -135,6 +135,7 @@ impl Teller {
             | Happening::Conflict { .. }
             | Happening::Restored { .. }
             | Happening::Overslept { .. }
+            | Happening::Foreign { .. }
             | Happening::PeerLost { .. }
             | Happening::PeerFound { .. }
             | Happening::PeerLeft { .. }

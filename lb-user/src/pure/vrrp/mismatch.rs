@@ -178,6 +178,7 @@ impl Refusal {
             | Refusal::Checksum
             | Refusal::Vrid
             | Refusal::Replay
+            | Refusal::Duplicate
             | Refusal::Own
             | Refusal::Carp
             | Refusal::Flood => false,

@@ -4,6 +4,7 @@
 //! here: which one a packet is for, groups, timers, the order of actions.
 
 mod configure;
+mod foreign;
 mod instance;
 mod outbox;
 mod peers;
@@ -20,6 +21,7 @@ use std::{
 use jiff::Timestamp;
 
 use self::{
+    foreign::Foreign,
     instance::{Hands, Instance},
     outbox::Outbox,
     peers::Peers,
@@ -252,6 +254,7 @@ pub struct Node {
     sequencer: Sequencer,
     /// Packets that concern no router here.
     refused: BTreeMap<Refusal, u64>,
+    foreign: Foreign,
     peers: Peers,
     life: Life,
     outbox: Outbox,
@@ -280,6 +283,7 @@ impl Node {
             pacers: BTreeMap::new(),
             sequencer: Sequencer::default(),
             refused: BTreeMap::new(),
+            foreign: Foreign::default(),
             peers: Peers::new(seed),
             life: Life::Runs,
             outbox: Outbox::default(),
@@ -575,15 +579,14 @@ impl Node {
         let family = Family::of(seen.source);
         let router = codec::vrid(bytes).and_then(|vrid| self.on_wire.get(&(seen.interface, vrid, family)));
         let Some(&id) = router else {
-            *self.refused.entry(receive::stranger(bytes, seen).refusal).or_default() += 1;
-            return;
+            return self.foreign(seen, bytes);
         };
         let mut heard = None;
         self.with(now, id, |instance, hands| heard = Some(instance.receive(hands, seen, bytes)));
         match heard {
             Some(Ok(rival)) => self.advert(now, id, rival),
             // Somebody else's protocol: it says nothing of this router.
-            Some(Err(Refusal::Carp)) => *self.refused.entry(Refusal::Carp).or_default() += 1,
+            Some(Err(Refusal::Carp)) => self.foreign(seen, bytes),
             Some(Err(refusal)) if refusal.is_of_a_rival() => self.event(now, id, Event::Refused),
             Some(Err(_)) | None => {}
         }

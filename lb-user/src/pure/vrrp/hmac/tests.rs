@@ -133,9 +133,16 @@ fn an_advert_counts_once_from_each_sender() {
     let mut senders = Senders::default();
     let (older, newer) = (signed(&hmac, 1), signed(&hmac, 0));
     assert_eq!(verify(&mut senders, &hmac, &newer, source()), Ok(()));
-    for replayed in [&newer, &older] {
-        let (refusal, detail) = verify(&mut senders, &hmac, replayed, source()).unwrap_err();
-        assert_eq!(refusal, Refusal::Replay, "{detail}");
+    let late = clock() + Duration::from_secs(2);
+    for (name, again, at, expected) in [
+        ("an older one", &older, clock(), Refusal::Replay),
+        ("the last one, delivered twice", &newer, clock(), Refusal::Duplicate),
+        ("the last one, recorded", &newer, late, Refusal::Replay),
+    ] {
+        let (message, trailer) = again;
+        let interval = Duration::from_secs(1);
+        let signed = Signed { message, trailer, source: source(), interval, clock: at };
+        assert_eq!(senders.verify(&hmac, &signed).unwrap_err().refusal, expected, "{name}");
     }
     let mut ahead = signed(&hmac, -5);
     ahead.1[20] ^= 1;
@@ -149,11 +156,11 @@ fn senders_make_room_for_others() {
     let mut senders = Senders::default();
     for sequence in 1..=2 * SENDERS_MAX as u64 {
         let address = IpAddr::from([10, 98, 1, sequence as u8]);
-        senders.advance(address, sequence << 16).unwrap();
-        senders.advance(source(), sequence << 16).unwrap();
+        senders.advance(address, sequence << 16, clock()).unwrap();
+        senders.advance(source(), sequence << 16, clock()).unwrap();
         assert!(senders.last.len() <= SENDERS_MAX);
     }
-    assert!(senders.advance(source(), 1).is_err(), "who is heard stays");
+    assert!(senders.advance(source(), 1, clock()).is_err(), "who is heard stays");
     assert!(
         senders
             .verify(

@@ -444,7 +444,7 @@ impl Instance {
             Err(rejected) => {
                 let refusal = rejected.refusal;
                 *self.refused.entry(refusal).or_default() += 1;
-                if refusal != Refusal::Carp {
+                if !matches!(refusal, Refusal::Carp | Refusal::Duplicate) {
                     hands.outbox.told.extend(self.rivals.refused(now, router, peer, rejected));
                 }
                 Err(refusal)

@@ -132,6 +132,7 @@ fn said(actions: &[Action]) -> String {
                 Happening::Conflict { .. } => "conflict".to_owned(),
                 Happening::Restored { .. } => "restored".to_owned(),
                 Happening::Overslept { .. } => "overslept".to_owned(),
+                Happening::Foreign { .. } => "foreign".to_owned(),
                 Happening::PeerLost { .. } => "lost".to_owned(),
                 Happening::PeerFound { .. } => "found".to_owned(),
                 Happening::PeerLeft { .. } => "left".to_owned(),
@@ -440,14 +441,15 @@ fn forged_senders_fill_no_table_and_no_log() {
 fn what_concerns_no_router_is_counted_for_the_node() {
     let mut bench = Bench::new(routers([a_router("r")]));
     let stranger = Config { vrid: 99, ..a_router("other") };
-    assert_eq!(said(&bench.advert(&stranger, 100)), "");
+    assert_eq!(said(&bench.advert(&stranger, 100)), "foreign");
+    assert_eq!(said(&bench.advert(&stranger, 100)), "", "told once");
     let mut carp = [0_u8; 36];
     carp[..8].copy_from_slice(&[0x21, 51, 0, 7, 0, 1, 0, 0]);
     let destination = Ipv4Addr::new(224, 0, 0, 18).into();
     let seen = Seen { interface: 2, source: PEER, destination, ttl: 255 };
-    assert_eq!(said(&bench.input(Input::Packet { seen, bytes: &carp })), "");
+    assert_eq!(said(&bench.input(Input::Packet { seen, bytes: &carp })), "foreign");
     let refused = bench.node.status(bench.now).refused;
-    assert_eq!(refused, BTreeMap::from([("carp".to_owned(), 1), ("vrid".to_owned(), 1)]));
+    assert_eq!(refused, BTreeMap::from([("carp".to_owned(), 1), ("vrid".to_owned(), 2)]));
 }
 
 #[test]

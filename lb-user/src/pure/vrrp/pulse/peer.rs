@@ -286,7 +286,6 @@ impl Peer {
         };
         PeerStatus {
             address: self.address.to_string(),
-            node: String::new(),
             state: state.to_owned(),
             age_ms: self.heard.map(|heard| now.saturating_duration_since(heard).as_millis() as u64),
             detail: self.refusal.map(|(error, _)| error.to_string()),

@@ -272,7 +272,7 @@ fn a_signed_advert_counts_once() {
     let mut senders = Senders::default();
     let message = fixture::advert(&case.theirs, 100, sequence(clock()));
     case.receive_bytes(&message, &mut senders).unwrap();
-    assert_eq!(case.receive_bytes(&message, &mut senders).unwrap_err().refusal, Refusal::Replay);
+    assert_eq!(case.receive_bytes(&message, &mut senders).unwrap_err().refusal, Refusal::Duplicate);
 }
 
 #[test]
