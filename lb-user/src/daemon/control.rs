@@ -134,7 +134,11 @@ impl Control {
                     self.kernel.beat(self.state.patience());
                     self.carry_out(order).await;
                 }
-                Some(peer) = joined.recv() => self.sessions.join(peer),
+                Some(peer) = joined.recv() => {
+                    self.sessions.join(peer);
+                    // Perhaps it waits for what this node knows before it takes part in elections.
+                    self.sweep(&mut sweep);
+                }
                 Some(message) = heard.recv() => self.hear(message).await,
                 _ = ticks.tick() => {
                     self.kernel.beat(self.state.patience());

@@ -80,6 +80,7 @@ fn a_script_that_fails_moves_addresses_by_weight_and_by_fault() -> Result<()> {
     let mut b = node(&pair, 1, &routers(240, ["", ""]))?;
     a.start()?;
     b.start()?;
+    take_part(&[&a, &b])?;
     for vrid in [11, 12] {
         moves(&pair, vrid, 0)?;
     }
@@ -99,6 +100,16 @@ fn a_script_that_fails_moves_addresses_by_weight_and_by_fault() -> Result<()> {
     ensure!(told, "{down:?}");
     let faults = events(&a, "vrrp-fault")?;
     ensure!(faults.iter().any(|fault| fault.router.as_deref() == Some("VI_12")), "{faults:?}");
+    Ok(())
+}
+
+/// All routers of the nodes are in an election, so that there is somebody to hand over to.
+fn take_part(nodes: &[&Steelyard]) -> Result<()> {
+    for node in nodes {
+        node.wait("its routers to take part", |status| {
+            status.vrrp.routers.iter().all(|router| router.state != "initialize")
+        })?;
+    }
     Ok(())
 }
 
@@ -122,6 +133,7 @@ fn a_service_that_loses_its_last_server_moves_the_address_at_once() -> Result<()
     let mut b = node(&pair, 1, &config(1, 240))?;
     a.start()?;
     b.start()?;
+    take_part(&[&a, &b])?;
     moves(&pair, 21, 0)?;
     b.wait("its server to be up", all_up)?;
     pair.servers[0].kill();
